@@ -1,0 +1,78 @@
+# Build rules shared by every folder: one library per folder, one test program per test file group.
+include_guard(GLOBAL)
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+find_program(FATHOM_CCACHE ccache)
+if(FATHOM_CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${FATHOM_CCACHE}")
+  set(CMAKE_CUDA_COMPILER_LAUNCHER "${FATHOM_CCACHE}")
+endif()
+
+# -march=x86-64-v3 (AVX2, FMA, F16C) is the floor of the CPU backend; fathomd checks it at start.
+add_library(fathom_options INTERFACE)
+target_compile_options(fathom_options INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Werror;-march=x86-64-v3;-fno-math-errno>)
+if(FATHOM_SANITIZER STREQUAL "address")
+  set(FATHOM_SANITIZE_FLAGS -fsanitize=address,undefined -fno-sanitize-recover=undefined
+    -fno-sanitize=vptr,null,alignment,object-size,nonnull-attribute,returns-nonnull-attribute
+    -fno-omit-frame-pointer)
+elseif(FATHOM_SANITIZER STREQUAL "thread")
+  set(FATHOM_SANITIZE_FLAGS -fsanitize=thread -Wno-tsan -fno-omit-frame-pointer)
+elseif(NOT FATHOM_SANITIZER STREQUAL "")
+  message(FATAL_ERROR "FATHOM_SANITIZER must be address, thread or empty, not '${FATHOM_SANITIZER}'")
+endif()
+if(FATHOM_SANITIZE_FLAGS)
+  target_compile_options(fathom_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${FATHOM_SANITIZE_FLAGS}>)
+  target_link_options(fathom_options INTERFACE ${FATHOM_SANITIZE_FLAGS})
+endif()
+
+# fathom_module(NAME SOURCES a.cpp ... [DEPS folder-targets without prefix] [LIBS third-party targets])
+# makes the static library fathom_NAME. DEPS are checked against the table of docs/architecture.md by tests/tidy.
+function(fathom_module name)
+  cmake_parse_arguments(arg "" "" "SOURCES;DEPS;LIBS" ${ARGN})
+  add_library(fathom_${name} STATIC ${arg_SOURCES})
+  target_link_libraries(fathom_${name} PRIVATE fathom_options)
+  target_link_libraries(fathom_${name} PUBLIC fathom_include Threads::Threads)
+  foreach(dep IN LISTS arg_DEPS)
+    target_link_libraries(fathom_${name} PUBLIC fathom_${dep})
+  endforeach()
+  target_link_libraries(fathom_${name} PUBLIC ${arg_LIBS})
+endfunction()
+
+# fathom_program(NAME SOURCES ... DEPS ... LIBS ...) makes an executable in build/<preset>/bin.
+function(fathom_program name)
+  cmake_parse_arguments(arg "" "" "SOURCES;DEPS;LIBS" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE fathom_options fathom_include Threads::Threads)
+  foreach(dep IN LISTS arg_DEPS)
+    target_link_libraries(${name} PRIVATE fathom_${dep})
+  endforeach()
+  target_link_libraries(${name} PRIVATE ${arg_LIBS})
+endfunction()
+
+# fathom_test(NAME SOURCES ... DEPS ... [LIBS ...] [ARGS ...] [LABELS unit|e2e|slow|fuzz|gpu] [TIMEOUT seconds])
+# makes a GoogleTest program and registers it with CTest (label unit unless told otherwise).
+function(fathom_test name)
+  cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;DEPS;LIBS;ARGS;LABELS" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE fathom_options fathom_include GTest::gtest_main Threads::Threads)
+  foreach(dep IN LISTS arg_DEPS)
+    target_link_libraries(${name} PRIVATE fathom_${dep})
+  endforeach()
+  target_link_libraries(${name} PRIVATE ${arg_LIBS})
+  target_compile_definitions(${name} PRIVATE FATHOM_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  if(NOT arg_LABELS)
+    set(arg_LABELS unit)
+  endif()
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 120)
+  endif()
+  add_test(NAME ${name} COMMAND ${name} ${arg_ARGS})
+  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT})
+endfunction()
