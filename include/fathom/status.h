@@ -1,5 +1,6 @@
 // Status and Result<T>: how every fallible call in Fathom reports what went wrong.
-// Values, no exceptions. The codes are gRPC's canonical ones, so that src/api maps them 1:1 to gRPC and HTTP.
+// Values, no exceptions. The codes are gRPC's canonical ones, so that src/api maps them 1:1 to gRPC
+// and HTTP.
 #pragma once
 
 #include <optional>
@@ -34,8 +35,8 @@ enum class Code {
 // The name of a code as gRPC spells it ("INVALID_ARGUMENT").
 std::string_view code_name(Code code);
 
-// A code, a sentence for a human, and optionally the field, file or setting it is about (`subject`) and a
-// stable machine word (`reason`, e.g. "context_length_exceeded") that clients may switch on.
+// A code, a sentence for a human, and optionally the field, file or setting it is about (`subject`)
+// and a stable machine word (`reason`, e.g. "context_length_exceeded") that clients may switch on.
 class [[nodiscard]] Status {
  public:
   Status() = default;
@@ -73,7 +74,9 @@ inline Status not_found(std::string m) { return {Code::kNotFound, std::move(m)};
 inline Status unimplemented(std::string m) { return {Code::kUnimplemented, std::move(m)}; }
 inline Status unavailable(std::string m) { return {Code::kUnavailable, std::move(m)}; }
 inline Status resource_exhausted(std::string m) { return {Code::kResourceExhausted, std::move(m)}; }
-inline Status failed_precondition(std::string m) { return {Code::kFailedPrecondition, std::move(m)}; }
+inline Status failed_precondition(std::string m) {
+  return {Code::kFailedPrecondition, std::move(m)};
+}
 inline Status data_loss(std::string m) { return {Code::kDataLoss, std::move(m)}; }
 inline Status internal_error(std::string m) { return {Code::kInternal, std::move(m)}; }
 
@@ -81,8 +84,8 @@ inline Status internal_error(std::string m) { return {Code::kInternal, std::move
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::move(value)) {}                // NOLINT(google-explicit-constructor)
-  Result(Status status) : state_(std::move(status)) {          // NOLINT(google-explicit-constructor)
+  Result(T value) : state_(std::move(value)) {}        // NOLINT(google-explicit-constructor)
+  Result(Status status) : state_(std::move(status)) {  // NOLINT(google-explicit-constructor)
     FATHOM_CHECK(!std::get<Status>(state_).is_ok(), "Result made from an ok Status");
   }
 
@@ -111,14 +114,15 @@ class [[nodiscard]] Result {
 #define FATHOM_CONCAT(a, b) FATHOM_CONCAT_INNER(a, b)
 
 // Returns the Status of `expr` from the enclosing function unless it is ok.
-#define FATHOM_RETURN_IF_ERROR(expr)                          \
-  do {                                                        \
+#define FATHOM_RETURN_IF_ERROR(expr)                                                           \
+  do {                                                                                         \
     if (::fathom::Status fathom_status = (expr); !fathom_status.is_ok()) return fathom_status; \
   } while (false)
 
 // `FATHOM_ASSIGN(auto x, f());` binds the value of a Result, or returns its Status.
-#define FATHOM_ASSIGN(lhs, expr) FATHOM_ASSIGN_IMPL(FATHOM_CONCAT(fathom_result_, __LINE__), lhs, expr)
-#define FATHOM_ASSIGN_IMPL(tmp, lhs, expr)    \
-  auto tmp = (expr);                          \
-  if (!tmp.is_ok()) return tmp.status();      \
+#define FATHOM_ASSIGN(lhs, expr) \
+  FATHOM_ASSIGN_IMPL(FATHOM_CONCAT(fathom_result_, __LINE__), lhs, expr)
+#define FATHOM_ASSIGN_IMPL(tmp, lhs, expr) \
+  auto tmp = (expr);                       \
+  if (!tmp.is_ok()) return tmp.status();   \
   lhs = std::move(tmp).value()

@@ -1,0 +1,212 @@
+// Ops: the op set every model is written against, as coarse as the best fused kernel. Three
+// backends: CpuOps (plain loops, the oracle), CudaOps, and CountOps (no data: workspace, bytes and
+// flops). Owned and called by one rank's thread. Shapes are checked invariants: a wrong one ends
+// the process. Outputs lie in the rank's Arena and live until the enclosing ArenaScope or the step
+// ends.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "fathom/batch.h"
+#include "fathom/comm.h"
+#include "fathom/status.h"
+#include "fathom/tensor.h"
+#include "fathom/weight.h"
+
+namespace fathom {
+
+// Rotary tables for one rope configuration: f32 [positions, rope_dims / 2] each, YaRN applied
+// (models.md 2.2).
+struct RopeTable {
+  Tensor cosines;
+  Tensor sines;
+};
+
+// kv_b of one layer, split per head for the absorbed form (models.md 2.3), dequantized.
+struct MlaUpProjection {
+  Tensor key;    // [heads, nope_dims, kv_lora] W_UK
+  Tensor value;  // [heads, value_dims, kv_lora] W_UV
+};
+
+// Multi-head latent attention (DeepSeek-V2, section 2.1), heads of this rank.
+struct MlaParams {
+  int32_t heads = 0;
+  int32_t nope_dims = 128;
+  int32_t rope_dims = 64;
+  int32_t value_dims = 128;
+  int32_t kv_lora = 512;
+  float softmax_scale = 0.0F;  // mscale squared included
+  float norm_epsilon = 1e-6F;
+  Tensor kv_norm;  // f32 [kv_lora]
+  MlaUpProjection up;
+  RopeTable rope;
+  ActSpec out;  // as o_proj wants it
+};
+
+enum class MlaForm : uint8_t {
+  kChosen,
+  kAbsorbed,
+  kNaive
+};  // kChosen: the backend's chooser decides per row class
+
+enum class ScoreFunction : uint8_t { kSigmoid, kSoftmax };
+enum class GroupScore : uint8_t { kTopTwoSum, kMax };
+
+// Router and experts of one layer (DeepSeek-V3, section 2.1.2); whole experts per rank.
+struct MoeParams {
+  int32_t experts = 0;
+  int32_t experts_per_token = 0;
+  int32_t groups = 1;
+  int32_t groups_per_token = 1;
+  ScoreFunction score = ScoreFunction::kSigmoid;
+  GroupScore group_score = GroupScore::kTopTwoSum;
+  bool normalize = true;
+  float scale = 1.0F;
+  Tensor router;  // f32 [experts, hidden]
+  Tensor bias;    // f32 [experts], or undefined
+  int32_t first_expert =
+      0;  // this rank's experts are [first_expert, first_expert + gate_up.size())
+  std::vector<Weight> gate_up;  // per expert [2 * intermediate, hidden]
+  std::vector<Weight> down;     // per expert [hidden, intermediate]
+  Weight shared_gate_up;        // undefined values: no shared expert
+  Weight shared_down;
+};
+
+// Bump allocator over one fixed region of backend memory; reset each step, scoped within it. One
+// rank's thread.
+class Arena {
+ public:
+  Arena() = default;
+  Arena(void* base, int64_t capacity) : base_(static_cast<std::byte*>(base)), capacity_(capacity) {}
+
+  // 256-byte aligned. Running out is a broken invariant: the planner sized it.
+  Tensor take(DType dtype, std::initializer_list<int64_t> shape) {
+    Tensor t = Tensor::of(nullptr, dtype, shape);
+    const int64_t at = used_;
+    used_ += (t.bytes() + 255) / 256 * 256;
+    peak_ = std::max(peak_, used_);
+    if (base_ == nullptr) return t;
+    FATHOM_CHECK(used_ <= capacity_, "step arena is too small");
+    t.data = base_ + at;
+    return t;
+  }
+  int64_t used() const { return used_; }
+  int64_t peak() const { return peak_; }
+  void rewind(int64_t used) { used_ = used; }
+
+ private:
+  std::byte* base_ = nullptr;  // null: only counts
+  int64_t capacity_ = 0;
+  int64_t used_ = 0;
+  int64_t peak_ = 0;
+};
+
+// Gives back what was taken from the arena since its construction.
+class ArenaScope {
+ public:
+  explicit ArenaScope(Arena& arena) : arena_(arena), mark_(arena.used()) {}
+  ~ArenaScope() { arena_.rewind(mark_); }
+  ArenaScope(const ArenaScope&) = delete;
+  ArenaScope& operator=(const ArenaScope&) = delete;
+
+ private:
+  Arena& arena_;
+  int64_t mark_;
+};
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+
+  virtual std::string_view name() const = 0;
+  virtual Numerics numerics() const = 0;
+  virtual Arena& arena() = 0;
+  // f32 in reference, bf16 in native: the dtype of the residual, of linear outputs and of caches.
+  DType act_dtype() const {
+    return numerics() == Numerics::kReference ? DType::kF32 : DType::kBF16;
+  }
+
+  // ---- Load time. Weights move into backend memory, in the form its kernels want.
+
+  // Concatenates `parts` along the output dimension. All parts have the same input slice and
+  // format.
+  virtual Result<Weight> prepare_linear(const std::vector<HostWeight>& parts) = 0;
+  // kv_b rows of `heads` heads: [heads * (nope + value), kv_lora].
+  virtual Result<MlaUpProjection> prepare_kv_b(const HostWeight& kv_b, int32_t heads,
+                                               int32_t nope_dims, int32_t value_dims) = 0;
+  // A vector or small matrix as float32 (norm weights, router, bias) or in the stored dtype
+  // (embedding).
+  virtual Result<Tensor> place(const HostTensor& tensor, DType as) = 0;
+  // Long-lived zeroed memory: caches, slot table, step arrays, outputs.
+  virtual Result<Tensor> reserve(DType dtype, std::initializer_list<int64_t> shape) = 0;
+  // The activation form that `weight` wants from its producer.
+  virtual ActSpec act_spec(const Weight& weight) const = 0;
+
+  // ---- The step's frame: slot table and rows.
+
+  // Applies the plan's close, open and append deltas to the slot table.
+  virtual void edit_slots(const SlotTable& slots, const StepPlan& plan) = 0;
+  // Resolves the plan's rows against the slot table: fills the batch's arrays. Writes nothing to
+  // the table.
+  virtual void advance(const SlotTable& slots, const StepPlan& plan, BatchView& batch) = 0;
+
+  // ---- The layers. T = batch.shape.tokens.
+
+  // table: [vocabulary rows of this rank, hidden]; ids outside [first_row, first_row + rows) give
+  // zeros. Returns the residual stream, act_dtype [T, hidden]; a vocabulary-sharded embedding is
+  // reduced over `group`.
+  virtual Tensor embed(const Tensor& ids, const Tensor& table, int32_t first_row, Comm* group) = 0;
+  // y = norm(x) * weight (RMSNorm, float32 inside). x: [T, columns], strided rows allowed.
+  virtual Act norm(const Tensor& x, const Tensor& weight, float epsilon, ActSpec out) = 0;
+  // residual += all-reduce(partial); returns norm(residual) * weight. An undefined partial adds
+  // nothing.
+  virtual Act reduce_add_norm(const Partial& partial, const Tensor& residual, const Tensor& weight,
+                              float epsilon, ActSpec out, Comm* group) = 0;
+  // residual += all-reduce(partial), without the norm.
+  virtual void reduce_add(const Partial& partial, const Tensor& residual, Comm* group) = 0;
+  // act_dtype [T, out].
+  virtual Tensor linear(const Act& x, const Weight& weight) = 0;
+  // The same before its reduction over the tensor-parallel group.
+  virtual Partial linear_partial(const Act& x, const Weight& weight) = 0;
+  // silu(gate) * up of one matrix [2 * intermediate, in] (gate rows first), as the down projection
+  // wants it.
+  virtual Act gated_linear(const Act& x, const Weight& gate_up, ActSpec out) = 0;
+  // Norm of the latent, rope of query and key, cache write, attention over the cache, value
+  // up-projection. q: [T, heads * (nope + rope)]; kv_a: [T, kv_lora + rope] (strided rows allowed).
+  // Interleaved rope. Returns [T, heads * value_dims] in params.out.
+  virtual Act mla_attention(const BatchView& batch, const KvView& cache, const Tensor& q,
+                            const Tensor& kv_a, const MlaParams& params, MlaForm form) = 0;
+  // Route, dispatch, experts, weighted sum, shared expert. x: [T, hidden] in act_dtype, not
+  // quantized.
+  virtual Partial moe(const BatchView& batch, const Act& x, const MoeParams& params) = 0;
+  // Rows `index` of x: [n, columns].
+  virtual Tensor gather_rows(const Tensor& x, const Tensor& index) = 0;
+  // [left | right] along columns as eh_proj wants it: [T, left columns + right columns].
+  virtual Act concat(const Act& left, const Act& right, ActSpec out) = 0;
+  // float32 logits [n, vocab_padded] of vocabulary-sharded `head`, gathered over `group`.
+  virtual Tensor logits(const Act& x, const Weight& head, Comm* group) = 0;
+
+  // ---- Tokens.
+
+  // Applies sampling in its fixed order to every sample row, verifies drafts (a draft is kept while
+  // it equals the token sampled at its place), appends to history, advances length and computed,
+  // sets finished. Philox(seed, token index): never step or row. logits: [sample_rows,
+  // vocab_padded]; consumed.
+  virtual void sample(const SlotTable& slots, const BatchView& batch, const Tensor& logits,
+                      const std::vector<TokenId>& eos, SampleOutput& out) = 0;
+  // The token that follows each of the step's tokens (for the MTP layer): i32 [T]. After `sample`.
+  virtual Tensor next_tokens(const SlotTable& slots, const BatchView& batch) = 0;
+  // Index of each row's last accepted token in the step's token arrays: i32 [rows].
+  virtual Tensor last_accepted(const BatchView& batch, const SampleOutput& out) = 0;
+  // Writes argmax of logits [rows, vocab_padded] as draft number `index` of each row's slot (greedy
+  // drafter).
+  virtual void propose(const SlotTable& slots, const BatchView& batch, const Tensor& logits,
+                       int32_t index) = 0;
+};
+
+}  // namespace fathom
