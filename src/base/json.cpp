@@ -1,0 +1,113 @@
+// A SAX handler that builds the document and stops at the first bound it meets.
+#include "base/json.h"
+
+#include <string>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+namespace fathom {
+namespace {
+
+class Builder final : public nlohmann::json_sax<Json> {
+ public:
+  explicit Builder(size_t depth_max) : depth_max_(depth_max) {}
+
+  bool null() override { return add(nullptr); }
+  bool boolean(bool v) override { return add(v); }
+  bool number_integer(number_integer_t v) override { return add(v); }
+  bool number_unsigned(number_unsigned_t v) override { return add(v); }
+  bool number_float(number_float_t v, const string_t&) override { return add(v); }
+  bool string(string_t& v) override { return add(std::move(v)); }
+  bool binary(binary_t&) override { return fail("binary values are not JSON"); }
+
+  bool start_object(std::size_t) override { return open(Json::object()); }
+  bool start_array(std::size_t) override { return open(Json::array()); }
+  bool end_object() override { return close(); }
+  bool end_array() override { return close(); }
+
+  bool key(string_t& name) override {
+    if (!open_.back().keys.insert(name).second) return fail("key \"" + name + "\" stands twice");
+    key_ = std::move(name);
+    return true;
+  }
+
+  bool parse_error(std::size_t position, const std::string&,
+                   const nlohmann::detail::exception& error) override {
+    const std::string_view what = error.what();
+    const size_t colon = what.rfind(": ");
+    return fail("not JSON at byte " + std::to_string(position) + ": " +
+                std::string(colon == what.npos ? what : what.substr(colon + 2)));
+  }
+
+  const std::string& error() const { return error_; }
+  Json take() { return std::move(root_); }
+
+ private:
+  struct Level {
+    Json* value;
+    std::unordered_set<std::string> keys;
+  };
+
+  bool fail(std::string why) {
+    if (error_.empty()) error_ = std::move(why);
+    return false;
+  }
+
+  template <typename T>
+  Json* put(T&& value) {
+    if (open_.empty()) {
+      root_ = Json(std::forward<T>(value));
+      return &root_;
+    }
+    Json& parent = *open_.back().value;
+    if (parent.is_array()) {
+      parent.push_back(std::forward<T>(value));
+      return &parent.back();
+    }
+    // ordered_json::operator[] would search linearly for a key that is known to be new.
+    auto& fields = parent.get_ref<Json::object_t&>();
+    static_cast<Json::object_t::Container&>(fields).emplace_back(std::move(key_),
+                                                                 Json(std::forward<T>(value)));
+    return &fields.back().second;
+  }
+
+  template <typename T>
+  bool add(T&& value) {
+    put(std::forward<T>(value));
+    return true;
+  }
+
+  bool open(Json empty) {
+    if (open_.size() >= depth_max_) {
+      return fail("nested deeper than " + std::to_string(depth_max_) + " levels");
+    }
+    open_.push_back({put(std::move(empty)), {}});
+    return true;
+  }
+
+  bool close() {
+    open_.pop_back();
+    return true;
+  }
+
+  size_t depth_max_;
+  Json root_;
+  std::vector<Level> open_;
+  std::string key_;
+  std::string error_;
+};
+
+}  // namespace
+
+Result<Json> parse_json(std::string_view text, JsonLimits limits) {
+  if (text.size() > limits.bytes_max) {
+    return invalid_argument("longer than " + std::to_string(limits.bytes_max) + " bytes");
+  }
+  Builder builder(limits.depth_max);
+  const bool parsed = Json::sax_parse(text, &builder, Json::input_format_t::json, true);
+  if (!parsed) return invalid_argument(builder.error().empty() ? "not JSON" : builder.error());
+  return builder.take();
+}
+
+}  // namespace fathom
