@@ -34,7 +34,7 @@ Code code_of(int error) {
 
 // The size of a regular file; anything else is refused.
 Result<uint64_t> regular_size(const UniqueFd& fd, const std::string& path) {
-  struct stat info{};
+  struct stat info {};
   if (fstat(fd.get(), &info) != 0) return file_error("stat", path, errno);
   if (!S_ISREG(info.st_mode)) return invalid_argument(path + " is not a regular file").about(path);
   return static_cast<uint64_t>(info.st_size);
@@ -45,7 +45,8 @@ Status read_exactly(int fd, const std::string& path, FileSlice slice) {
     ssize_t n = pread(fd, slice.to.data(), slice.to.size(), static_cast<off_t>(slice.offset));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return file_error("read", path, errno);
-    if (n == 0) return data_loss(path + " ends at byte " + std::to_string(slice.offset)).about(path);
+    if (n == 0)
+      return data_loss(path + " ends at byte " + std::to_string(slice.offset)).about(path);
     slice.offset += static_cast<uint64_t>(n);
     slice.to = slice.to.subspan(static_cast<size_t>(n));
   }
@@ -82,11 +83,13 @@ void UniqueFd::reset(int fd) {
 }
 
 Status file_error(const std::string& what, const std::string& path, int error) {
-  return Status(code_of(error), what + " " + path + ": " + std::generic_category().message(error)).about(path);
+  return Status(code_of(error), what + " " + path + ": " + std::generic_category().message(error))
+      .about(path);
 }
 
 Result<UniqueFd> open_for_read(const std::string& path) {
-  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));  // a pipe must not block the open
+  UniqueFd fd(
+      ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));  // a pipe must not block the open
   if (!fd) return file_error("open", path, errno);
   return fd;
 }
@@ -100,7 +103,8 @@ Result<std::string> read_file(const std::string& path, size_t bytes_max) {
         .about(path);
   }
   std::string content(size, '\0');
-  FATHOM_RETURN_IF_ERROR(read_exactly(fd.get(), path, {0, std::as_writable_bytes(std::span(content))}));
+  FATHOM_RETURN_IF_ERROR(
+      read_exactly(fd.get(), path, {0, std::as_writable_bytes(std::span(content))}));
   return content;
 }
 
@@ -109,7 +113,8 @@ Status write_file(const std::string& path, std::string_view content) {
   UniqueFd fd(::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
   if (!fd) return file_error("create", beside, errno);
   Status written = write_all(fd.get(), beside, content);
-  if (written.is_ok() && rename(beside.c_str(), path.c_str()) != 0) written = file_error("rename", path, errno);
+  if (written.is_ok() && rename(beside.c_str(), path.c_str()) != 0)
+    written = file_error("rename", path, errno);
   if (!written.is_ok()) unlink(beside.c_str());
   return written;
 }
@@ -127,13 +132,15 @@ MappedFile::~MappedFile() {
   if (!bytes_.empty()) munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
 }
 
-Status read_slices(const std::string& path, std::span<const FileSlice> slices, unsigned thread_count) {
+Status read_slices(const std::string& path, std::span<const FileSlice> slices,
+                   unsigned thread_count) {
   FATHOM_ASSIGN(UniqueFd fd, open_for_read(path));
   FATHOM_ASSIGN(uint64_t size, regular_size(fd, path));
   for (const FileSlice& slice : slices) {
     if (slice.offset > size || slice.to.size() > size - slice.offset) {
-      return data_loss(path + " has " + std::to_string(size) + " bytes; " + std::to_string(slice.to.size()) +
-                       " were wanted from byte " + std::to_string(slice.offset))
+      return data_loss(path + " has " + std::to_string(size) + " bytes; " +
+                       std::to_string(slice.to.size()) + " were wanted from byte " +
+                       std::to_string(slice.offset))
           .about(path);
     }
   }

@@ -1,4 +1,5 @@
-// Files: read whole under a bound, mapped read-only, or read in parallel slices. Errors name the path.
+// Files: read whole under a bound, mapped read-only, or read in parallel slices. Errors name the
+// path.
 #pragma once
 
 #include <cstddef>
@@ -40,14 +41,17 @@ Status file_error(const std::string& what, const std::string& path, int error);
 // Opens for reading, closed on exec.
 Result<UniqueFd> open_for_read(const std::string& path);
 
-// The whole content; INVALID_ARGUMENT when it is larger than `bytes_max`. Pipes and devices are refused.
+// The whole content; INVALID_ARGUMENT when it is larger than `bytes_max`. Pipes and devices are
+// refused.
 Result<std::string> read_file(const std::string& path, size_t bytes_max);
 
-// Writes beside `path` and renames over it, so that a reader sees the old content or the new, never a part.
+// Writes beside `path` and renames over it, so that a reader sees the old content or the new, never
+// a part.
 Status write_file(const std::string& path, std::string_view content);
 
-// A read-only view of a regular file, valid for the life of the object; an empty file is an empty view.
-// A file that shrinks while mapped ends the process (SIGBUS): map what an operator owns, not uploads.
+// A read-only view of a regular file, valid for the life of the object; an empty file is an empty
+// view. A file that shrinks while mapped ends the process (SIGBUS): map what an operator owns, not
+// uploads.
 class MappedFile {
  public:
   static Result<MappedFile> open(const std::string& path);
@@ -72,8 +76,10 @@ struct FileSlice {
   std::span<std::byte> to;
 };
 
-// Fills every slice from `path` with `thread_count` threads (the caller is one of them), in pieces of at most 8 MiB.
-// DATA_LOSS when the file ends before a slice does. The slices must not overlap in memory.
-Status read_slices(const std::string& path, std::span<const FileSlice> slices, unsigned thread_count);
+// Fills every slice from `path` with `thread_count` threads (the caller is one of them), in pieces
+// of at most 8 MiB. DATA_LOSS when the file ends before a slice does. The slices must not overlap
+// in memory.
+Status read_slices(const std::string& path, std::span<const FileSlice> slices,
+                   unsigned thread_count);
 
 }  // namespace fathom

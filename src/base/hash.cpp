@@ -5,7 +5,8 @@
 
 #include <cstdio>
 
-#define XXH_STATIC_LINKING_ONLY  // the state's size and XXH3_generateSecret; the symbols are the library's
+#define XXH_STATIC_LINKING_ONLY  // the state's size and XXH3_generateSecret; the symbols are the
+                                 // library's
 #include <xxhash.h>
 
 #include "fathom/check.h"
@@ -37,7 +38,8 @@ KeyedHasher::Key KeyedHasher::random_key() {
 }
 
 Hash128 KeyedHasher::hash(std::span<const std::byte> bytes) const {
-  return to_hash(XXH3_128bits_withSecret(bytes.data(), bytes.size(), secret_.data(), secret_.size()));
+  return to_hash(
+      XXH3_128bits_withSecret(bytes.data(), bytes.size(), secret_.data(), secret_.size()));
 }
 
 Hash128 KeyedHasher::hash(std::initializer_list<std::span<const std::byte>> parts) const {

@@ -35,7 +35,8 @@ class KeyedHasher {
 
   explicit KeyedHasher(const Key& key);
 
-  // A key from the kernel's random generator, new in every call; ends the process if the kernel has none.
+  // A key from the kernel's random generator, new in every call; ends the process if the kernel has
+  // none.
   static Key random_key();
 
   Hash128 hash(std::span<const std::byte> bytes) const;

@@ -45,7 +45,8 @@ class FunctionSink final : public spdlog::sinks::base_sink<std::mutex> {
   std::function<void(std::string_view)> write_;
 };
 
-// What start_logging chose. Replaced whole, so a line that is being written keeps the one it began with.
+// What start_logging chose. Replaced whole, so a line that is being written keeps the one it began
+// with.
 struct Output {
   LogFormat format;
   spdlog::logger logger;
@@ -59,7 +60,8 @@ std::shared_ptr<Output> make_output(LogOptions options) {
     sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
   }
   sink->set_pattern(options.format == LogFormat::kJson ? kJsonPattern : kTextPattern);
-  auto output = std::make_shared<Output>(Output{options.format, spdlog::logger("fathom", std::move(sink))});
+  auto output =
+      std::make_shared<Output>(Output{options.format, spdlog::logger("fathom", std::move(sink))});
   output->logger.set_level(spdlog::level::trace);
   return output;
 }
@@ -136,8 +138,8 @@ void append_json_key(std::string& out, std::string_view key) {
   out.push_back(':');
 }
 
-std::string json_body(std::string_view component, std::string_view request_id, std::string_view message,
-                      Logger::Fields fields) {
+std::string json_body(std::string_view component, std::string_view request_id,
+                      std::string_view message, Logger::Fields fields) {
   std::string body = "\"component\":";
   append_quoted(body, component);
   append_json_key(body, "msg");
@@ -153,8 +155,8 @@ std::string json_body(std::string_view component, std::string_view request_id, s
   return body;
 }
 
-std::string text_body(std::string_view component, std::string_view request_id, std::string_view message,
-                      Logger::Fields fields) {
+std::string text_body(std::string_view component, std::string_view request_id,
+                      std::string_view message, Logger::Fields fields) {
   std::string body(component);
   body.append(": ");
   append_escaped(body, message);
@@ -188,8 +190,9 @@ Logger Logger::with_request(std::string_view request_id) const {
 
 void Logger::write(LogLevel level, std::string_view message, Fields fields) const {
   std::shared_ptr<Output> current = output().load();
-  std::string body = current->format == LogFormat::kJson ? json_body(component_, request_id_, message, fields)
-                                                         : text_body(component_, request_id_, message, fields);
+  std::string body = current->format == LogFormat::kJson
+                         ? json_body(component_, request_id_, message, fields)
+                         : text_body(component_, request_id_, message, fields);
   current->logger.log(to_spdlog(level), spdlog::string_view_t(body.data(), body.size()));
 }
 

@@ -1,5 +1,6 @@
-// The process's log: text or JSON lines on stderr, one call a line, with key/value fields and a request id.
-// Any thread may log; a line is written whole. Text of users (prompts, answers) is never given to it.
+// The process's log: text or JSON lines on stderr, one call a line, with key/value fields and a
+// request id. Any thread may log; a line is written whole. Text of users (prompts, answers) is
+// never given to it.
 #pragma once
 
 #include <cstdint>
@@ -23,8 +24,8 @@ struct LogOptions {
   std::function<void(std::string_view line)> write;
 };
 
-// Chooses level, format and destination for the whole process; before it, text at info level on stderr.
-// The log is the one process-wide object of Fathom: stderr is.
+// Chooses level, format and destination for the whole process; before it, text at info level on
+// stderr. The log is the one process-wide object of Fathom: stderr is.
 void start_logging(LogOptions options);
 
 void set_log_level(LogLevel level);
@@ -61,8 +62,8 @@ class LogField {
   Value value_;
 };
 
-// A name for the lines of one part of the program ("net", "sched"), and optionally the request they are about.
-// Cheap to copy; a call below the process's level costs one atomic load.
+// A name for the lines of one part of the program ("net", "sched"), and optionally the request they
+// are about. Cheap to copy; a call below the process's level costs one atomic load.
 class Logger {
  public:
   using Fields = std::initializer_list<LogField>;
@@ -74,11 +75,21 @@ class Logger {
 
   bool enabled(LogLevel level) const { return level >= log_level(); }
 
-  void trace(std::string_view message, Fields fields = {}) const { log(LogLevel::kTrace, message, fields); }
-  void debug(std::string_view message, Fields fields = {}) const { log(LogLevel::kDebug, message, fields); }
-  void info(std::string_view message, Fields fields = {}) const { log(LogLevel::kInfo, message, fields); }
-  void warn(std::string_view message, Fields fields = {}) const { log(LogLevel::kWarn, message, fields); }
-  void error(std::string_view message, Fields fields = {}) const { log(LogLevel::kError, message, fields); }
+  void trace(std::string_view message, Fields fields = {}) const {
+    log(LogLevel::kTrace, message, fields);
+  }
+  void debug(std::string_view message, Fields fields = {}) const {
+    log(LogLevel::kDebug, message, fields);
+  }
+  void info(std::string_view message, Fields fields = {}) const {
+    log(LogLevel::kInfo, message, fields);
+  }
+  void warn(std::string_view message, Fields fields = {}) const {
+    log(LogLevel::kWarn, message, fields);
+  }
+  void error(std::string_view message, Fields fields = {}) const {
+    log(LogLevel::kError, message, fields);
+  }
 
   void log(LogLevel level, std::string_view message, Fields fields = {}) const {
     if (enabled(level)) write(level, message, fields);

@@ -1,4 +1,5 @@
-// Metrics over prometheus-cpp's core: families from metrics.def, text exposition, vLLM's names as copies.
+// Metrics over prometheus-cpp's core: families from metrics.def, text exposition, vLLM's names as
+// copies.
 #include "base/metrics.h"
 
 #include <prometheus/counter.h>
@@ -19,16 +20,17 @@ namespace fathom {
 namespace {
 
 // vLLM's buckets where it has them (its dashboards assume them), with finer ones below 10 ms.
-const std::vector<double> kFirstTokenSeconds = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5,  .75,
-                                                1,    2.5,  5,   7.5, 10,  20,  40,  80, 160, 640, 2560};
-const std::vector<double> kTokenSeconds = {.0005, .001, .002, .004, .006, .008, .01, .015, .02, .025, .05, .075, .1,
-                                           .15,   .2,   .3,   .4,   .5,   .75,  1,   2.5,  5,   7.5,  10,  20,   40,
-                                           80};
-const std::vector<double> kRequestSeconds = {.05, .1, .3, .5, .8, 1,  1.5, 2,  2.5, 5,   10,  15,  20,
-                                             30,  40, 50, 60, 120, 240, 480, 960, 1920, 7680};
-const std::vector<double> kTokenCounts = {1,    2,    5,     10,    20,    50,     100,    200,    500,
-                                          1000, 2000, 5000,  10000, 20000, 50000,  100000, 200000, 500000,
-                                          1e6};
+const std::vector<double> kFirstTokenSeconds = {.001, .005, .01, .02, .04, .06, .08, .1,
+                                                .25,  .5,   .75, 1,   2.5, 5,   7.5, 10,
+                                                20,   40,   80,  160, 640, 2560};
+const std::vector<double> kTokenSeconds = {.0005, .001, .002, .004, .006, .008, .01, .015, .02,
+                                           .025,  .05,  .075, .1,   .15,  .2,   .3,  .4,   .5,
+                                           .75,   1,    2.5,  5,    7.5,  10,   20,  40,   80};
+const std::vector<double> kRequestSeconds = {.05, .1, .3, .5, .8, 1,   1.5, 2,   2.5, 5,    10,  15,
+                                             20,  30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
+const std::vector<double> kTokenCounts = {1,     2,      5,      10,     20,   50,    100,
+                                          200,   500,    1000,   2000,   5000, 10000, 20000,
+                                          50000, 100000, 200000, 500000, 1e6};
 
 enum class Scope { kModel, kProcess };
 
@@ -37,7 +39,7 @@ struct FamilySpec {
   Scope scope;
   std::vector<std::string> labels;  // "ours" or "ours=vllm's"
   const char* help;
-  std::string vllm_name;            // empty: none
+  std::string vllm_name;  // empty: none
   const std::vector<double>* buckets = nullptr;
 };
 
@@ -46,7 +48,8 @@ struct FamilySpec {
 
 #define FATHOM_GAUGE(...)
 #define FATHOM_HISTOGRAM(...)
-#define FATHOM_COUNTER(id, name, scope, labels, help, vllm) {name, Scope::scope, labels, help, vllm},
+#define FATHOM_COUNTER(id, name, scope, labels, help, vllm) \
+  {name, Scope::scope, labels, help, vllm},
 const std::vector<FamilySpec> kCounters = {
 #include "base/metrics.def"
 };
@@ -80,7 +83,8 @@ template <typename Series>
 using Families = std::vector<prometheus::Family<Series>*>;
 
 template <typename Series, typename Builder>
-Families<Series> register_all(const std::vector<FamilySpec>& specs, Builder build, prometheus::Registry& registry) {
+Families<Series> register_all(const std::vector<FamilySpec>& specs, Builder build,
+                              prometheus::Registry& registry) {
   Families<Series> families;
   for (const FamilySpec& spec : specs) {
     families.push_back(&build().Name(spec.name).Help(spec.help).Register(registry));
@@ -109,13 +113,14 @@ struct MetricsRegistry::Impl {
   prometheus::Registry registry;
   Families<prometheus::Counter> counters =
       register_all<prometheus::Counter>(kCounters, prometheus::BuildCounter, registry);
-  Families<prometheus::Gauge> gauges = register_all<prometheus::Gauge>(kGauges, prometheus::BuildGauge, registry);
+  Families<prometheus::Gauge> gauges =
+      register_all<prometheus::Gauge>(kGauges, prometheus::BuildGauge, registry);
   Families<prometheus::Histogram> histograms =
       register_all<prometheus::Histogram>(kHistograms, prometheus::BuildHistogram, registry);
   std::map<std::string, const FamilySpec*> aliased;  // our name -> spec with a vLLM name
 
-  std::mutex mutex;                                              // guards seen
-  std::map<std::string, std::set<prometheus::Labels>> seen;     // series per family
+  std::mutex mutex;                                          // guards seen
+  std::map<std::string, std::set<prometheus::Labels>> seen;  // series per family
 
   Impl() {
     for (const auto* specs : {&kCounters, &kGauges, &kHistograms}) {
@@ -125,7 +130,8 @@ struct MetricsRegistry::Impl {
     }
   }
 
-  prometheus::Labels labels(const FamilySpec& spec, std::string_view model, Metrics::LabelValues values) {
+  prometheus::Labels labels(const FamilySpec& spec, std::string_view model,
+                            Metrics::LabelValues values) {
     FATHOM_CHECK(values.size() == spec.labels.size(), spec.name);
     prometheus::Labels labels;
     if (spec.scope == Scope::kModel) labels["model"] = model;
@@ -161,7 +167,8 @@ std::string MetricsRegistry::text(bool vllm_names) const {
   return prometheus::TextSerializer().Serialize(families);
 }
 
-// Series of the families without labels, resolved at construction; the others hold a null until asked for.
+// Series of the families without labels, resolved at construction; the others hold a null until
+// asked for.
 struct Metrics::Impl {
   MetricsRegistry::Impl& registry;
   std::string model;
@@ -175,15 +182,18 @@ Metrics::Metrics(MetricsRegistry& registry, std::string_view model)
   MetricsRegistry::Impl& all = impl_->registry;
   for (size_t i = 0; i < kCounters.size(); ++i) {
     bool plain = kCounters[i].labels.empty();
-    impl_->counters.push_back(plain ? &all.counters[i]->Add(all.labels(kCounters[i], model, {})) : nullptr);
+    impl_->counters.push_back(plain ? &all.counters[i]->Add(all.labels(kCounters[i], model, {}))
+                                    : nullptr);
   }
   for (size_t i = 0; i < kGauges.size(); ++i) {
     bool plain = kGauges[i].labels.empty();
-    impl_->gauges.push_back(plain ? &all.gauges[i]->Add(all.labels(kGauges[i], model, {})) : nullptr);
+    impl_->gauges.push_back(plain ? &all.gauges[i]->Add(all.labels(kGauges[i], model, {}))
+                                  : nullptr);
   }
   for (size_t i = 0; i < kHistograms.size(); ++i) {
     const FamilySpec& spec = kHistograms[i];
-    impl_->histograms.push_back(&all.histograms[i]->Add(all.labels(spec, model, {}), *spec.buckets));
+    impl_->histograms.push_back(
+        &all.histograms[i]->Add(all.labels(spec, model, {}), *spec.buckets));
   }
 }
 

@@ -1,5 +1,6 @@
-// Metrics: counters, gauges and histograms declared once in metrics.def, written by any thread, read as Prometheus text.
-// A handle is resolved once and then costs an atomic addition (a histogram: a short lock).
+// Metrics: counters, gauges and histograms declared once in metrics.def, written by any thread,
+// read as Prometheus text. A handle is resolved once and then costs an atomic addition (a
+// histogram: a short lock).
 #pragma once
 
 #include <array>
@@ -80,7 +81,8 @@ class MetricsRegistry {
   ~MetricsRegistry();
   MetricsRegistry(const MetricsRegistry&) = delete;
 
-  // Prometheus text format 0.0.4; `vllm_names` adds the families that have one again under vLLM's names.
+  // Prometheus text format 0.0.4; `vllm_names` adds the families that have one again under vLLM's
+  // names.
   std::string text(bool vllm_names) const;
 
  private:
@@ -103,7 +105,8 @@ class Metrics {
   void set(GaugeId id, double value) const { gauge(id).set(value); }
   void observe(HistogramId id, double value) const { histogram(id).observe(value); }
 
-  // The series with these label values, in the order of metrics.def. With labels it takes a lock: keep the handle.
+  // The series with these label values, in the order of metrics.def. With labels it takes a lock:
+  // keep the handle.
   CounterSeries counter(CounterId id, LabelValues values = {}) const;
   GaugeSeries gauge(GaugeId id, LabelValues values = {}) const;
   HistogramSeries histogram(HistogramId id) const;

@@ -22,7 +22,8 @@ enum class PushOutcome { kPushed, kFull, kClosed };
 template <typename T>
 class BoundedQueue {
  public:
-  explicit BoundedQueue(size_t size_max, const EventFd* wake = nullptr) : size_max_(size_max), wake_(wake) {}
+  explicit BoundedQueue(size_t size_max, const EventFd* wake = nullptr)
+      : size_max_(size_max), wake_(wake) {}
 
   // Never blocks. On kFull and kClosed `value` is left as it was.
   PushOutcome try_push(T&& value) {
@@ -41,7 +42,8 @@ class BoundedQueue {
     return take_front();
   }
 
-  // Waits for a value until `timeout_us` has gone by, or for ever; empty on timeout, or when closed and drained.
+  // Waits for a value until `timeout_us` has gone by, or for ever; empty on timeout, or when closed
+  // and drained.
   std::optional<T> pop(std::optional<int64_t> timeout_us = std::nullopt) {
     std::unique_lock lock(mutex_);
     auto ready = [this] { return closed_ || !items_.empty(); };
@@ -56,7 +58,8 @@ class BoundedQueue {
   // Everything queued so far, under one lock.
   std::vector<T> pop_all() {
     std::lock_guard lock(mutex_);
-    std::vector<T> all(std::make_move_iterator(items_.begin()), std::make_move_iterator(items_.end()));
+    std::vector<T> all(std::make_move_iterator(items_.begin()),
+                       std::make_move_iterator(items_.end()));
     items_.clear();
     return all;
   }

@@ -19,7 +19,8 @@ void set_thread_name(const std::string& name);
 // A joining thread that bears `name`; its destructor requests a stop and waits.
 std::jthread start_thread(std::string name, std::function<void(std::stop_token)> run);
 
-// A counter that wakes a waiter: any thread notifies, one thread waits, or polls fd() beside other descriptors.
+// A counter that wakes a waiter: any thread notifies, one thread waits, or polls fd() beside other
+// descriptors.
 class EventFd {
  public:
   static Result<EventFd> make();
@@ -29,7 +30,8 @@ class EventFd {
   void notify() const;
   // Takes all notifications given so far; false when there were none. Never blocks.
   bool consume() const;
-  // Waits until notified (true, and consumed) or `timeout_us` has gone by (false); no timeout waits for ever.
+  // Waits until notified (true, and consumed) or `timeout_us` has gone by (false); no timeout waits
+  // for ever.
   bool wait(std::optional<int64_t> timeout_us = std::nullopt) const;
 
  private:

@@ -30,7 +30,9 @@ TEST(KeyedHasher, FramesItsParts) {
   EXPECT_NE(hasher.hash({bytes_of(a), bytes_of(none)}), hasher.hash({bytes_of(none), bytes_of(a)}));
 }
 
-TEST(KeyedHasher, KeysAreNotReused) { EXPECT_NE(KeyedHasher::random_key(), KeyedHasher::random_key()); }
+TEST(KeyedHasher, KeysAreNotReused) {
+  EXPECT_NE(KeyedHasher::random_key(), KeyedHasher::random_key());
+}
 
 TEST(Hash128, HexKeepsLeadingZeros) {
   EXPECT_EQ(to_hex({0xab, 0x1}), "000000000000000100000000000000ab");

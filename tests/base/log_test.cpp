@@ -23,29 +23,35 @@ TEST_F(LogTest, TextLineHasTimeLevelComponentAndFields) {
   capture(LogFormat::kText);
   log_.with_request("req-1").warn("slow client", {{"bytes", 12}, {"peer", "a b"}, {"tls", true}});
   ASSERT_EQ(lines_.size(), 1u);
-  EXPECT_NE(lines_[0].find("warning net: slow client request_id=req-1 bytes=12 peer=\"a b\" tls=true\n"),
-            std::string::npos)
+  EXPECT_NE(
+      lines_[0].find("warning net: slow client request_id=req-1 bytes=12 peer=\"a b\" tls=true\n"),
+      std::string::npos)
       << lines_[0];
-  EXPECT_EQ(lines_[0][4], '-');   // 2026-...
+  EXPECT_EQ(lines_[0][4], '-');  // 2026-...
   EXPECT_EQ(lines_[0][10], 'T');
 }
 
 TEST_F(LogTest, JsonLineEscapesWhatAClientSends) {
   capture(LogFormat::kJson);
   std::string hostile = "x\"\n\x01,\"level\":\"info";
-  log_.info("request", {{"path", hostile}, {"ratio", 0.5}, {"bad", std::numeric_limits<double>::infinity()}});
+  log_.info("request",
+            {{"path", hostile}, {"ratio", 0.5}, {"bad", std::numeric_limits<double>::infinity()}});
   ASSERT_EQ(lines_.size(), 1u);
-  EXPECT_NE(lines_[0].find(R"("level":"info","component":"net","msg":"request","path":"x\"\n\u0001,\"level\":\"info")"
-                           R"(,"ratio":0.5,"bad":null})"
-                           "\n"),
-            std::string::npos)
+  EXPECT_NE(
+      lines_[0].find(
+          R"("level":"info","component":"net","msg":"request",)"
+          R"("path":"x\"\n\u0001,\"level\":\"info")"
+          R"(,"ratio":0.5,"bad":null})"
+          "\n"),
+      std::string::npos)
       << lines_[0];
 }
 
 TEST_F(LogTest, TextValueCannotEndItsLineOrForgeAField) {
   capture(LogFormat::kText);
   log_.info("got", {{"name", "a\nerror: b=c"}, {"empty", ""}});
-  EXPECT_NE(lines_.at(0).find(R"(got name="a\nerror: b=c" empty="")"), std::string::npos) << lines_[0];
+  EXPECT_NE(lines_.at(0).find(R"(got name="a\nerror: b=c" empty="")"), std::string::npos)
+      << lines_[0];
 }
 
 TEST_F(LogTest, LevelFiltersAtTheBound) {
@@ -70,7 +76,8 @@ TEST_F(LogTest, LinesOfManyThreadsAreWhole) {
     }
   }
   ASSERT_EQ(lines_.size(), 800u);
-  for (const std::string& line : lines_) EXPECT_TRUE(line.starts_with("{\"ts\":") && line.ends_with("}\n"));
+  for (const std::string& line : lines_)
+    EXPECT_TRUE(line.starts_with("{\"ts\":") && line.ends_with("}\n"));
 }
 
 }  // namespace

@@ -23,7 +23,8 @@ TEST(Metrics, CountsByModelAndLabel) {
   EXPECT_TRUE(has_line(text, R"(fathom_requests_total{model="m1",outcome="stop"} 2)")) << text;
   EXPECT_TRUE(has_line(text, R"(fathom_requests_total{model="m2",outcome="error"} 1)"));
   EXPECT_TRUE(has_line(text, R"(fathom_prompt_tokens_total{model="m1"} 17)"));
-  EXPECT_TRUE(has_line(text, R"(fathom_prompt_tokens_total{model="m2"} 0)"));  // present before its first event
+  EXPECT_TRUE(has_line(
+      text, R"(fathom_prompt_tokens_total{model="m2"} 0)"));  // present before its first event
   EXPECT_EQ(text.find("vllm:"), std::string::npos);
 }
 
@@ -41,9 +42,13 @@ TEST(Metrics, HistogramsCumulate) {
   metrics.observe(HistogramId::kTimeToFirstToken, 0.003);
   metrics.observe(HistogramId::kTimeToFirstToken, 3);
   std::string text = registry.text(false);
-  EXPECT_TRUE(has_line(text, R"(fathom_time_to_first_token_seconds_bucket{model="m",le="0.001"} 0)")) << text;
-  EXPECT_TRUE(has_line(text, R"(fathom_time_to_first_token_seconds_bucket{model="m",le="0.005"} 1)"));
-  EXPECT_TRUE(has_line(text, R"(fathom_time_to_first_token_seconds_bucket{model="m",le="+Inf"} 2)"));
+  EXPECT_TRUE(
+      has_line(text, R"(fathom_time_to_first_token_seconds_bucket{model="m",le="0.001"} 0)"))
+      << text;
+  EXPECT_TRUE(
+      has_line(text, R"(fathom_time_to_first_token_seconds_bucket{model="m",le="0.005"} 1)"));
+  EXPECT_TRUE(
+      has_line(text, R"(fathom_time_to_first_token_seconds_bucket{model="m",le="+Inf"} 2)"));
   EXPECT_TRUE(has_line(text, R"(fathom_time_to_first_token_seconds_count{model="m"} 2)"));
 }
 
@@ -54,8 +59,9 @@ TEST(Metrics, VllmNamesCarryTheSameValuesUnderItsLabels) {
   metrics.counter(CounterId::kRequests, {"length"}).add();
   std::string text = registry.text(true);
   EXPECT_TRUE(has_line(text, R"(vllm:num_requests_waiting{model_name="m"} 3)")) << text;
-  EXPECT_TRUE(has_line(text, R"(vllm:request_success_total{finished_reason="length",model_name="m"} 1)") ||
-              has_line(text, R"(vllm:request_success_total{model_name="m",finished_reason="length"} 1)"));
+  EXPECT_TRUE(
+      has_line(text, R"(vllm:request_success_total{finished_reason="length",model_name="m"} 1)") ||
+      has_line(text, R"(vllm:request_success_total{model_name="m",finished_reason="length"} 1)"));
   EXPECT_TRUE(has_line(text, R"(fathom_requests_waiting{model="m"} 3)"));
 }
 
@@ -67,9 +73,11 @@ TEST(Metrics, LabelValuesAreBounded) {
     metrics.counter(CounterId::kHttpRequests, {"/r" + std::to_string(i), "200"}).add();
   }
   std::string text = registry.text(false);
-  std::string last_named = "fathom_http_requests_total{code=\"200\",route=\"/r" + std::to_string(max - 1) + "\"} 1";
+  std::string last_named =
+      "fathom_http_requests_total{code=\"200\",route=\"/r" + std::to_string(max - 1) + "\"} 1";
   EXPECT_TRUE(has_line(text, last_named));
-  EXPECT_TRUE(has_line(text, R"(fathom_http_requests_total{code="other",route="other"} 2)")) << text.size();
+  EXPECT_TRUE(has_line(text, R"(fathom_http_requests_total{code="other",route="other"} 2)"))
+      << text.size();
 }
 
 TEST(Metrics, ThreadsLoseNoCount) {
