@@ -87,18 +87,24 @@ struct BatchView {
   Tensor token_row;    // i32 [tokens]
   Tensor positions;    // i32 [tokens]; padding tokens have position 0 and write to block 0
   Tensor token_valid;  // u8  [tokens] 0 for padding: routes to no expert, writes no cache
+  // The sample rows of a row follow those of the rows before it, as many as its upper bound asks
+  // for (StepShape::sample_rows), in token order: the host finds a row's logprobs without reading
+  // lengths.
   Tensor sample_tokens;  // i32 [sample_rows] index of the token whose logits are wanted
   Tensor sample_row;     // i32 [sample_rows] its row
   Tensor block_table;    // the slot table's, by slot
 };
 
-// What sampling wrote, read by the host when the step is complete.
+// What sampling and drafting wrote: read by the host when the step is complete, and by
+// Ops::apply_samples on the pipeline stages that do not sample.
 struct SampleOutput {
-  Tensor accepted;    // i32 [rows]
-  Tensor new_count;   // i32 [rows] new tokens at the sequence's end
-  Tensor new_tokens;  // i32 [rows, drafts_max + 1]
-  Tensor drafted;     // i32 [rows]
-  Tensor finish;      // u8  [rows] FinishReason
+  Tensor accepted;     // i32 [rows]
+  Tensor new_count;    // i32 [rows] new tokens at the sequence's end
+  Tensor new_tokens;   // i32 [rows, drafts_max + 1]
+  Tensor drafted;      // i32 [rows]
+  Tensor finish;       // u8  [rows] FinishReason
+  Tensor draft_count;  // i32 [rows] drafts that the step left in the row's slot; sample sets 0
+  Tensor drafts;       // i32 [rows, drafts_max]; not defined when drafts_max is 0
   Tensor
       logprob;  // f32 [sample_rows] of the chosen token (prompt logprobs: of the next prompt token)
   Tensor top_ids;       // i32 [sample_rows, kLogprobsMax]

@@ -144,6 +144,12 @@ class Ops {
   virtual Result<Tensor> place(const HostTensor& tensor, DType as) = 0;
   // Long-lived zeroed memory: caches, slot table, step arrays, outputs.
   virtual Result<Tensor> reserve(DType dtype, std::initializer_list<int64_t> shape) = 0;
+  // The same for memory that the host reads after synchronize(): sampling's output.
+  virtual Result<Tensor> reserve_output(DType dtype, std::initializer_list<int64_t> shape) {
+    return reserve(dtype, shape);
+  }
+  // Returns when everything launched so far is complete and its outputs are readable by the host.
+  virtual Status synchronize() { return Status::ok(); }
   // The activation form that `weight` wants from its producer.
   virtual ActSpec act_spec(const Weight& weight) const = 0;
 
@@ -204,9 +210,14 @@ class Ops {
   // Index of each row's last accepted token in the step's token arrays: i32 [rows].
   virtual Tensor last_accepted(const BatchView& batch, const SampleOutput& out) = 0;
   // Writes argmax of logits [rows, vocab_padded] as draft number `index` of each row's slot (greedy
-  // drafter).
+  // drafter) and of `out`; both draft counts become index + 1. Rows whose slot has finished, or
+  // still has prompt to compute, get no draft.
   virtual void propose(const SlotTable& slots, const BatchView& batch, const Tensor& logits,
-                       int32_t index) = 0;
+                       int32_t index, SampleOutput& out) = 0;
+  // Pipeline stages that do not sample: does to the slot table what `sample` and `propose` did to
+  // the last stage's, from that stage's output (history, length, computed, finished, drafts).
+  virtual void apply_samples(const SlotTable& slots, const BatchView& batch,
+                             const SampleOutput& out) = 0;
 };
 
 }  // namespace fathom
