@@ -105,9 +105,11 @@ struct SampleOutput {
   Tensor finish;       // u8  [rows] FinishReason
   Tensor draft_count;  // i32 [rows] drafts that the step left in the row's slot; sample sets 0
   Tensor drafts;       // i32 [rows, drafts_max]; not defined when drafts_max is 0
-  Tensor
-      logprob;  // f32 [sample_rows] of the chosen token (prompt logprobs: of the next prompt token)
-  Tensor top_ids;       // i32 [sample_rows, kLogprobsMax]
+  // Raw: of the model's own distribution over all columns of the logits, before bias, penalties and
+  // temperature. A row's sample rows come in the order of its tokens; of a verify row the first
+  // new_count are meant, of a prefill row that wants prompt logprobs the first `accepted`.
+  Tensor logprob;  // f32 [sample_rows] of the chosen token (prompt logprobs: of the next token)
+  Tensor top_ids;  // i32 [sample_rows, kLogprobsMax]
   Tensor top_logprobs;  // f32 [sample_rows, kLogprobsMax]
 };
 

@@ -126,6 +126,9 @@ class Ops {
   virtual std::string_view name() const = 0;
   virtual Numerics numerics() const = 0;
   virtual Arena& arena() = 0;
+  // Not ok once a collective or the device has failed; what was computed since is worthless.
+  // Sticky; the worker asks after each step, so that ops need not return errors one by one.
+  virtual Status health() const { return Status::ok(); }
   // f32 in reference, bf16 in native: the dtype of the residual, of linear outputs and of caches.
   DType act_dtype() const {
     return numerics() == Numerics::kReference ? DType::kF32 : DType::kBF16;
@@ -157,8 +160,8 @@ class Ops {
 
   // Applies the plan's close, open and append deltas to the slot table.
   virtual void edit_slots(const SlotTable& slots, const StepPlan& plan) = 0;
-  // Resolves the plan's rows against the slot table: fills the batch's arrays. Writes nothing to
-  // the table.
+  // Resolves the plan's rows against the slot table: fills the batch's arrays, which have room for
+  // batch.shape (set by the host from the plan). Writes nothing to the table.
   virtual void advance(const SlotTable& slots, const StepPlan& plan, BatchView& batch) = 0;
 
   // ---- The layers. T = batch.shape.tokens.
@@ -177,8 +180,10 @@ class Ops {
   virtual void reduce_add(const Partial& partial, const Tensor& residual, Comm* group) = 0;
   // act_dtype [T, out].
   virtual Tensor linear(const Act& x, const Weight& weight) = 0;
-  // The same before its reduction over the tensor-parallel group.
-  virtual Partial linear_partial(const Act& x, const Weight& weight) = 0;
+  // The same before its reduction over the tensor-parallel group, written to `out`, act_dtype
+  // [T, out]: the model takes one such buffer per step, so that a layer's output outlives the
+  // layer's ArenaScope.
+  virtual Partial linear_partial(const Act& x, const Weight& weight, const Tensor& out) = 0;
   // silu(gate) * up of one matrix [2 * intermediate, in] (gate rows first), as the down projection
   // wants it.
   virtual Act gated_linear(const Act& x, const Weight& gate_up, ActSpec out) = 0;
@@ -188,8 +193,9 @@ class Ops {
   virtual Act mla_attention(const BatchView& batch, const KvView& cache, const Tensor& q,
                             const Tensor& kv_a, const MlaParams& params, MlaForm form) = 0;
   // Route, dispatch, experts, weighted sum, shared expert. x: [T, hidden] in act_dtype, not
-  // quantized.
-  virtual Partial moe(const BatchView& batch, const Act& x, const MoeParams& params) = 0;
+  // quantized. Written to `out`, act_dtype [T, hidden].
+  virtual Partial moe(const BatchView& batch, const Act& x, const MoeParams& params,
+                      const Tensor& out) = 0;
   // Rows `index` of x: [n, columns].
   virtual Tensor gather_rows(const Tensor& x, const Tensor& index) = 0;
   // [left | right] along columns as eh_proj wants it: [T, left columns + right columns].

@@ -61,7 +61,7 @@ struct Act {
 
 // A sum not yet reduced over the tensor-parallel group; only Ops::reduce_add_norm consumes it.
 struct Partial {
-  Tensor data;  // [tokens, hidden] f32 (reference) or bf16/f32 (native)
+  Tensor data;  // act_dtype [tokens, hidden]
 };
 
 // Half-open range.
