@@ -81,11 +81,6 @@ Status check_step(const Config& config) {
     return contradiction("block_size",
                          "block_size " + std::to_string(block) + " must be a power of two");
   }
-  if (s.prefill_chunk_tokens % block != 0) {
-    return contradiction("prefill_chunk_tokens",
-                         "prefill_chunk_tokens " + std::to_string(s.prefill_chunk_tokens) +
-                             " must be a multiple of block_size " + std::to_string(block));
-  }
   if (!s.max_num_batched_tokens) return Status::ok();
   const int64_t least = std::max(block, s.max_num_seqs * (1 + config.engine.speculative_tokens));
   if (*s.max_num_batched_tokens < least) {
@@ -98,7 +93,7 @@ Status check_step(const Config& config) {
 }
 
 Status check_model(const Config& config) {
-  if (config.model.load_format == LoadFormat::kSynthetic && config.model.model.empty()) {
+  if (config.model.load_format == LoadFormatChoice::kSynthetic && config.model.model.empty()) {
     return contradiction("load_format",
                          "load_format synthetic needs model: a directory with a "
                          "config.json");

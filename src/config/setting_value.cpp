@@ -109,8 +109,8 @@ std::string allowed_values(const SettingInfo&, const bool&) { return "true or fa
 std::string allowed_values(const SettingInfo& info, const int64_t&) { return range_words(info); }
 std::string allowed_values(const SettingInfo& info, const double&) { return range_words(info); }
 std::string allowed_values(const SettingInfo& info, const std::string&) {
-  return "at most " + std::to_string(info.bounds.length_max) +
-         " bytes of text without control characters";
+  return "text of at most " + std::to_string(info.bounds.length_max) +
+         " bytes, no control characters";
 }
 
 }  // namespace fathom

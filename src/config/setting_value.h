@@ -20,7 +20,7 @@ std::string print_value(int64_t value);
 std::string print_value(double value);
 std::string print_value(const std::string& value);
 
-// "1 to 4096", "true or false", "at most 255 bytes of text without control characters".
+// "1 to 4096", "true or false", "text of at most 255 bytes, no control characters".
 std::string allowed_values(const SettingInfo& info, const bool&);
 std::string allowed_values(const SettingInfo& info, const int64_t&);
 std::string allowed_values(const SettingInfo& info, const double&);

@@ -202,7 +202,6 @@ TEST(Config, ContradictionsNameTheirSettings) {
       {{"--dtype", "float32"}, "dtype"},
       {{"--kv-cache-dtype", "bfloat16", "--numerics", "reference"}, "kv_cache_dtype"},
       {{"--block-size", "96"}, "block_size"},
-      {{"--prefill-chunk-tokens", "100"}, "prefill_chunk_tokens"},
       {{"--max-num-batched-tokens", "255"}, "max_num_batched_tokens"},
       {{"--max-num-batched-tokens", "511", "--speculative-tokens", "1"}, "max_num_batched_tokens"},
       {{"--load-format", "synthetic"}, "load_format"},
