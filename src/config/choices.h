@@ -6,13 +6,14 @@
 #include <string_view>
 
 #include "base/log.h"
-#include "fathom/choices.h"
 #include "fathom/weight.h"
 
 namespace fathom {
 
+enum class DeviceChoice : uint8_t { kAuto, kCpu, kCuda };
+enum class LoadFormatChoice : uint8_t { kAuto, kSafetensors, kSynthetic };
 enum class DtypeChoice : uint8_t { kAuto, kBfloat16, kFloat32 };
-enum class Quantization : uint8_t { kAuto, kNone, kFp8 };
+enum class QuantizationChoice : uint8_t { kAuto, kNone, kFp8 };
 enum class MetricsCompat : uint8_t { kNone, kVllm };
 
 template <typename E>
@@ -26,10 +27,10 @@ template <typename E>
 inline constexpr std::array<Choice<E>, 0> kChoices{};
 
 template <>
-inline constexpr std::array kChoices<Device> = {
-    Choice<Device>{Device::kAuto, "auto"},
-    Choice<Device>{Device::kCpu, "cpu"},
-    Choice<Device>{Device::kCuda, "cuda"},
+inline constexpr std::array kChoices<DeviceChoice> = {
+    Choice<DeviceChoice>{DeviceChoice::kAuto, "auto"},
+    Choice<DeviceChoice>{DeviceChoice::kCpu, "cpu"},
+    Choice<DeviceChoice>{DeviceChoice::kCuda, "cuda"},
 };
 template <>
 inline constexpr std::array kChoices<Numerics> = {
@@ -37,10 +38,10 @@ inline constexpr std::array kChoices<Numerics> = {
     Choice<Numerics>{Numerics::kReference, "reference"},
 };
 template <>
-inline constexpr std::array kChoices<LoadFormat> = {
-    Choice<LoadFormat>{LoadFormat::kAuto, "auto"},
-    Choice<LoadFormat>{LoadFormat::kSafetensors, "safetensors"},
-    Choice<LoadFormat>{LoadFormat::kSynthetic, "synthetic"},
+inline constexpr std::array kChoices<LoadFormatChoice> = {
+    Choice<LoadFormatChoice>{LoadFormatChoice::kAuto, "auto"},
+    Choice<LoadFormatChoice>{LoadFormatChoice::kSafetensors, "safetensors"},
+    Choice<LoadFormatChoice>{LoadFormatChoice::kSynthetic, "synthetic"},
 };
 template <>
 inline constexpr std::array kChoices<DtypeChoice> = {
@@ -49,10 +50,10 @@ inline constexpr std::array kChoices<DtypeChoice> = {
     Choice<DtypeChoice>{DtypeChoice::kFloat32, "float32"},
 };
 template <>
-inline constexpr std::array kChoices<Quantization> = {
-    Choice<Quantization>{Quantization::kAuto, "auto"},
-    Choice<Quantization>{Quantization::kNone, "none"},
-    Choice<Quantization>{Quantization::kFp8, "fp8"},
+inline constexpr std::array kChoices<QuantizationChoice> = {
+    Choice<QuantizationChoice>{QuantizationChoice::kAuto, "auto"},
+    Choice<QuantizationChoice>{QuantizationChoice::kNone, "none"},
+    Choice<QuantizationChoice>{QuantizationChoice::kFp8, "fp8"},
 };
 template <>
 inline constexpr std::array kChoices<MetricsCompat> = {
