@@ -104,6 +104,10 @@ Result<Json> parse_json(std::string_view text, JsonLimits limits) {
   if (text.size() > limits.bytes_max) {
     return invalid_argument("longer than " + std::to_string(limits.bytes_max) + " bytes");
   }
+  // nlohmann's lexer takes a NUL byte for the end of its input and would ignore what follows.
+  if (const size_t nul = text.find('\0'); nul != std::string_view::npos) {
+    return invalid_argument("not JSON at byte " + std::to_string(nul + 1) + ": a NUL byte");
+  }
   Builder builder(limits.depth_max);
   const bool parsed = Json::sax_parse(text, &builder, Json::input_format_t::json, true);
   if (!parsed) return invalid_argument(builder.error().empty() ? "not JSON" : builder.error());

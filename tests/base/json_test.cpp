@@ -38,6 +38,12 @@ TEST(Json, RefusesWhatIsNotOneDocument) {
   EXPECT_NE(error_of("[1,]").find("byte 4"), std::string::npos) << error_of("[1,]");
 }
 
+TEST(Json, RefusesNulBytes) {
+  for (const std::string text : {std::string("{}\0x", 4), std::string("\0{}", 3)}) {
+    EXPECT_NE(error_of(text).find("NUL"), std::string::npos);
+  }
+}
+
 TEST(Json, BoundsBytes) {
   EXPECT_EQ(error_of("[1]", {.depth_max = 4, .bytes_max = 3}), "");
   EXPECT_NE(error_of("[12]", {.depth_max = 4, .bytes_max = 3}), "");
