@@ -39,7 +39,7 @@ TEST(Json, RefusesWhatIsNotOneDocument) {
 }
 
 TEST(Json, RefusesNulBytes) {
-  for (const std::string text : {std::string("{}\0x", 4), std::string("\0{}", 3)}) {
+  for (const std::string& text : {std::string("{}\0x", 4), std::string("\0{}", 3)}) {
     EXPECT_NE(error_of(text).find("NUL"), std::string::npos);
   }
 }
