@@ -1,0 +1,91 @@
+// Multi-head latent attention: what the rows of a step may cost at the longest context.
+#include <algorithm>
+
+#include "ops/count/count_ops.h"
+
+namespace fathom {
+namespace {
+
+// Rows of one class and their (query, key) pairs.
+struct RowClass {
+  int64_t rows = 0;
+  int64_t tokens = 0;
+  int64_t pairs = 0;
+};
+
+// `tokens` spread evenly over `rows`, each row ending at `context`.
+RowClass row_class(int64_t rows, int64_t tokens, int64_t context) {
+  if (rows <= 0 || tokens <= 0) return {};
+  const int64_t each = (tokens + rows - 1) / rows;
+  const int64_t per_row = each * context - each * (each - 1) / 2;
+  return {rows, tokens, rows * std::max<int64_t>(per_row, 0)};
+}
+
+struct Costs {
+  int64_t flops = 0;
+  int64_t bytes = 0;  // of the cache, and of the up-projections once per class
+};
+
+int64_t up_bytes(const MlaParams& p) { return p.up.key.bytes() + p.up.value.bytes(); }
+
+Costs absorbed(const RowClass& c, const MlaParams& p, int64_t context, int64_t entry_bytes) {
+  if (c.tokens == 0) return {};
+  const int64_t heads = p.heads;
+  Costs costs;
+  costs.flops = 2 * c.tokens * heads * (p.nope_dims + p.value_dims) * p.kv_lora +
+                2 * c.pairs * heads * (2 * p.kv_lora + p.rope_dims);
+  costs.bytes = c.rows * context * entry_bytes + up_bytes(p);
+  return costs;
+}
+
+Costs naive(const RowClass& c, const MlaParams& p, int64_t context, int64_t entry_bytes) {
+  if (c.tokens == 0) return {};
+  const int64_t heads = p.heads;
+  Costs costs;
+  costs.flops = 2 * c.rows * context * p.kv_lora * heads * (p.nope_dims + p.value_dims) +
+                2 * c.pairs * heads * (p.nope_dims + p.rope_dims + p.value_dims);
+  costs.bytes = c.rows * context * entry_bytes + up_bytes(p);
+  return costs;
+}
+
+}  // namespace
+
+Act CountOps::mla_attention(const BatchView& batch, const KvView& cache, const Tensor& q,
+                            const Tensor& kv_a, const MlaParams& p, MlaForm form) {
+  const StepShape& shape = batch.shape;
+  const int64_t entry = p.kv_lora + p.rope_dims;
+  FATHOM_CHECK(
+      q.shape[1] == int64_t{p.heads} * (p.nope_dims + p.rope_dims) && kv_a.shape[1] == entry,
+      "query or latent has another width");
+  const Act act = make_act(shape.tokens, int64_t{p.heads} * p.value_dims, p.out);
+  const int64_t context = shape.context_tokens_max;
+  const int64_t decode_tokens = std::min<int64_t>(
+      shape.tokens, int64_t{shape.decode_rows} * std::max(shape.query_tokens_max, 1));
+  const RowClass decode = row_class(shape.decode_rows, decode_tokens, context);
+  const RowClass prefill =
+      row_class(shape.rows - shape.decode_rows, shape.tokens - decode_tokens, context);
+
+  ArenaScope scope(arena_);
+  // Queries and outputs of every token in both spaces; then, per thread, scores of one head and the
+  // keys and values of one head over the whole context.
+  const int64_t heads = p.heads;
+  scratch_floats(shape.tokens * heads * (p.nope_dims + p.rope_dims + p.value_dims));
+  scratch_floats(shape.tokens * heads * (2 * int64_t{p.kv_lora} + p.rope_dims));
+  scratch_floats(shape.tokens * entry);
+  scratch_floats(context * entry);
+  scratch_floats(int64_t{options_.threads} *
+                 (context * (2 + p.nope_dims + p.rope_dims + p.value_dims) + 4 * entry));
+
+  const int64_t entry_bytes = entry * dtype_bytes(cache.cache.dtype);
+  const Costs first = form == MlaForm::kNaive ? naive(decode, p, context, entry_bytes)
+                                              : absorbed(decode, p, context, entry_bytes);
+  const Costs second = form == MlaForm::kAbsorbed ? absorbed(prefill, p, context, entry_bytes)
+                                                  : naive(prefill, p, context, entry_bytes);
+  OpCount& line = called("mla_attention");
+  line.flops += first.flops + second.flops + 4 * shape.tokens * p.kv_lora;
+  line.bytes_read += q.bytes() + kv_a.bytes() + first.bytes + second.bytes;
+  line.bytes_written += act_bytes(act) + shape.tokens * entry_bytes;
+  return act;
+}
+
+}  // namespace fathom
