@@ -1,0 +1,124 @@
+// Reading, rounding and quantizing activations.
+#include "ops/cpu/activation.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/float_formats.h"
+#include "ops/cpu/simd.h"
+
+namespace fathom {
+
+void store_floats(const float* x, int64_t n, DType dtype, void* to, int64_t at) {
+  if (dtype == DType::kF32) {
+    std::memcpy(static_cast<float*>(to) + at, x, static_cast<size_t>(n) * sizeof(float));
+    return;
+  }
+  FATHOM_CHECK(dtype == DType::kBF16, "activations are float32 or bfloat16");
+  uint16_t* out = static_cast<uint16_t*>(to) + at;
+  int64_t i = 0;
+  for (; i + simd::kLanes <= n; i += simd::kLanes) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), simd::to_bf16(_mm256_loadu_ps(x + i)));
+  }
+  for (; i < n; ++i) out[i] = float_to_bf16(x[i]);
+}
+
+void load_floats(const void* from, DType dtype, int64_t at, int64_t n, float* x) {
+  if (dtype == DType::kF32) {
+    std::memcpy(x, static_cast<const float*>(from) + at, static_cast<size_t>(n) * sizeof(float));
+    return;
+  }
+  FATHOM_CHECK(dtype == DType::kBF16, "activations are float32 or bfloat16");
+  const uint16_t* in = static_cast<const uint16_t*>(from) + at;
+  int64_t i = 0;
+  for (; i + simd::kLanes <= n; i += simd::kLanes) {
+    _mm256_storeu_ps(x + i, simd::load_bf16(in + i));
+  }
+  for (; i < n; ++i) x[i] = bf16_to_float(in[i]);
+}
+
+void round_floats(float* x, int64_t n, DType dtype) {
+  if (dtype == DType::kF32) return;
+  int64_t i = 0;
+  for (; i + simd::kLanes <= n; i += simd::kLanes) {
+    _mm256_storeu_ps(x + i, simd::round_bf16(_mm256_loadu_ps(x + i)));
+  }
+  for (; i < n; ++i) x[i] = round_to_bf16(x[i]);
+}
+
+float quantize_group(const float* x, int64_t n, bool ue8m0, uint8_t* codes) {
+  float largest = 1e-4F;
+  for (int64_t i = 0; i < n; ++i) largest = std::max(largest, std::fabs(x[i]));
+  float scale = largest / kE4m3Max;
+  if (ue8m0) scale = power_of_two_at_least(scale);
+  for (int64_t i = 0; i < n; ++i) codes[i] = float_to_e4m3(x[i] / scale);
+  return scale;
+}
+
+int64_t scale_groups(int64_t columns, const ActSpec& spec) {
+  return (spec.first_column_in_block + columns + 127) / 128;
+}
+
+Act make_act(int64_t rows, int64_t columns, const ActSpec& spec, Arena& arena) {
+  Act act;
+  act.spec = spec;
+  switch (spec.format) {
+    case ActFormat::kF32: act.data = arena.take(DType::kF32, {rows, columns}); break;
+    case ActFormat::kBF16: act.data = arena.take(DType::kBF16, {rows, columns}); break;
+    case ActFormat::kFp8Block:
+      act.data = arena.take(DType::kF8E4M3, {rows, columns});
+      act.scales = arena.take(DType::kF32, {rows, scale_groups(columns, spec)});
+      break;
+  }
+  return act;
+}
+
+void write_row(float* row, const Act& act, int64_t i) {
+  const int64_t columns = act.data.shape[1];
+  const int64_t at = i * act.data.stride[0];
+  if (act.spec.format != ActFormat::kFp8Block) {
+    store_floats(row, columns, act.data.dtype, act.data.data, at);
+    return;
+  }
+  round_floats(row, columns, DType::kBF16);
+  uint8_t* codes = act.data.as<uint8_t>() + at;
+  float* scales = act.scales.as<float>() + i * act.scales.stride[0];
+  int64_t begin = 0;
+  for (int64_t group = 0; begin < columns; ++group) {
+    const int64_t end = std::min(columns, (group + 1) * 128 - act.spec.first_column_in_block);
+    scales[group] = quantize_group(row + begin, end - begin, act.spec.ue8m0, codes + begin);
+    begin = end;
+  }
+}
+
+Rows read_rows(const Tensor& x, Arena& arena) {
+  const int64_t count = x.shape[0];
+  const int64_t columns = x.shape[1];
+  if (x.dtype == DType::kF32) return Rows{x.as<float>(), x.stride[0], count, columns};
+  float* data = arena.take(DType::kF32, {count, columns}).as<float>();
+  for (int64_t i = 0; i < count; ++i) {
+    load_floats(x.data, x.dtype, i * x.stride[0], columns, data + i * columns);
+  }
+  return Rows{data, columns, count, columns};
+}
+
+Rows read_rows(const Act& x, Arena& arena) {
+  if (x.spec.format != ActFormat::kFp8Block) return read_rows(x.data, arena);
+  const int64_t count = x.data.shape[0];
+  const int64_t columns = x.data.shape[1];
+  float* data = arena.take(DType::kF32, {count, columns}).as<float>();
+  for (int64_t i = 0; i < count; ++i) {
+    const uint8_t* codes = x.data.as<uint8_t>() + i * x.data.stride[0];
+    float* row = data + i * columns;
+    int64_t k = 0;
+    for (; k + 16 <= columns; k += 16) simd::decode_e4m3(codes + k, row + k);
+    for (; k < columns; ++k) row[k] = e4m3_to_float(codes[k]);
+  }
+  Rows rows{data, columns, count, columns};
+  rows.scales = x.scales.as<float>();
+  rows.scale_stride = x.scales.stride[0];
+  return rows;
+}
+
+}  // namespace fathom

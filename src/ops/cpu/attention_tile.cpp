@@ -1,0 +1,51 @@
+// The running softmax of an attention tile.
+#include "ops/cpu/attention_tile.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "ops/cpu/simd.h"
+
+namespace fathom {
+
+void AttentionTile::place(float* memory) {
+  queries = memory;
+  sums = queries + rows * key_dims;
+  scores = sums + rows * value_dims;
+  largest = scores + rows * keys_max;
+  total = largest + rows;
+  position = reinterpret_cast<int32_t*>(total + rows);
+  std::fill_n(sums, rows * value_dims, 0.0F);
+  std::fill_n(largest, rows, -std::numeric_limits<float>::infinity());
+  std::fill_n(total, rows, 0.0F);
+}
+
+void AttentionTile::add(const Matrix& keys, const Matrix& values, int64_t first) {
+  const Rows q{queries, key_dims, rows, key_dims};
+  dot_rows(q, keys, scale, scores, keys_max);
+  for (int64_t r = 0; r < rows; ++r) {
+    float* row = scores + r * keys_max;
+    const int64_t visible = std::clamp<int64_t>(position[r] - first + 1, 0, keys.rows);
+    std::fill(row + visible, row + keys.rows, 0.0F);
+    if (visible == 0) continue;
+    const float peak = std::max(largest[r], simd::max_of(row, visible));
+    const float fade = std::exp(largest[r] - peak);
+    largest[r] = peak;
+    total[r] = total[r] * fade + simd::exp_sum(row, row, visible, peak, 1.0F);
+    if (fade == 1.0F) continue;
+    float* sum = sums + r * value_dims;
+    for (int64_t c = 0; c < value_dims; ++c) sum[c] *= fade;
+  }
+  const Rows weights{scores, keys_max, rows, keys.rows};
+  add_product(weights, values, sums, value_dims);
+}
+
+void AttentionTile::finish() {
+  for (int64_t r = 0; r < rows; ++r) {
+    const float factor = total[r] > 0.0F ? 1.0F / total[r] : 0.0F;
+    for (int64_t c = 0; c < value_dims; ++c) sums[r * value_dims + c] *= factor;
+  }
+}
+
+}  // namespace fathom

@@ -1,0 +1,50 @@
+// The products under every CPU op. Both kernels give each output the same arithmetic whatever
+// stands beside it: one vector accumulator per output and scale block, blocks in column order.
+#pragma once
+
+#include <cstdint>
+
+#include "fathom/weight.h"
+#include "ops/cpu/thread_pool.h"
+
+namespace fathom {
+
+// Rows of activations as float32; e4m3 activations come decoded, with their scales beside them.
+struct Rows {
+  const float* data = nullptr;
+  int64_t stride = 0;
+  int64_t count = 0;
+  int64_t columns = 0;
+  const float* scales = nullptr;  // [count, scale_stride], one per weight block; null: 1
+  int64_t scale_stride = 0;
+  const int32_t* index = nullptr;  // row i of the product is row index[i]; null: row i
+
+  const float* row(int64_t i) const { return data + at(i) * stride; }
+  const float* row_scales(int64_t i) const { return scales + at(i) * scale_stride; }
+
+ private:
+  int64_t at(int64_t i) const { return index == nullptr ? i : index[i]; }
+};
+
+// A dense float32 matrix [rows, columns], rows `stride` apart.
+struct Matrix {
+  const float* data = nullptr;
+  int64_t stride = 0;
+  int64_t rows = 0;
+  int64_t columns = 0;
+};
+
+// Floats of scratch that `matmul` needs: four decoded weight rows per thread.
+int64_t matmul_scratch_floats(const Weight& weight, int32_t threads);
+
+// out[i][o] = sum over k of x[i][k] * w[o][k], float32; out rows are `out_stride` apart.
+void matmul(const Rows& x, const Weight& weight, float* out, int64_t out_stride, ThreadPool& pool,
+            float* scratch);
+
+// out[i][o] = scale * sum over k of x[i][k] * b[o][k] for x.count rows and b.rows outputs.
+void dot_rows(const Rows& x, const Matrix& b, float scale, float* out, int64_t out_stride);
+
+// out[i][c] += sum over k of x[i][k] * b[k][c] for x.columns = b.rows, in order of k.
+void add_product(const Rows& x, const Matrix& b, float* out, int64_t out_stride);
+
+}  // namespace fathom
