@@ -1,0 +1,28 @@
+// SchedulerOptions: the limits and habits of one engine's scheduler. Immutable after start.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace fathom {
+
+struct SchedulerOptions {
+  int32_t max_model_len = 4096;           // prompt and answer, in tokens
+  int32_t max_num_seqs = 256;             // slots 1 to max_num_seqs
+  int32_t max_num_batched_tokens = 2048;  // budget of a step
+  int32_t speculative_tokens = 0;         // drafts a verify row may carry; 0: plain decode rows
+  int32_t depth = 2;                      // plans in flight at most: the executor's depth()
+  std::vector<int32_t> blocks;            // per cache group of the KvLayout, block 0 counted
+  bool enable_prefix_caching = true;
+  int32_t queued_requests_max = 512;
+  int64_t queued_tokens_max = 1 << 20;  // of waiting prompts; an empty queue takes any one request
+  int32_t answer_margin_tokens = 128;   // admission wants room for so much of the answer
+  int32_t free_percent = 5;             // of each group's blocks, left free by admission
+  int32_t preemptions_max = 2;          // of one request
+  int32_t penalty_slots = 64;           // sequences with penalties that may run at once
+  // One level of priority counts like arriving this much later, so that no request waits for ever.
+  int64_t priority_step_us = 10'000'000;
+  uint64_t layout_id = 0;  // names numerics and KV layout in every block's hash
+};
+
+}  // namespace fathom

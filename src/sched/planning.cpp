@@ -1,0 +1,130 @@
+// Planning: decode and verify rows first, then prefill in chunks, under one budget.
+#include <algorithm>
+
+#include "fathom/check.h"
+#include "sched/scheduler.h"
+
+namespace fathom {
+
+void Scheduler::plan_decodes(Draft& draft) {
+  const RowKind kind = options_.speculative_tokens > 0 ? RowKind::kVerify : RowKind::kDecode;
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Sequence& s = *running_[i];
+    if (s.phase != Phase::kRunning || s.is_prefilling()) continue;
+    // Upper bounds: the row in flight may accept fewer, then the next plan asks again.
+    const int32_t useful = s.total_tokens_max - (s.reserved + 1);
+    const int32_t tokens =
+        std::min({1 + options_.speculative_tokens, useful, draft.budget.tokens_left(s.reserved)});
+    if (tokens <= 0) continue;
+    if (const auto group = short_group(s, tokens)) {
+      draft.short_of_blocks = true;
+      const int32_t end = blocks_for(s.reserved + tokens, kv_.block_tokens());
+      make_room(s, *group, end - s.groups[*group].end());
+      if (short_group(s, tokens)) continue;
+    }
+    add_row(s, kind, tokens, draft);
+  }
+}
+
+void Scheduler::plan_prefills(Draft& draft) {
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Sequence& s = *running_[i];
+    if (s.phase != Phase::kRunning || !s.is_prefilling()) continue;
+    if (!add_prefill_row(s, draft)) return;
+  }
+}
+
+// The next chunk: what the budget and the blocks at hand allow. False when the budget has no room.
+bool Scheduler::add_prefill_row(Sequence& s, Draft& draft) {
+  const int32_t rest = s.open_tokens - s.reserved;
+  const int32_t block_tokens = kv_.block_tokens();
+  int32_t chunk = prefill_chunk(rest, draft.budget.tokens_left(s.reserved), block_tokens);
+  if (chunk == 0) return false;
+  int32_t room = room_tokens(s);
+  if (room < std::min(rest, block_tokens)) {
+    const auto group = short_group(s, std::min(rest, block_tokens));
+    // A window group refills itself when the chunks in flight commit; growing groups may not.
+    if (!group || kv_.is_window(*group)) return true;
+    draft.short_of_blocks = true;
+    make_room(s, *group, 1);
+    room = room_tokens(s);
+  }
+  chunk = std::min(chunk, prefill_chunk(rest, room, block_tokens));
+  if (chunk > 0) add_row(s, RowKind::kPrefill, chunk, draft);
+  return true;
+}
+
+void Scheduler::add_row(Sequence& s, RowKind kind, int32_t tokens, Draft& draft) {
+  append_blocks(s, tokens, draft.plan);
+  draft.budget.take({tokens, int64_t{tokens} * (s.reserved + tokens)});
+  s.reserved += tokens;
+  s.tokens_ahead += tokens;
+  ++s.plans;
+  const bool sample = kind != RowKind::kPrefill || s.reserved == s.open_tokens;
+  draft.plan.rows.push_back({s.slot, kind, tokens, sample});
+  draft.rows.push_back({&s, s.slot, kind, tokens, sample});
+}
+
+// Blocks of a window group that the sequence may still take: what is its own by right, and what no
+// other sequence has a right to.
+int32_t Scheduler::window_room(const Sequence& s, int32_t group) const {
+  const HeldBlocks& held = s.groups[group];
+  const int64_t spare = kv_.pool(group).total() - load_[group];
+  return static_cast<int32_t>(spare + std::max(0, held.wanted - held.own()));
+}
+
+// The first group that lacks blocks for `tokens` more tokens.
+std::optional<int32_t> Scheduler::short_group(const Sequence& s, int32_t tokens) const {
+  const int32_t end = blocks_for(s.reserved + tokens, kv_.block_tokens());
+  for (int32_t g = 0; g < kv_.groups(); ++g) {
+    const int32_t missing = end - s.groups[g].end();
+    if (missing <= 0) continue;
+    const int32_t room = kv_.is_window(g) ? window_room(s, g) : kv_.pool(g).available();
+    if (missing > room) return g;
+  }
+  return std::nullopt;
+}
+
+// How many more tokens the sequence could store.
+int32_t Scheduler::room_tokens(const Sequence& s) const {
+  int64_t tokens = s.open_tokens - s.reserved;
+  for (int32_t g = 0; g < kv_.groups(); ++g) {
+    const int32_t room = kv_.is_window(g) ? window_room(s, g) : kv_.pool(g).available();
+    const int64_t end = int64_t{s.groups[g].end()} + std::max(0, room);
+    tokens = std::min(tokens, end * kv_.block_tokens() - s.reserved);
+  }
+  return static_cast<int32_t>(tokens);
+}
+
+// Blocks so that every group covers `tokens` more tokens. A sequence that can be preempted no more
+// takes all it will ever need at once, so that it never has to ask again.
+void Scheduler::append_blocks(Sequence& s, int32_t tokens, StepPlan& plan) {
+  const int32_t covered = blocks_for(s.reserved + tokens, kv_.block_tokens());
+  bool changed = false;
+  for (int32_t g = 0; g < kv_.groups(); ++g) {
+    HeldBlocks& held = s.groups[g];
+    int32_t end = covered;
+    if (!kv_.is_window(g) && s.preemptions >= options_.preemptions_max) {
+      end = std::max(end, held.wanted);
+    }
+    if (held.end() >= end) continue;
+    if (!changed) unload(s);
+    changed = true;
+    const int32_t first = held.end();
+    while (held.end() < end) held.ids.push_back(kv_.allocate(g));
+    plan.append.push_back({s.slot, g, first, {held.ids.begin() + first, held.ids.end()}});
+  }
+  if (changed) reload(s);
+}
+
+StepPlan Scheduler::launch(Draft& draft) {
+  draft.plan.number = next_number_++;
+  draft.plan.close = std::exchange(closing_slots_, {});
+  PlanInFlight& next = flight(flight_count_);
+  next.number = draft.plan.number;
+  next.rows = std::move(draft.rows);
+  ++flight_count_;
+  return std::move(draft.plan);
+}
+
+}  // namespace fathom
