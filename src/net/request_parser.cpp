@@ -1,6 +1,7 @@
 // See request_parser.h. Beast's parser is fed synchronously with bytes that were read elsewhere.
 #include "net/request_parser.h"
 
+#include <algorithm>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <functional>
@@ -42,8 +43,10 @@ Refusal too_large(const HttpLimits& limits) {
       "The request body is larger than " + std::to_string(limits.body_bytes_max) + " bytes."};
 }
 
+// A well-formed request line of another version of HTTP.
 bool has_version_shape(std::string_view head) {
   const std::string_view line = head.substr(0, head.find("\r\n"));
+  if (std::count(line.begin(), line.end(), ' ') != 2) return false;
   const std::string_view version = line.substr(line.rfind(' ') + 1);
   const auto digit = [](char c) { return c >= '0' && c <= '9'; };
   return version.size() == 8 && version.starts_with("HTTP/") && digit(version[5]) &&

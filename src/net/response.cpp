@@ -137,7 +137,6 @@ bool Response::start_stream(int status, const HeaderList& headers) {
   pending_.append("\r\n");
   chunked_ = chunked_ && traits_.http_1_1;
   buffered_.fetch_add(pending_.size(), std::memory_order_relaxed);
-  allowance_ = pending_.size() + traits_.buffer_bytes_max;
   phase_ = Phase::kStreaming;
   schedule();
   return true;
@@ -148,8 +147,9 @@ bool Response::write(std::string_view chunk) {
   if (phase_ != Phase::kStreaming || aborted_ || overflowed_) return false;
   if (chunk.empty() || bodiless_) return true;
   const size_t queued = buffered_.load(std::memory_order_relaxed);
-  if (queued == 0) {
-    allowance_ = chunk.size() + traits_.buffer_bytes_max;
+  if (queued == 0 || !has_chunk_) {
+    allowance_ = queued + chunk.size() + traits_.buffer_bytes_max;
+    has_chunk_ = true;
   } else if (queued + chunk.size() > allowance_) {
     overflowed_ = true;
     demand_cut();

@@ -86,6 +86,9 @@ class Response final : public ResponseWriter {
   bool overflowed_ = false;
   bool chunked_ = false;
   bool bodiless_ = false;
+  bool has_chunk_ = false;  // write() has queued something
+  // What may be queued: a chunk of any size when nothing but the head is, and the bound's worth
+  // behind it.
   size_t allowance_ = 0;
   std::atomic<bool> must_cut_{false};
   std::atomic<size_t> buffered_{0};  // pending_ and what the connection has taken and not yet sent

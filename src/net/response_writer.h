@@ -36,6 +36,8 @@ class ResponseWriter {
   // a socket write is in flight leaves in the next one. An empty chunk is ignored.
   virtual bool start_stream(int status, const HeaderList& headers) = 0;
   // False: the client is gone or was cut by this very write; nothing more needs to be written.
+  // A chunk of any size may be queued when none is; behind it, write_buffer_bytes_max more. What
+  // passes that cuts the connection (kSlowClient).
   virtual bool write(std::string_view chunk) = 0;
   virtual bool finish() = 0;
 
