@@ -1,0 +1,158 @@
+// Recipes for every role, and slices on demand.
+#include "weights/synthetic.h"
+
+#include <cmath>
+#include <filesystem>
+
+#include "base/file.h"
+#include "weights/checkpoint.h"
+#include "weights/json_fields.h"
+
+namespace fathom {
+namespace {
+
+constexpr float kE4m3Largest = 448.0F;
+const float kSqrt3 = std::sqrt(3.0F);  // a uniform value's spread over its standard deviation
+
+// Standard deviation that keeps a matrix's output at the size of its input; what is added to the
+// residual stream is made smaller by the number of additions.
+float deviation(const InventoryTensor& t, const ArchConfig& config) {
+  const float in = t.spec.shape.size() == 2 ? static_cast<float>(t.spec.shape[1]) : 1.0F;
+  const float unit = 1.0F / std::sqrt(in);
+  switch (t.role) {
+    case TensorRole::kResidualLinear:
+    case TensorRole::kExpertResidual:
+      return unit / std::sqrt(2.0F * static_cast<float>(config.layers));
+    case TensorRole::kHead:
+    case TensorRole::kRouter: return 2.0F * unit;
+    case TensorRole::kEmbedding: return 1.0F;
+    case TensorRole::kRouterBias: return 0.2F;
+    case TensorRole::kBias:
+    case TensorRole::kNorm: return 0.05F;
+    default: return unit;
+  }
+}
+
+ValueRecipe recipe_for(const InventoryTensor& t, const InventoryTensor& before,
+                       const ArchConfig& config, uint64_t seed) {
+  ValueRecipe recipe;
+  recipe.dtype = t.spec.dtype;
+  std::string name = t.spec.name;
+  // A draft layer's embedding and head are copies of the model's.
+  if (t.copy) {
+    const bool head = t.role == TensorRole::kHead && !config.tied_embeddings;
+    name = head ? "lm_head.weight" : "model.embed_tokens.weight";
+  }
+  recipe.key = value_key(seed, name);
+  if (t.role == TensorRole::kScale) {
+    recipe.center = deviation(before, config) * kSqrt3 / kE4m3Largest;
+    recipe.spread = recipe.center / 4.0F;
+    recipe.powers_of_two = config.quantization.ue8m0;
+    return recipe;
+  }
+  recipe.center = t.role == TensorRole::kNorm ? 1.0F : 0.0F;
+  recipe.spread = t.spec.dtype == DType::kF8E4M3 ? kE4m3Largest : deviation(t, config) * kSqrt3;
+  return recipe;
+}
+
+Tensor shape_of(const TensorSpec& spec) {
+  return spec.shape.size() == 1 ? Tensor::of(nullptr, spec.dtype, {spec.shape[0]})
+                                : Tensor::of(nullptr, spec.dtype, {spec.shape[0], spec.shape[1]});
+}
+
+bool within(Span span, int64_t size) {
+  return span.begin >= 0 && span.begin <= span.end && span.end <= size;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const SyntheticSource>> SyntheticSource::open(const std::string& directory,
+                                                                     uint64_t seed,
+                                                                     bool shapes_only) {
+  std::error_code ignored;
+  const bool is_directory = std::filesystem::is_directory(directory, ignored);
+  const std::string path = is_directory ? directory + "/config.json" : directory;
+  FATHOM_ASSIGN(const std::string text, read_file(path, size_t{16} << 20));
+  FATHOM_ASSIGN(const ArchConfig config, parse_arch_config(text, path));
+  return std::make_shared<const SyntheticSource>(config, seed, shapes_only);
+}
+
+SyntheticSource::SyntheticSource(const ArchConfig& config, uint64_t seed, bool shapes_only)
+    : quantization_(config.quantization),
+      shapes_only_(shapes_only),
+      tensors_(tensor_inventory(config)) {
+  recipes_.reserve(tensors_.size());
+  index_.reserve(tensors_.size());
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    recipes_.push_back(recipe_for(tensors_[i], tensors_[i == 0 ? 0 : i - 1], config, seed));
+    index_.emplace(tensors_[i].spec.name, i);
+  }
+}
+
+Result<size_t> SyntheticSource::find(const std::string& name) const {
+  const auto found = index_.find(name);
+  if (found != index_.end()) return found->second;
+  return not_found("a checkpoint of this config has no tensor " + quoted_name(name)).about(name);
+}
+
+Result<Tensor> SyntheticSource::info(const std::string& name) const {
+  FATHOM_ASSIGN(const size_t i, find(name));
+  return shape_of(tensors_[i].spec);
+}
+
+Result<HostTensor> SyntheticSource::read(const std::string& name) const {
+  FATHOM_ASSIGN(const size_t i, find(name));
+  const TensorSpec& spec = tensors_[i].spec;
+  HostTensor out{shape_of(spec), nullptr};
+  if (shapes_only_) return out;
+  const HostTensor memory = allocate_host(spec.dtype, {spec.elements()});
+  fill(i, 0, spec.elements(), memory.view.data);
+  out.view.data = memory.view.data;
+  out.owner = memory.owner;
+  return out;
+}
+
+HostTensor SyntheticSource::slice(size_t index, Span rows, Span columns) const {
+  const TensorSpec& spec = tensors_[index].spec;
+  if (shapes_only_) {
+    return {Tensor::of(nullptr, spec.dtype, {rows.size(), columns.size()}), nullptr};
+  }
+  HostTensor out = allocate_host(spec.dtype, {rows.size(), columns.size()});
+  const int64_t width = spec.shape[1];
+  if (columns.size() == width) {
+    fill(index, rows.begin * width, rows.size() * width, out.view.data);
+    return out;
+  }
+  for (int64_t r = 0; r < rows.size(); ++r) {
+    fill(index, (rows.begin + r) * width + columns.begin, columns.size(), out.view.rows(r, 1).data);
+  }
+  return out;
+}
+
+Result<HostWeight> SyntheticSource::read_weight(const std::string& name, Span rows,
+                                                Span columns) const {
+  FATHOM_ASSIGN(const size_t i, find(name));
+  const TensorSpec& spec = tensors_[i].spec;
+  if (spec.shape.size() != 2 || !within(rows, spec.shape[0]) || !within(columns, spec.shape[1])) {
+    return invalid_argument("tensor " + quoted_name(name) +
+                            " is not a matrix that holds these rows and columns")
+        .about(name);
+  }
+  HostWeight out;
+  out.values = slice(i, rows, columns);
+  if (spec.dtype != DType::kF8E4M3) return out;
+  const int32_t block_rows = quantization_.block_rows;
+  const int32_t block_columns = quantization_.block_columns;
+  out.block_rows = block_rows;
+  out.block_columns = block_columns;
+  out.first_row_in_block = static_cast<int32_t>(rows.begin % block_rows);
+  out.first_column_in_block = static_cast<int32_t>(columns.begin % block_columns);
+  out.ue8m0_activations = quantization_.ue8m0;
+  // The inventory lists a tensor's scales right behind it.
+  out.scales =
+      slice(i + 1, {rows.begin / block_rows, (rows.end + block_rows - 1) / block_rows},
+            {columns.begin / block_columns, (columns.end + block_columns - 1) / block_columns});
+  return out;
+}
+
+}  // namespace fathom
