@@ -99,6 +99,8 @@ class WeightSource {
   // `.weight_scale_inv`.
   virtual Result<HostWeight> read_weight(const std::string& name, Span rows,
                                          Span columns) const = 0;
+  // Every tensor's name, sorted; empty when values are made for any name.
+  virtual std::vector<std::string> names() const { return {}; }
 };
 
 }  // namespace fathom

@@ -34,7 +34,7 @@ class Checkpoint final : public WeightSource {
 
   const QuantizationConfig& quantization() const { return quantization_; }
   // Sorted.
-  std::vector<std::string> names() const;
+  std::vector<std::string> names() const override;
   const std::vector<std::shared_ptr<const SafetensorsFile>>& shards() const { return shards_; }
   // Bytes of all tensors.
   int64_t total_bytes() const;

@@ -1,0 +1,36 @@
+// MlaBlock: multi-head latent attention of one layer (DeepSeek-V2, section 2.1; models.md 2.3),
+// this rank's heads. Owned by the model; immutable after load.
+#pragma once
+
+#include <string>
+
+#include "fathom/ops.h"
+#include "model/deepseek_config.h"
+#include "model/shard_loader.h"
+
+namespace fathom {
+
+class MlaBlock {
+ public:
+  // `at` is the tensors' prefix ("model.layers.3.self_attn."). Heads are split over the group;
+  // q_a and kv_a are whole on every rank; o_proj's columns follow the heads.
+  static Result<MlaBlock> load(ShardLoader& loader, const DeepseekConfig& config,
+                               const std::string& at, const RopeTable& rope);
+
+  // The form in which `run` wants x.
+  ActSpec input(const Ops& ops) const { return ops.act_spec(down_); }
+  // The layer's output of this rank's heads, written to `out` [T, hidden].
+  Partial run(Ops& ops, const BatchView& batch, const KvView& cache, const Act& x, MlaForm form,
+              const Tensor& out) const;
+
+ private:
+  bool has_q_lora_ = false;
+  int32_t q_lora_ = 0;
+  Weight down_;    // [q_lora + kv_lora + rope, hidden]; without q_lora [kv_lora + rope, hidden]
+  Tensor q_norm_;  // [q_lora]
+  Weight q_up_;    // [heads * (nope + rope), q_lora]; without q_lora [.., hidden]
+  Weight out_;     // [hidden, heads * value]
+  MlaParams params_;
+};
+
+}  // namespace fathom

@@ -1,0 +1,31 @@
+// MoeBlock: router, this rank's whole experts, and its columns of the shared expert (DeepSeek-V3,
+// section 2.1.2). Owned by the model; immutable after load.
+#pragma once
+
+#include <string>
+
+#include "fathom/ops.h"
+#include "model/deepseek_config.h"
+#include "model/shard_loader.h"
+
+namespace fathom {
+
+class MoeBlock {
+ public:
+  // `at` is the tensors' prefix ("model.layers.3.mlp.").
+  static Result<MoeBlock> load(ShardLoader& loader, const DeepseekConfig& config,
+                               const std::string& at);
+
+  // The router wants the activation before any quantization.
+  ActSpec input(const Ops& ops) const {
+    return ActSpec{ops.act_dtype() == DType::kF32 ? ActFormat::kF32 : ActFormat::kBF16, false, 0};
+  }
+  Partial run(Ops& ops, const BatchView& batch, const Act& x, const Tensor& out) const {
+    return ops.moe(batch, x, params_, out);
+  }
+
+ private:
+  MoeParams params_;
+};
+
+}  // namespace fathom

@@ -1,0 +1,64 @@
+// DeepseekV3: the model text of DeepSeek-V3, R1 and V3.1, written once against Ops and Comm. Owned
+// by a rank's worker; called on that rank's thread.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "fathom/model.h"
+#include "model/blocks/decoder_layer.h"
+#include "model/blocks/mtp.h"
+#include "model/deepseek_config.h"
+
+namespace fathom {
+
+class DeepseekV3 final : public Model {
+ public:
+  static Result<std::unique_ptr<Model>> load(const DeepseekConfig& config,
+                                             const WeightSource& source, Ops& ops,
+                                             const Groups& groups, const ModelOptions& options);
+
+  const ModelInfo& info() const override { return info_; }
+  KvLayout kv_layout() const override;
+  Span layer_span() const override { return span_; }
+
+  Hidden embed(Ops& ops, const BatchView& batch) override;
+  void layers(Ops& ops, const BatchView& batch, const std::vector<KvView>& caches,
+              Hidden& hidden) override;
+  Act final_norm(Ops& ops, Hidden& hidden) override;
+  Tensor head(Ops& ops, const BatchView& batch, const Act& normed) override;
+  Tensor draft(Ops& ops, const BatchView& batch, const std::vector<KvView>& caches,
+               const Act& normed, const Tensor& next_tokens, const Tensor& last) override;
+
+ private:
+  DeepseekV3(const DeepseekConfig& config, const Groups& groups, const ModelOptions& options,
+             DType cache_dtype);
+
+  bool is_first_stage() const { return Groups::rank_of(groups_.pp) == 0; }
+  bool is_last_stage() const {
+    return Groups::rank_of(groups_.pp) + 1 == Groups::size_of(groups_.pp);
+  }
+  Status load_weights(ShardLoader& loader, const WeightSource& source);
+  Status load_ends(ShardLoader& loader);
+  ActSpec plain(const Ops& ops) const;
+
+  const DeepseekConfig config_;
+  const Groups groups_;
+  const ModelOptions options_;
+  const DType cache_dtype_;
+  ModelInfo info_;
+  Span span_;
+  int32_t first_vocab_row_ = 0;
+  RopeTable rope_;
+  Tensor embedding_;  // [vocabulary rows here, hidden]: first stage, and last stage with a drafter
+  std::vector<DecoderLayer> layers_;
+  Tensor final_norm_;
+  Weight head_;  // [vocabulary rows here, hidden]
+  std::optional<MtpBlock> mtp_;
+};
+
+// What the rest of the house needs to know of `config`.
+ModelInfo model_info(const DeepseekConfig& config);
+
+}  // namespace fathom
