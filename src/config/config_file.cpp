@@ -1,7 +1,12 @@
-// The YAML file, by yaml-cpp. Duplicate keys are found here: yaml-cpp keeps the first silently.
+// The YAML file, by yaml-cpp. What it takes silently is found here: duplicate keys (the first
+// wins), further documents, text behind a flow map or behind a control character. Its LoadAll does
+// not end on some texts (one that begins with a comma), so that one document is read.
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <set>
+#include <sstream>
+#include <string_view>
 
 #include "base/file.h"
 #include "config/settings.h"
@@ -28,6 +33,36 @@ struct Keys {
                      [this](const SettingInfo& info, auto&) { settings.insert(info.key()); });
   }
 };
+
+bool is_marker(std::string_view line, std::string_view marker) {
+  return line == marker || line.starts_with(std::string(marker) + " ");
+}
+
+// Whether `text` holds more than comments; refuses control characters and a second document.
+Result<bool> check_lines(const std::string& text, const std::string& file) {
+  bool content = false;
+  bool begun = false;
+  int number = 0;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    const std::string where = file + ":" + std::to_string(++number) + ": ";
+    auto is_control = [](char c) {
+      return static_cast<unsigned char>(c) < 0x20 && c != '\t' && c != '\r';
+    };
+    if (std::ranges::any_of(line, is_control)) {
+      return invalid_argument(where + "holds a control character").about(file);
+    }
+    const size_t first = line.find_first_not_of(" \t\r");
+    if (first == std::string::npos || line[first] == '#') continue;
+    const bool start = is_marker(line, "---") && !begun && !content;
+    if (!start && (is_marker(line, "---") || is_marker(line, "..."))) {
+      return invalid_argument(where + "begins a second document; one is read").about(file);
+    }
+    begun = true;
+    content = content || !start || line.find_first_not_of("- \t\r") != std::string::npos;
+  }
+  return content;
+}
 
 // A scalar key that `seen` does not hold yet.
 Result<std::string> read_key(const YAML::Node& key, const std::string& file,
@@ -63,8 +98,6 @@ Status read_group(const std::string& file, const std::string& group, const YAML:
 
 Status read_document(const std::string& file, const YAML::Node& root,
                      std::vector<GivenValue>& out) {
-  if (root.IsNull()) return Status::ok();
-  if (!root.IsMap()) return invalid_argument(file + ": must hold groups of settings");
   const Keys keys;
   std::set<std::string> seen;
   for (const auto& entry : root) {
@@ -82,11 +115,15 @@ Status read_document(const std::string& file, const YAML::Node& root,
 
 Result<std::vector<GivenValue>> read_config_text(const std::string& text, const std::string& name) {
   std::vector<GivenValue> out;
+  FATHOM_ASSIGN(bool has_content, check_lines(text, name));
+  if (!has_content) return out;
   try {
-    std::vector<YAML::Node> documents = YAML::LoadAll(text);
-    if (documents.size() > 1) return invalid_argument(name + ": must be one YAML document");
-    if (documents.empty()) return out;
-    FATHOM_RETURN_IF_ERROR(read_document(name, documents.front(), out));
+    YAML::Node root = YAML::Load(text);
+    if (!root.IsMap() || root.Style() == YAML::EmitterStyle::Flow) {
+      return invalid_argument(name + ": must hold groups of settings, one below the other")
+          .about(name);
+    }
+    FATHOM_RETURN_IF_ERROR(read_document(name, root, out));
   } catch (const std::exception& error) {
     return invalid_argument(name + ": " + error.what()).about(name);
   }

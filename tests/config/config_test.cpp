@@ -121,9 +121,15 @@ TEST_F(ConfigFile, WhatIsNotGroupsOfScalarsIsAnError) {
   for (const char* text :
        {"[1, 2]", "port", "server: 5", "server: [1]", "server:\n  port: [1]", "server:\n  port: {}",
         "server:\n  port:\n", "server:\n  [1]: 2", "a: b: c", "---\nserver:\n---\nserver:\n",
-        "server: *missing", "\"", "{{{{"}) {
+        "server: *missing", "\"", "{{{{", ",a", "server:\n---\n", "server:\n...\nport",
+        "{server: } x", "# nothing\n,", "server:\n  port: 1\x04\nx"}) {
     write(text);
     EXPECT_NE(error_of({"--config", path_}), "no error") << text;
+  }
+  for (const char* text :
+       {"", "# comment\n", "---\n", "---\n# only\n\n", "---\nserver:\n  port: 1\r\n"}) {
+    write(text);
+    EXPECT_EQ(error_of({"--config", path_}), "no error") << text;
   }
   write(std::string((1 << 20) + 1, '#'));
   EXPECT_TRUE(contains(error_of({"--config", path_}), "at most 1048576"));
