@@ -51,6 +51,7 @@ Status Scheduler::check_sequences(std::vector<std::vector<int32_t>>& references)
 Status Scheduler::check_sequence(const Sequence& s) const {
   if (s.phase == Phase::kWaiting || s.slot == 0) return broken(s, "runs without a slot");
   if (s.phase != Phase::kRunning && s.plans == 0) return broken(s, "stays after its last plan");
+  if (!s.is_live()) return Status::ok();
   if (s.computed > s.known() || s.computed > s.reserved) return broken(s, "computed too much");
   if (s.reserved != s.computed + s.tokens_ahead) return broken(s, "its reservation is inexact");
   if (s.reserved >= s.total_tokens_max) return broken(s, "is planned beyond its length");
@@ -62,7 +63,8 @@ Status Scheduler::check_sequence(const Sequence& s) const {
     if (int64_t{held.end()} * kv_.block_tokens() < s.reserved) {
       return broken(s, "its blocks do not cover its reservation");
     }
-    if (held.first > kv_.first_needed(g, s.computed / kv_.block_tokens())) {
+    const int32_t oldest = kv_.is_window(g) ? std::max(0, s.computed - kv_.window_tokens(g)) : 0;
+    if (held.first * kv_.block_tokens() > oldest) {
       return broken(s, "gave back a block that it still needs");
     }
   }
