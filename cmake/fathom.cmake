@@ -49,11 +49,12 @@ if(FATHOM_SANITIZE_FLAGS)
 endif()
 
 # What sanitized tests run under, and with which options.
+set(FATHOM_SUPPRESSIONS "${PROJECT_SOURCE_DIR}/tests")
 set(FATHOM_TEST_ENVIRONMENT
   "ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1"
-  "LSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/lsan.supp:print_suppressions=0"
+  "LSAN_OPTIONS=print_suppressions=0:suppressions=${FATHOM_SUPPRESSIONS}/lsan.supp"
   "UBSAN_OPTIONS=print_stacktrace=1"
-  "TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/tsan.supp:ignore_noninstrumented_modules=1")
+  "TSAN_OPTIONS=ignore_noninstrumented_modules=1:suppressions=${FATHOM_SUPPRESSIONS}/tsan.supp")
 set(FATHOM_TEST_LAUNCHER)
 if(FATHOM_SANITIZER STREQUAL "thread")
   # g++ 12's TSan cannot place its shadow where the kernel randomizes 32 bits of mmap.

@@ -51,7 +51,7 @@ check_boost() {
 }
 
 install_missing() {
-  command -v dpkg-query >/dev/null || fail "needs Debian 12 (dpkg is not there); see docs/dependencies.md"
+  command -v dpkg-query >/dev/null || fail "needs Debian 12; see docs/dependencies.md"
   local missing=() package
   for package in "${PACKAGES[@]}"; do
     is_installed "$package" || missing+=("$package")
