@@ -1,0 +1,252 @@
+// Engine events to text, choice by choice.
+#include "api/generation.h"
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+namespace fathom::api {
+
+uint64_t random_seed() {
+  std::random_device device;
+  return (uint64_t{device()} << 32) | device();
+}
+
+Generation::Generation(const ApiContext& context, GenerationSpec spec,
+                       std::unique_ptr<GenerationSink> sink)
+    : Task(*context.pool),
+      context_(context),
+      spec_(std::move(spec)),
+      sink_(std::move(sink)),
+      arrived_us_(context.clock->now_us()) {}
+
+std::shared_ptr<Generation> Generation::start(const ApiContext& context, GenerationSpec spec,
+                                              std::unique_ptr<GenerationSink> sink) {
+  auto generation = std::make_shared<Generation>(context, std::move(spec), std::move(sink));
+  const Status submitted = generation->submit_all();
+  if (!submitted.is_ok()) {
+    context.metrics->counter(CounterId::kRejections, {submitted.reason()}).add();
+    generation->fail(submitted);
+    return nullptr;
+  }
+  generation->self_ = generation;
+  // The waker must not keep the generation alive: the stream belongs to it.
+  for (Choice& choice : generation->choices_) {
+    choice.stream->set_waker([weak = std::weak_ptr<Generation>(generation)] {
+      if (auto alive = weak.lock()) alive->wake();
+    });
+  }
+  context.pool->tick(generation);
+  return generation;
+}
+
+Status Generation::submit_all() {
+  choices_.reserve(spec_.prompts.size() * spec_.choices_per_prompt);
+  for (size_t prompt = 0; prompt < spec_.prompts.size(); ++prompt) {
+    for (int32_t sample = 0; sample < spec_.choices_per_prompt; ++sample) {
+      FATHOM_RETURN_IF_ERROR(submit_one(static_cast<int32_t>(prompt), sample));
+    }
+  }
+  return Status::ok();
+}
+
+Status Generation::submit_one(int32_t prompt, int32_t sample) {
+  Request request;
+  request.trace_id = spec_.request_id;
+  request.prompt = spec_.prompts[prompt];
+  request.sampling = spec_.sampling;
+  request.sampling.seed =
+      spec_.seeded ? spec_.sampling.seed + static_cast<uint64_t>(sample) : random_seed();
+  request.priority = spec_.priority;
+  request.tenant = spec_.tenant;
+  request.deadline_us = spec_.deadline_us;
+  FATHOM_ASSIGN(text::StopMatcher stops, text::StopMatcher::create(spec_.stop, spec_.include_stop));
+  FATHOM_ASSIGN(std::unique_ptr<TokenStream> stream,
+                context_.model.engine->submit(std::move(request)));
+  std::optional<text::ReasoningParser> reasoning;
+  if (spec_.reasoning) reasoning.emplace(*spec_.reasoning);
+  choices_.push_back(Choice{std::move(stream),
+                            text::Detokenizer(context_.model.tokenizer, spec_.skip_special_tokens),
+                            std::move(stops),
+                            std::move(reasoning),
+                            {},
+                            prompt});
+  choices_.back().held.choice = static_cast<int32_t>(choices_.size()) - 1;
+  return Status::ok();
+}
+
+void Generation::cancel() {
+  cancelled_.store(true, std::memory_order_release);
+  wake();
+}
+
+void Generation::run() {
+  if (closed_) return;
+  if (cancelled_.load(std::memory_order_acquire)) {
+    for (Choice& choice : choices_) choice.stream->cancel();
+    close("cancelled");
+    return;
+  }
+  for (Choice& choice : choices_) {
+    if (!choice.ended) drain(choice);
+    if (closed_) return;
+  }
+  finish_if_done();
+  if (closed_) return;
+  sink_->flush();
+  sink_->on_tick(context_.clock->now_us());
+}
+
+void Generation::drain(Choice& choice) {
+  while (!choice.ended && !closed_) {
+    std::optional<StreamEvent> event = choice.stream->poll();
+    if (!event) return;
+    if (auto* started = std::get_if<StartedEvent>(&*event)) {
+      choice.started = true;
+      choice.cached_tokens = started->cached_tokens;
+    } else if (auto* tokens = std::get_if<TokensEvent>(&*event)) {
+      on_tokens(choice, *tokens);
+    } else {
+      on_end(choice, std::get<FinishedEvent>(*event));
+    }
+  }
+}
+
+void Generation::on_tokens(Choice& choice, TokensEvent& event) {
+  if (!announced_) {
+    announced_ = true;
+    sink_->on_started();
+  }
+  if (!event.prompt_logprobs.empty()) {
+    sink_->on_prompt_logprobs(index_of(choice), std::move(event.prompt_logprobs));
+  }
+  if (event.tokens.empty() || spec_.prompt_only) return;
+  record_latency(choice, event.tokens.size());
+  for (size_t i = 0; i < event.tokens.size() && !choice.ended; ++i) {
+    choice.tokens += 1;
+    choice.held.tokens.push_back(event.tokens[i]);
+    if (i < event.logprobs.size()) choice.held.logprobs.push_back(std::move(event.logprobs[i]));
+    take_text(choice, choice.detokenizer.push(event.tokens[i]));
+    if (choice.reasoning && choice.reasoning->in_reasoning()) choice.reasoning_tokens += 1;
+  }
+}
+
+void Generation::take_text(Choice& choice, const std::string& text) {
+  text::StopMatcher::Output matched = choice.stops.push(text);
+  if (choice.reasoning) {
+    text::ReasoningDelta split = choice.reasoning->push(matched.text);
+    choice.held.reasoning += split.reasoning;
+    choice.held.content += split.content;
+  } else {
+    choice.held.content += matched.text;
+  }
+  if (matched.stopped) {
+    choice.stream->cancel();
+    end_choice(choice, FinishReason::kStop, spec_.stop[matched.stop_index]);
+    return;
+  }
+  if (choice.held.reasoning.empty() && choice.held.content.empty()) return;
+  ChoiceDelta delta = std::exchange(choice.held, {});
+  choice.held.choice = delta.choice;
+  sink_->on_delta(std::move(delta));
+}
+
+void Generation::on_end(Choice& choice, const FinishedEvent& event) {
+  const bool failed = !event.status.is_ok() || event.reason == FinishReason::kError ||
+                      event.reason == FinishReason::kCancelled;
+  if (failed) {
+    fail(event.status.is_ok() ? unavailable("the request was cancelled by the server")
+                              : event.status);
+    return;
+  }
+  std::string tail = choice.detokenizer.finish();
+  text::StopMatcher::Output matched = choice.stops.push(tail);
+  if (!matched.stopped) matched.text += choice.stops.finish();
+  if (choice.reasoning) {
+    text::ReasoningDelta split = choice.reasoning->push(matched.text);
+    choice.held.reasoning += split.reasoning;
+    choice.held.content += split.content;
+  } else {
+    choice.held.content += matched.text;
+  }
+  std::optional<std::string> stop;
+  if (matched.stopped) stop = spec_.stop[matched.stop_index];
+  end_choice(choice, matched.stopped ? FinishReason::kStop : event.reason, std::move(stop));
+}
+
+void Generation::end_choice(Choice& choice, FinishReason reason,
+                            std::optional<std::string> matched_stop) {
+  if (choice.reasoning) {
+    text::ReasoningDelta rest = choice.reasoning->finish();
+    choice.held.reasoning += rest.reasoning;
+    choice.held.content += rest.content;
+  }
+  choice.ended = true;
+  if (!choice.held.reasoning.empty() || !choice.held.content.empty() ||
+      !choice.held.tokens.empty()) {
+    sink_->on_delta(std::move(choice.held));
+  }
+  sink_->on_end({index_of(choice), reason, std::move(matched_stop)});
+  const std::string_view outcome = reason == FinishReason::kLength ? "length" : "stop";
+  context_.metrics->counter(CounterId::kRequests, {outcome}).add();
+  context_.metrics->observe(HistogramId::kRequestGenerationTokens,
+                            static_cast<double>(choice.tokens));
+}
+
+void Generation::fail(const Status& status) {
+  for (Choice& choice : choices_) {
+    if (!choice.ended) choice.stream->cancel();
+  }
+  sink_->on_failed(status);
+  close(status.code() == Code::kDeadlineExceeded ? "deadline" : "error");
+}
+
+void Generation::finish_if_done() {
+  for (const Choice& choice : choices_) {
+    if (!choice.ended) return;
+  }
+  sink_->on_finished(usage());
+  close("");
+}
+
+// Ends the generation; choices that had not ended count under `outcome`.
+void Generation::close(std::string_view outcome) {
+  closed_ = true;
+  for (Choice& choice : choices_) {
+    if (!choice.ended) context_.metrics->counter(CounterId::kRequests, {outcome}).add();
+    choice.ended = true;
+  }
+  const double seconds = static_cast<double>(context_.clock->now_us() - arrived_us_) * 1e-6;
+  context_.metrics->observe(HistogramId::kRequestLatency, seconds);
+  sink_.reset();
+  self_.reset();  // the pool holds a reference while run() is on the stack
+}
+
+void Generation::record_latency(Choice& choice, size_t new_tokens) {
+  const int64_t now = context_.clock->now_us();
+  const Metrics& metrics = *context_.metrics;
+  if (choice.last_token_us == 0) {
+    metrics.observe(HistogramId::kTimeToFirstToken, static_cast<double>(now - arrived_us_) * 1e-6);
+    if (first_token_us_ == 0) first_token_us_ = now;
+  } else {
+    const double each =
+        static_cast<double>(now - choice.last_token_us) * 1e-6 / static_cast<double>(new_tokens);
+    for (size_t i = 0; i < new_tokens; ++i) metrics.observe(HistogramId::kInterTokenLatency, each);
+  }
+  choice.last_token_us = now;
+}
+
+Usage Generation::usage() const {
+  Usage usage;
+  for (const std::vector<TokenId>& prompt : spec_.prompts) usage.prompt_tokens += prompt.size();
+  std::vector<int64_t> cached(spec_.prompts.size(), 0);
+  for (const Choice& choice : choices_) {
+    usage.completion_tokens += choice.tokens;
+    usage.reasoning_tokens += choice.reasoning_tokens;
+    cached[choice.prompt] = std::max<int64_t>(cached[choice.prompt], choice.cached_tokens);
+  }
+  for (int64_t tokens : cached) usage.cached_tokens += tokens;
+  return usage;
+}
+
+}  // namespace fathom::api

@@ -1,0 +1,280 @@
+// Each method: who calls, then on to the work pool.
+#include "api/grpc_service.h"
+
+#include <grpc/grpc_security_constants.h>
+
+#include <chrono>
+#include <utility>
+
+#include "api/grpc_call.h"
+#include "api/grpc_sinks.h"
+#include "api/grpc_status.h"
+#include "api/prepare.h"
+#include "api/response_json.h"
+#include "net/peer_identity.h"
+
+namespace fathom::api {
+namespace {
+
+std::string_view metadata_of(const grpc::CallbackServerContext& call, const char* name) {
+  const auto at = call.client_metadata().find(name);
+  return at == call.client_metadata().end()
+             ? std::string_view()
+             : std::string_view(at->second.data(), at->second.size());
+}
+
+std::vector<std::string> peer_names(const grpc::AuthContext& context, const char* property) {
+  std::vector<std::string> names;
+  for (const grpc::string_ref& value : context.FindPropertyValues(property)) {
+    names.emplace_back(value.data(), value.size());
+  }
+  return names;
+}
+
+// A call past its authorization.
+struct Caller {
+  std::string request_id;
+  std::string identity;
+  std::optional<int64_t> deadline_us;
+};
+
+std::optional<int64_t> deadline_of(const grpc::CallbackServerContext& call,
+                                   const ApiContext& context) {
+  const auto left = call.deadline() - std::chrono::system_clock::now();
+  const int64_t left_us = std::chrono::duration_cast<std::chrono::microseconds>(left).count();
+  constexpr int64_t kNoDeadlineUs = int64_t{86'400} * 1'000'000 * 365;
+  if (left_us > kNoDeadlineUs) return std::nullopt;
+  return context.clock->now_us() + left_us;
+}
+
+Result<Caller> authorize(grpc::CallbackServerContext* call, const GrpcServerOptions& options) {
+  Caller caller;
+  const std::string_view given = metadata_of(*call, "x-request-id");
+  caller.request_id = given.empty() || given.size() > 128 ? make_id("req-") : std::string(given);
+  call->AddInitialMetadata("x-request-id", caller.request_id);
+  const auto peer = call->auth_context();
+  const bool verified = peer != nullptr && peer->IsPeerAuthenticated();
+  std::string name;
+  if (verified) {
+    name = net::identity_from_san(peer_names(*peer, GRPC_PEER_URI_PROPERTY_NAME),
+                                  peer_names(*peer, GRPC_PEER_DNS_PROPERTY_NAME));
+  }
+  FATHOM_ASSIGN(const auth::Identity identity,
+                auth::check_access(auth::Access::kData,
+                                   {.authorization = metadata_of(*call, "authorization"),
+                                    .api_key = metadata_of(*call, "x-api-key"),
+                                    .certificate_verified = verified,
+                                    .certificate_name = name},
+                                   options.auth));
+  caller.identity = identity.name;
+  caller.deadline_us = deadline_of(*call, *options.context);
+  return caller;
+}
+
+void complete_call(CommonCall& call, const Caller& caller) {
+  call.request_id = caller.request_id;
+  call.cache_identity = caller.identity + '\0' + call.cache_identity;
+}
+
+struct Prepared {
+  GenerationSpec spec;
+  GrpcAnswerOptions answer;
+};
+
+void finish_prepared(const CommonCall& call, const Caller& caller, Prepared& out) {
+  if (caller.deadline_us) out.spec.deadline_us = caller.deadline_us;
+  out.answer.request_id = caller.request_id;
+  out.answer.return_token_ids = call.return_token_ids;
+  out.answer.choices_per_prompt = call.choices;
+  out.answer.prompts = out.spec.prompts;
+}
+
+Result<Prepared> prepare(const GrpcServerOptions& options, const Caller& caller,
+                         const v1::ChatRequest& request) {
+  const ApiContext& context = *options.context;
+  FATHOM_ASSIGN(ChatCall call, read_chat_request(request, context.limits, context.model.defaults));
+  complete_call(call, caller);
+  Prepared out;
+  FATHOM_ASSIGN(out.spec, prepare_chat(context, call));
+  finish_prepared(call, caller, out);
+  return out;
+}
+
+Result<Prepared> prepare(const GrpcServerOptions& options, const Caller& caller,
+                         const v1::CompleteRequest& request) {
+  const ApiContext& context = *options.context;
+  FATHOM_ASSIGN(CompletionCall call,
+                read_complete_request(request, context.limits, context.model.defaults));
+  complete_call(call, caller);
+  Prepared out;
+  FATHOM_ASSIGN(out.spec, prepare_completion(context, call));
+  finish_prepared(call, caller, out);
+  out.answer.echo = call.echo;
+  return out;
+}
+
+Status server_ready(const GrpcServerOptions& options) {
+  return readiness_of(*options.context, *options.state);
+}
+
+// The client's leaving, its deadline and its slowness all end the generation.
+template <typename Reactor>
+void start_generation(const ApiContext& context, Prepared prepared,
+                      std::unique_ptr<GenerationSink> sink, Reactor& reactor) {
+  auto generation = Generation::start(context, std::move(prepared.spec), std::move(sink));
+  if (generation == nullptr) return;
+  reactor.set_on_gone([weak = std::weak_ptr<Generation>(generation)] {
+    if (auto alive = weak.lock()) alive->cancel();
+  });
+}
+
+// Requests are copied: a cancelled call ends, and its request goes, before the work runs.
+template <typename Request>
+grpc::ServerWriteReactor<v1::GenerationEvent>* stream(const GrpcServerOptions& options,
+                                                      grpc::CallbackServerContext* call,
+                                                      const Request* request) {
+  auto writer = EventWriter::make(options.queued_events_max);
+  EventWriter* raw = writer.get();
+  auto caller = authorize(call, options);
+  const Status ready = caller.is_ok() ? server_ready(options) : caller.status();
+  if (!ready.is_ok()) {
+    writer->end(to_grpc_status(ready, ""));
+    return raw;
+  }
+  options.context->pool->post(
+      [&options, writer = std::move(writer), caller = *caller, request = *request] {
+        auto prepared = prepare(options, caller, request);
+        if (!prepared.is_ok())
+          return writer->end(to_grpc_status(prepared.status(), caller.request_id));
+        auto sink = make_grpc_stream_sink(*options.context, writer, prepared->answer);
+        start_generation(*options.context, std::move(*prepared), std::move(sink), *writer);
+      });
+  return raw;
+}
+
+template <typename Request>
+grpc::ServerUnaryReactor* once(const GrpcServerOptions& options, grpc::CallbackServerContext* call,
+                               const Request* request, v1::GenerationResponse* response) {
+  auto done = UnaryEnd::make();
+  UnaryEnd* raw = done.get();
+  auto caller = authorize(call, options);
+  const Status ready = caller.is_ok() ? server_ready(options) : caller.status();
+  if (!ready.is_ok()) {
+    done->end(to_grpc_status(ready, ""));
+    return raw;
+  }
+  options.context->pool->post(
+      [&options, done = std::move(done), caller = *caller, request = *request, response] {
+        auto prepared = prepare(options, caller, request);
+        if (!prepared.is_ok())
+          return done->end(to_grpc_status(prepared.status(), caller.request_id));
+        auto sink = make_grpc_unary_sink(*options.context, done, response, prepared->answer);
+        start_generation(*options.context, std::move(*prepared), std::move(sink), *done);
+      });
+  return raw;
+}
+
+// Answers that are made at once: `answer` fills the response on the work pool.
+template <typename Request, typename Response>
+grpc::ServerUnaryReactor* answer_once(
+    const GrpcServerOptions& options, grpc::CallbackServerContext* call, const Request* request,
+    Response* response, Status (*answer)(const ApiContext&, const Request&, Response&)) {
+  auto done = UnaryEnd::make();
+  UnaryEnd* raw = done.get();
+  auto caller = authorize(call, options);
+  if (!caller.is_ok()) {
+    done->end(to_grpc_status(caller.status(), ""));
+    return raw;
+  }
+  options.context->pool->post(
+      [&options, done = std::move(done), caller = *caller, request = *request, response, answer] {
+        Response out;
+        const Status status = answer(*options.context, request, out);
+        if (!status.is_ok()) return done->end(to_grpc_status(status, caller.request_id));
+        done->end_with([&] { response->Swap(&out); });
+      });
+  return raw;
+}
+
+Status tokenize(const ApiContext& context, const v1::TokenizeRequest& request,
+                v1::TokenizeResponse& response) {
+  FATHOM_RETURN_IF_ERROR(check_model(context, request.model()));
+  std::vector<TokenId> ids;
+  if (request.has_chat()) {
+    FATHOM_ASSIGN(const ChatCall call,
+                  read_chat_request(request.chat(), context.limits, context.model.defaults));
+    text::OutputStart start = text::OutputStart::kContent;
+    FATHOM_ASSIGN(ids, encode_chat(context, call, &start));
+  } else if (request.has_add_special_tokens() && !request.add_special_tokens()) {
+    FATHOM_ASSIGN(ids, context.model.tokenizer->encode(request.text(), {}));
+  } else {
+    FATHOM_ASSIGN(ids, encode_text(context, request.text(), "text"));
+  }
+  for (TokenId id : ids) response.add_ids(static_cast<uint32_t>(id));
+  response.set_max_model_len(static_cast<uint32_t>(context.model.max_model_len));
+  return Status::ok();
+}
+
+Status detokenize(const ApiContext& context, const v1::DetokenizeRequest& request,
+                  v1::DetokenizeResponse& response) {
+  FATHOM_RETURN_IF_ERROR(check_model(context, request.model()));
+  std::vector<TokenId> ids;
+  for (uint32_t id : request.ids())
+    ids.push_back(static_cast<TokenId>(std::min<uint32_t>(id, INT32_MAX)));
+  FATHOM_RETURN_IF_ERROR(check_ids(context, ids, "ids"));
+  response.set_text(context.model.tokenizer->decode(ids, request.skip_special_tokens()));
+  return Status::ok();
+}
+
+Status list_models(const ApiContext& context, const v1::ListModelsRequest&,
+                   v1::ListModelsResponse& response) {
+  v1::Model* model = response.add_models();
+  model->set_id(context.model.name);
+  model->set_created_unix_s(context.model.created_unix_s);
+  model->set_max_model_len(static_cast<uint32_t>(context.model.max_model_len));
+  return Status::ok();
+}
+
+}  // namespace
+
+grpc::ServerWriteReactor<v1::GenerationEvent>* InferenceService::Chat(
+    grpc::CallbackServerContext* call, const v1::ChatRequest* request) {
+  return stream(options_, call, request);
+}
+
+grpc::ServerWriteReactor<v1::GenerationEvent>* InferenceService::Complete(
+    grpc::CallbackServerContext* call, const v1::CompleteRequest* request) {
+  return stream(options_, call, request);
+}
+
+grpc::ServerUnaryReactor* InferenceService::ChatOnce(grpc::CallbackServerContext* call,
+                                                     const v1::ChatRequest* request,
+                                                     v1::GenerationResponse* response) {
+  return once(options_, call, request, response);
+}
+
+grpc::ServerUnaryReactor* InferenceService::CompleteOnce(grpc::CallbackServerContext* call,
+                                                         const v1::CompleteRequest* request,
+                                                         v1::GenerationResponse* response) {
+  return once(options_, call, request, response);
+}
+
+grpc::ServerUnaryReactor* InferenceService::Tokenize(grpc::CallbackServerContext* call,
+                                                     const v1::TokenizeRequest* request,
+                                                     v1::TokenizeResponse* response) {
+  return answer_once(options_, call, request, response, tokenize);
+}
+
+grpc::ServerUnaryReactor* InferenceService::Detokenize(grpc::CallbackServerContext* call,
+                                                       const v1::DetokenizeRequest* request,
+                                                       v1::DetokenizeResponse* response) {
+  return answer_once(options_, call, request, response, detokenize);
+}
+
+grpc::ServerUnaryReactor* InferenceService::ListModels(grpc::CallbackServerContext* call,
+                                                       const v1::ListModelsRequest* request,
+                                                       v1::ListModelsResponse* response) {
+  return answer_once(options_, call, request, response, list_models);
+}
+
+}  // namespace fathom::api

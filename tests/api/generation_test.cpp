@@ -1,0 +1,111 @@
+#include "api/generation.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/api/api_fixture.h"
+
+namespace fathom::api {
+namespace {
+
+using Record = RecordingSink::Record;
+
+GenerationSpec spec_of(int32_t choices = 1) {
+  GenerationSpec spec;
+  spec.prompts = {{1, 2, 3}};
+  spec.choices_per_prompt = choices;
+  spec.sampling.max_tokens = 100;
+  return spec;
+}
+
+std::shared_ptr<Record> run(ApiFixture& fixture, GenerationSpec spec) {
+  auto record = std::make_shared<Record>();
+  Generation::start(fixture.context, std::move(spec), std::make_unique<RecordingSink>(record));
+  EXPECT_TRUE(RecordingSink::wait(*record));
+  return record;
+}
+
+TEST(Generation, DeliversTextTokensAndUsage) {
+  ApiFixture fixture({.text = "hello", .status = {}, .cached_tokens = 2});
+  auto record = run(fixture, spec_of());
+  ASSERT_TRUE(record->usage);
+  EXPECT_EQ(record->content[0], "hello");
+  EXPECT_EQ(record->tokens[0].size(), 5U);
+  EXPECT_EQ(record->usage->prompt_tokens, 3);
+  EXPECT_EQ(record->usage->completion_tokens, 5);
+  EXPECT_EQ(record->usage->cached_tokens, 2);
+  EXPECT_EQ(record->ends[0].reason, FinishReason::kStop);
+}
+
+TEST(Generation, StopStringEndsTheChoiceAndCancelsTheEngine) {
+  ApiFixture fixture({.text = "one two three", .status = {}, .endless = true});
+  GenerationSpec spec = spec_of();
+  spec.stop = {"o t", " thr"};
+  auto record = run(fixture, std::move(spec));
+  EXPECT_EQ(record->content[0], "one tw");
+  EXPECT_EQ(record->ends[0].matched_stop, "o t");
+  EXPECT_EQ(fixture.engine->cancels->load(), 1);
+}
+
+TEST(Generation, SplitsReasoning) {
+  ApiFixture fixture({.text = "why</think>\n\nbecause", .status = {}});
+  GenerationSpec spec = spec_of();
+  spec.reasoning = text::OutputStart::kReasoning;
+  auto record = run(fixture, std::move(spec));
+  EXPECT_EQ(record->reasoning[0], "why");
+  EXPECT_EQ(record->content[0], "because");
+  EXPECT_GT(record->usage->reasoning_tokens, 0);
+  EXPECT_LT(record->usage->reasoning_tokens, record->usage->completion_tokens);
+}
+
+TEST(Generation, ChoicesOfOneSeedDifferAndAreReproducible) {
+  ApiFixture fixture({.text = "x", .status = {}});
+  GenerationSpec spec = spec_of(3);
+  spec.seeded = true;
+  spec.sampling.seed = 40;
+  auto record = run(fixture, std::move(spec));
+  ASSERT_EQ(fixture.engine->requests.size(), 3U);
+  for (uint64_t i = 0; i < 3; ++i) EXPECT_EQ(fixture.engine->requests[i].sampling.seed, 40 + i);
+  EXPECT_EQ(record->ends.size(), 3U);
+  EXPECT_EQ(record->usage->prompt_tokens, 3);
+}
+
+TEST(Generation, EngineErrorFailsTheWhole) {
+  ApiFixture fixture(
+      {.text = "ab", .reason = FinishReason::kError, .status = unavailable("the engine ended")});
+  auto record = run(fixture, spec_of(2));
+  ASSERT_TRUE(record->failure);
+  EXPECT_EQ(record->failure->message(), "the engine ended");
+  EXPECT_FALSE(record->usage);
+}
+
+TEST(Generation, RefusalReachesTheSink) {
+  ApiFixture fixture({.text = "ab", .status = {}});
+  fixture.engine->refuse(resource_exhausted("the queue is full").because("queue_full"));
+  auto record = run(fixture, spec_of());
+  ASSERT_TRUE(record->failure);
+  EXPECT_EQ(record->failure->reason(), "queue_full");
+}
+
+TEST(Generation, CancelStopsEveryChoiceAndTheSinkHearsNothing) {
+  ApiFixture fixture({.text = "", .status = {}, .endless = true});
+  auto record = std::make_shared<Record>();
+  auto generation =
+      Generation::start(fixture.context, spec_of(2), std::make_unique<RecordingSink>(record));
+  ASSERT_NE(generation, nullptr);
+  generation->cancel();
+  for (int i = 0; i < 500 && fixture.engine->cancels->load() < 2; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_EQ(fixture.engine->cancels->load(), 2);
+  EXPECT_FALSE(record->failure);
+  EXPECT_FALSE(record->usage);
+}
+
+TEST(Generation, BrokenCharactersNeverReachTheSink) {
+  ApiFixture fixture({.text = "caf\xC3\xA9 \xE4\xBD", .status = {}});
+  auto record = run(fixture, spec_of());
+  EXPECT_EQ(record->content[0], "café \xEF\xBF\xBD");
+}
+
+}  // namespace
+}  // namespace fathom::api
