@@ -18,7 +18,7 @@ readonly PACKAGES=(
   libpcre2-dev libutf8proc-dev libxxhash-dev libsystemd-dev
   libgtest-dev libgmock-dev libbenchmark-dev
   clang-19 libclang-rt-19-dev
-  python3 python3-venv curl openssl xz-utils ca-certificates
+  python3 python3-venv curl openssl xz-utils ca-certificates debootstrap
 )
 
 assume_yes=0
