@@ -255,7 +255,7 @@ StepDriver::Generated StepDriver::generate(const std::vector<TokenId>& prompt,
     done.tokens = result.rows[0].tokens;
     done.logprobs = result.rows[0].logprobs;
     done.finish = result.rows[0].finish;
-    done.step_logits.push_back(logits_.back());
+    if (!logits_.empty()) done.step_logits.push_back(logits_.back());
   }
   while (done.finish == FinishReason::kNone) {
     const bool verify = limits_.drafts_max > 0;
@@ -265,7 +265,9 @@ StepDriver::Generated StepDriver::generate(const std::vector<TokenId>& prompt,
     ++done.steps;
     done.drafted += row.drafted;
     done.accepted_drafts += static_cast<int32_t>(row.tokens.size()) - 1;
-    for (size_t i = 0; i < row.tokens.size(); ++i) done.step_logits.push_back(logits_[i]);
+    for (size_t i = 0; i < std::min(row.tokens.size(), logits_.size()); ++i) {
+      done.step_logits.push_back(logits_[i]);
+    }
     done.tokens.insert(done.tokens.end(), row.tokens.begin(), row.tokens.end());
     done.logprobs.insert(done.logprobs.end(), row.logprobs.begin(), row.logprobs.end());
     done.finish = row.finish;

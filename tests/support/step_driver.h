@@ -44,6 +44,7 @@ class StepDriver {
   Generated generate(const std::vector<TokenId>& prompt, const SamplingParams& sampling,
                      int32_t chunk = 0);
 
+  // Of the last plan's sample rows; empty on a stage that does not sample.
   const std::vector<std::vector<float>>& logits() const { return logits_; }
   const std::vector<std::vector<float>>& draft_logits() const { return draft_logits_; }
   // Puts drafts into a slot, as a drafter would.
