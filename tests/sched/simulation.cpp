@@ -197,6 +197,9 @@ void Simulation::check_plan(const StepPlan& plan) {
         !std::equal(prompt.begin(), prompt.end(), open.tokens->begin())) {
       problem("a plan opens a slot with wrong tokens");
     }
+    if (++it->second.opens > 1 + setup_.scheduler.preemptions_max) {
+      problem("a request was preempted too often");
+    }
     slots_[open.slot] = it->first;
     if (open.computed_tokens >= static_cast<int32_t>(open.tokens->size())) {
       problem("a prefix-cache hit covers the whole prompt");
@@ -258,7 +261,7 @@ void Simulation::fail_executor() {
 }
 
 void Simulation::check_books() {
-  if (!checks_books() || problem_) return;
+  if (problem_) return;
   const Status status = scheduler_->find_broken_invariant();
   if (!status.is_ok()) problem(status.message());
 }
@@ -268,7 +271,7 @@ void Simulation::check_books() {
 void Simulation::check_waits() {
   const uint64_t slack = 16 + 8 * static_cast<uint64_t>(setup_.scheduler.depth);
   for (const auto& [id, client] : clients_) {
-    const double bound = static_cast<double>(2 * client.work + slack);
+    const double bound = static_cast<double>(client.work + slack);
     const double ratio = static_cast<double>(counts_.steps - client.admitted_step) / bound;
     counts_.wait_ratio_max = std::max(counts_.wait_ratio_max, ratio);
     if (ratio > 1.0) problem("request " + std::to_string(id) + " starves");

@@ -70,9 +70,6 @@ class Simulation {
   virtual void after_commit(Scheduler&) {}
   virtual void change_plan(StepPlan&) {}
   virtual std::optional<StepResult> take_result(SimExecutor& executor) { return executor.poll(); }
-  // Whether the scheduler's own books are checked: off to show that the clients' rules alone catch
-  // a bug.
-  virtual bool checks_books() const { return true; }
 
   SimRandom random_;
 
@@ -85,6 +82,7 @@ class Simulation {
     bool finished = false;
     bool cancelled = false;
     int32_t prompt_logprobs = 0;
+    int32_t opens = 0;
     uint64_t admitted_step = 0;
     uint64_t work = 0;  // tokens that may be served before its last, its own included
     int64_t key = 0;

@@ -78,6 +78,14 @@ SimulationSetup make_setup(uint64_t seed) {
   s.answer_tokens_max = random.between(1, s.scheduler.max_model_len);
   s.arrival_period = random.between(1, 12);
   s.burst_max = random.one_in(3) ? 8 : 1;
+  if (random.one_in(3)) {
+    // Short prompts with long answers outgrow what admission foresaw: preemptions.
+    s.scheduler.answer_margin_tokens = 0;
+    s.scheduler.free_percent = 0;
+    s.prompt_tokens_max = random.between(2, 12);
+    s.answer_tokens_max = s.scheduler.max_model_len;
+    s.executor.model.eos_period = 0;
+  }
   s.cancel_period = random.between(5, 200);
   s.deadline_period = random.between(2, 40);
   s.priorities = random.between(1, 3);
