@@ -12,7 +12,9 @@ cd "$(dirname "$0")/../.."
 readonly DIST=dist
 readonly PROGRAMS=(fathomd fathomctl)
 # glibc is the host's, and so is everything that belongs to its GPU.
-readonly HOST_LIBRARIES='^(ld-linux-x86-64|libc|libm|libdl|libpthread|librt|libresolv|libanl|libutil|libcuda|libcudart|libcublas|libcublasLt|libnccl|libnvidia-ml)\.so'
+readonly GLIBC='ld-linux-x86-64|libc|libm|libdl|libpthread|librt|libresolv|libanl|libutil'
+readonly GPU='libcuda|libcudart|libcublas|libcublasLt|libnccl|libnvidia-ml'
+readonly HOST_LIBRARIES="^($GLIBC|$GPU)\\.so"
 readonly MODEL_BYTES_MAX=$((60 << 20))
 readonly BARE_BYTES_MAX=$((24 << 20))
 

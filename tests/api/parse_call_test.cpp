@@ -23,8 +23,10 @@ std::string with(const std::string& fields) {
 TEST(ParseChat, ReadsMessagesAndSampling) {
   auto call = chat(with(
       R"("temperature":0.5,"top_p":0.9,"seed":7,"n":2,"stop":["a","b"],"max_completion_tokens":5,
-      "logprobs":true,"top_logprobs":3,"stream":true,"stream_options":{"include_usage":true},"logit_bias":{"5":-1.5},
-      "stop_token_ids":[9],"min_tokens":1,"ignore_eos":true,"thinking":{"type":"enabled"},"return_token_ids":true)"));
+      "logprobs":true,"top_logprobs":3,"stream":true,"stream_options":{"include_usage":true},
+      "logit_bias":{"5":-1.5},
+      "stop_token_ids":[9],"min_tokens":1,"ignore_eos":true,"thinking":{"type":"enabled"},
+      "return_token_ids":true)"));
   ASSERT_TRUE(call.is_ok()) << call.status().to_string();
   EXPECT_EQ(call->messages.size(), 1U);
   EXPECT_EQ(call->messages[0].content, "hi");

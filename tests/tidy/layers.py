@@ -47,7 +47,8 @@ def folder_of(path, folders):
 def _target(tree, path, include):
     """The path in the tree that `#include "include"` of `path` means."""
     beside = path.rsplit('/', 1)[0] + '/' + include
-    for candidate in (f'include/{include}', f'src/{include}', include, beside):
+    for candidate in (f'include/{include}', f'src/{include}', f'tests/{include}', include,
+                      beside):
         if candidate in tree.paths:
             return candidate
     return None

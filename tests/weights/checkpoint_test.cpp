@@ -19,7 +19,8 @@ using testing::TempDir;
 using testing::write_tensors;
 
 constexpr const char* kFp8Config =
-    R"({"quantization_config":{"quant_method":"fp8","weight_block_size":[4,4],"scale_fmt":"ue8m0"}})";
+    R"({"quantization_config":{"quant_method":"fp8",)"
+    R"("weight_block_size":[4,4],"scale_fmt":"ue8m0"}})";
 
 std::vector<float> counting(size_t n) {
   std::vector<float> values(n);

@@ -20,7 +20,8 @@ TEST(QuantizationConfig, NoneIsUnquantized) {
 
 TEST(QuantizationConfig, ReadsDeepSeekV3) {
   const auto q = parse(
-      R"({"activation_scheme":"dynamic","fmt":"e4m3","quant_method":"fp8","weight_block_size":[128,128]})");
+      R"({"activation_scheme":"dynamic","fmt":"e4m3","quant_method":"fp8",)"
+      R"("weight_block_size":[128,128]})");
   ASSERT_TRUE(q.is_ok()) << q.status().to_string();
   EXPECT_TRUE(q->fp8_block);
   EXPECT_EQ(q->block_rows, 128);

@@ -91,7 +91,8 @@ def load(module, prefix, fp8):
                            for p in ("gate", "up")]) for e in range(tensor.shape[0])])
         elif name.endswith("experts.down_proj"):
             at = name[:-len("down_proj")]
-            state[own] = torch.stack([weight(f"{at}{e}.down_proj.weight", tuple(tensor.shape[1:]), fp8)
+            shape = tuple(tensor.shape[1:])
+            state[own] = torch.stack([weight(f"{at}{e}.down_proj.weight", shape, fp8)
                                       for e in range(tensor.shape[0])])
         else:
             state[own] = weight(name, tuple(tensor.shape), fp8)
