@@ -1,0 +1,99 @@
+// Turns options and the memory plan into ranks. On the thread that starts an engine.
+#include "engine/engine_loader.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "engine/backends.h"
+#include "engine/memory_plan.h"
+#include "engine/rank_executor.h"
+#include "weights/checkpoint.h"
+
+namespace fathom {
+namespace {
+
+SchedulerOptions scheduler_options(const EngineOptions& options, const MemoryPlan& plan) {
+  SchedulerOptions s;
+  s.max_model_len = plan.max_model_len;
+  s.max_num_seqs = options.max_num_seqs;
+  s.max_num_batched_tokens = options.max_num_batched_tokens;
+  s.speculative_tokens = options.speculative_tokens;
+  s.blocks.assign(plan.cache.groups.size(), plan.blocks);
+  s.enable_prefix_caching = options.prefix_caching;
+  s.queued_requests_max = options.queued_requests_max;
+  s.queued_tokens_max = options.queued_tokens_max;
+  s.penalty_slots = plan.slots.penalty_slots;
+  s.layout_id = static_cast<uint64_t>(options.numerics);
+  return s;
+}
+
+WorkerSetup worker_setup(const EngineOptions& options, const MemoryPlan& plan,
+                         std::shared_ptr<const WeightSource> weights, int32_t rank) {
+  const StageMemory& stage = plan.stages[static_cast<size_t>(rank / plan.grid.tensor)];
+  WorkerSetup setup;
+  setup.ops = {.rank = rank,
+               .numerics = options.numerics,
+               .arena_bytes = stage.workspace_bytes,
+               .threads = threads_per_rank(options)};
+  setup.model_dir = options.model_dir;
+  setup.weights = std::move(weights);
+  setup.model.tokens_max = plan.slots.tokens_max;
+  setup.model.block_tokens = options.block_tokens;
+  setup.model.draft_layers = options.speculative_tokens > 0 ? 1 : 0;
+  setup.program.slots = plan.slots;
+  setup.program.step = plan.step;
+  setup.program.cache = plan.cache;
+  setup.program.blocks = plan.blocks;
+  return setup;
+}
+
+EngineInfo engine_info(const EngineOptions& options, const MemoryPlan& plan) {
+  EngineInfo info;
+  info.model = plan.model;
+  info.max_model_len = plan.max_model_len;
+  info.block_tokens = options.block_tokens;
+  info.blocks_total = plan.blocks - 1;
+  info.device = plan.device;
+  info.numerics = options.numerics == Numerics::kNative ? "native" : "reference";
+  info.plan_table = plan.table();
+  return info;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const WeightSource>> open_weights(const EngineOptions& options) {
+  if (options.load_format == EngineOptions::LoadFormat::kSynthetic) {
+    return unimplemented("load_format synthetic has no source of weights").about("load_format");
+  }
+  FATHOM_ASSIGN(std::shared_ptr<const Checkpoint> checkpoint, Checkpoint::open(options.model_dir));
+  for (const std::string& warning : checkpoint->warnings()) Logger("engine").warn(warning);
+  return std::shared_ptr<const WeightSource>(std::move(checkpoint));
+}
+
+Result<LoadedEngine> load_engine(const EngineOptions& options, ProgressCallback on_progress) {
+  FATHOM_RETURN_IF_ERROR(check_options(options));
+  FATHOM_ASSIGN(std::unique_ptr<Backend> backend, make_backend(options.device));
+  FATHOM_ASSIGN(const std::shared_ptr<const WeightSource> weights, open_weights(options));
+  FATHOM_ASSIGN(const MemoryPlan plan, plan_memory(options, *weights, *backend));
+
+  std::vector<WorkerSetup> setups;
+  for (int32_t rank = 0; rank < plan.grid.ranks(); ++rank) {
+    setups.push_back(worker_setup(options, plan, weights, rank));
+  }
+  if (on_progress) {
+    // The first rank speaks for all: they load shards of the same size at the same time.
+    setups[0].model.on_progress = [on_progress](int64_t done, int64_t total) {
+      on_progress(total > 0 ? std::min(1.0, static_cast<double>(done) / total) : 0.0);
+    };
+  }
+  LoadedEngine loaded;
+  FATHOM_ASSIGN(loaded.executor,
+                RankExecutor::start(std::move(backend), plan.grid, std::move(setups)));
+  loaded.scheduler = scheduler_options(options, plan);
+  loaded.layout = plan.cache;
+  loaded.info = engine_info(options, plan);
+  return loaded;
+}
+
+}  // namespace fathom

@@ -1,0 +1,44 @@
+// The ranges of an engine's settings.
+#include "engine/engine_options.h"
+
+namespace fathom {
+namespace {
+
+Status check_range(const char* setting, int64_t value, int64_t low, int64_t high) {
+  if (value >= low && value <= high) return Status::ok();
+  return invalid_argument(std::string(setting) + " must be from " + std::to_string(low) + " to " +
+                          std::to_string(high) + ", not " + std::to_string(value))
+      .about(setting);
+}
+
+}  // namespace
+
+Status check_options(const EngineOptions& o) {
+  if (o.model_dir.empty()) return invalid_argument("model must name a directory").about("model");
+  FATHOM_RETURN_IF_ERROR(check_range("tensor_parallel_size", o.tensor_parallel, 1, 64));
+  FATHOM_RETURN_IF_ERROR(check_range("pipeline_parallel_size", o.pipeline_parallel, 1, 64));
+  if (o.max_model_len) {
+    FATHOM_RETURN_IF_ERROR(check_range("max_model_len", *o.max_model_len, 1, 1 << 24));
+  }
+  FATHOM_RETURN_IF_ERROR(check_range("max_num_seqs", o.max_num_seqs, 1, 4096));
+  FATHOM_RETURN_IF_ERROR(check_range("block_size", o.block_tokens, 16, 256));
+  FATHOM_RETURN_IF_ERROR(
+      check_range("max_num_batched_tokens", o.max_num_batched_tokens, o.block_tokens, 1 << 18));
+  FATHOM_RETURN_IF_ERROR(check_range("speculative_tokens", o.speculative_tokens, 0, 1));
+  if (o.kv_cache_bytes) {
+    FATHOM_RETURN_IF_ERROR(
+        check_range("kv_cache_memory_bytes", *o.kv_cache_bytes, 1, int64_t{1} << 50));
+  }
+  if (!(o.memory_fraction > 0.0 && o.memory_fraction <= 1.0)) {
+    return invalid_argument("gpu_memory_utilization must be over 0 and at most 1")
+        .about("gpu_memory_utilization");
+  }
+  FATHOM_RETURN_IF_ERROR(check_range("cpu_threads", o.threads, 0, 1024));
+  if (o.vocab_tokens) {
+    FATHOM_RETURN_IF_ERROR(check_range("vocabulary", *o.vocab_tokens, 1, 1 << 24));
+  }
+  FATHOM_RETURN_IF_ERROR(check_range("max_queued_requests", o.queued_requests_max, 1, 1 << 20));
+  return check_range("max_queued_tokens", o.queued_tokens_max, 1, int64_t{1} << 40);
+}
+
+}  // namespace fathom

@@ -1,0 +1,84 @@
+// StepProgram: one rank's step, from plan to sampled tokens, composed of Ops and Model calls. Owned
+// and called by the rank's worker thread. It is the unit that a backend captures as a graph:
+// nothing between edit_slots and the end of launch() depends on a value that a step computed.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "engine/kv_memory.h"
+#include "engine/step_buffers.h"
+#include "engine/step_shape.h"
+#include "fathom/comm.h"
+#include "fathom/model.h"
+#include "fathom/ops.h"
+#include "fathom/plan.h"
+#include "fathom/status.h"
+
+namespace fathom {
+
+struct StepProgramOptions {
+  SlotLimits slots;
+  StepLimits step;
+  KvLayout cache;      // of all pipeline stages together: what plans' cache groups mean
+  int32_t blocks = 0;  // of each cache group, the padding block 0 included
+};
+
+class StepProgram {
+ public:
+  // Takes all its memory from `ops`. `ops`, `model` and the groups outlive it.
+  static Result<std::unique_ptr<StepProgram>> make(Ops& ops, Model& model, const Groups& groups,
+                                                   const StepProgramOptions& options);
+
+  // Runs `plan` (or launches it: see Ops::synchronize). Plans come in order. Not ok when a
+  // collective was lost; the program is then of no further use.
+  Status launch(const StepPlan& plan);
+  // Nothing is there to launch: a stage that does not sample takes the samples that are due, for
+  // which the last stage waits.
+  Status settle();
+  // The rows of the oldest launched plan that was not collected. Last stage only.
+  Result<StepResult> collect();
+
+  bool samples() const { return stage_ == last_stage_; }
+  int64_t kv_bytes() const { return kv_.bytes(); }
+
+ private:
+  // Arrays of one step in flight.
+  struct Frame {
+    BatchArrays arrays;
+    OutputArrays output;
+  };
+  // A launched plan whose results were not read yet (last stage), or not applied yet (others).
+  struct Launched {
+    uint64_t number = 0;
+    StepShape shape;
+    std::vector<RowReading> readings;
+    std::vector<SlotId> slots;
+    size_t frame = 0;
+  };
+
+  StepProgram(Ops& ops, Model& model, const Groups& groups, const StepProgramOptions& options);
+
+  Status forward(const BatchView& batch, Frame& frame);
+  Status sample(const BatchView& batch, Hidden& hidden, Frame& frame);
+  void draft(const BatchView& batch, const Act& normed, SampleOutput& out);
+  Status apply_until(size_t left);
+  Status apply_before(const StepPlan& plan);
+
+  Ops& ops_;
+  Model& model_;
+  const Groups groups_;
+  const StepProgramOptions options_;
+  const int32_t stage_;
+  const int32_t last_stage_;
+  SlotTable slots_;
+  KvMemory kv_;
+  std::vector<SlotFacts> facts_;
+  std::vector<Frame> frames_;
+  std::deque<Launched> launched_;
+  size_t next_frame_ = 0;
+};
+
+}  // namespace fathom

@@ -1,0 +1,72 @@
+// The life of a rank: load, run plans, end.
+#include "engine/worker.h"
+
+#include <utility>
+
+#include "base/clock.h"
+#include "base/thread.h"
+
+namespace fathom {
+namespace {
+
+// Far over any executor's depth.
+constexpr size_t kPlansMax = 1024;
+
+}  // namespace
+
+Worker::Worker(WorkerSetup setup, WorkerEvents events)
+    : setup_(std::move(setup)), events_(std::move(events)), plans_(kPlansMax) {
+  thread_ =
+      start_thread("rank-" + std::to_string(setup_.ops.rank), [this](std::stop_token) { run(); });
+}
+
+Worker::~Worker() {
+  stop_.store(true);
+  plans_.close();
+}
+
+void Worker::submit(std::shared_ptr<const StepPlan> plan) {
+  FATHOM_CHECK(plans_.try_push(std::move(plan)) == PushOutcome::kPushed,
+               "a rank has more plans than an executor may have in flight");
+}
+
+void Worker::run() {
+  const Status status = load();
+  loaded_.set_value(status);
+  if (!status.is_ok()) return;
+  if (const Status end = serve(); !end.is_ok() && !stop_.load()) events_.on_failure(end);
+}
+
+Status Worker::load() {
+  FATHOM_ASSIGN(ops_, setup_.backend->make_ops(setup_.ops));
+  FATHOM_ASSIGN(model_,
+                load_model(setup_.model_dir, *setup_.weights, *ops_, setup_.groups, setup_.model));
+  FATHOM_ASSIGN(program_, StepProgram::make(*ops_, *model_, setup_.groups, setup_.program));
+  return ops_->synchronize();
+}
+
+Status Worker::serve() {
+  while (!stop_.load()) {
+    std::optional<std::shared_ptr<const StepPlan>> plan = plans_.try_pop();
+    if (!plan) {
+      FATHOM_RETURN_IF_ERROR(program_->settle());
+      plan = plans_.pop();
+      if (!plan) break;
+    }
+    FATHOM_RETURN_IF_ERROR(run_plan(**plan));
+  }
+  return Status::ok();
+}
+
+Status Worker::run_plan(const StepPlan& plan) {
+  const SystemClock clock;
+  const int64_t start_us = clock.now_us();
+  FATHOM_RETURN_IF_ERROR(program_->launch(plan));
+  if (!program_->samples()) return Status::ok();
+  FATHOM_ASSIGN(StepResult result, program_->collect());
+  result.duration_us = clock.now_us() - start_us;
+  if (events_.on_result) events_.on_result(std::move(result));
+  return Status::ok();
+}
+
+}  // namespace fathom
