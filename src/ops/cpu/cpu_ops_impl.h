@@ -66,6 +66,11 @@ class CpuOps final : public Ops {
                      const SampleOutput& out) override;
 
  private:
+  struct Unmap {
+    size_t size = 0;
+    void operator()(std::byte* p) const;
+  };
+
   float* floats(int64_t n) { return arena_.take(DType::kF32, {n}).as<float>(); }
   // x times weight, rounded as a linear output, into `out` (float32, rows contiguous).
   void linear_rows(const Rows& x, const Weight& weight, float* out);
@@ -79,7 +84,7 @@ class CpuOps final : public Ops {
 
   const Numerics numerics_;
   ThreadPool pool_;
-  std::vector<std::unique_ptr<std::byte, void (*)(std::byte*)>> memory_;
+  std::vector<std::unique_ptr<std::byte, Unmap>> memory_;
   Arena arena_;
   Status health_;
 };

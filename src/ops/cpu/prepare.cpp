@@ -1,17 +1,14 @@
 // Load time: weights move from a checkpoint's layout into this backend's memory.
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstring>
-#include <new>
 
 #include "base/float_formats.h"
 #include "ops/cpu/cpu_ops_impl.h"
 
 namespace fathom {
 namespace {
-
-constexpr std::align_val_t kAlignment{256};
-
-void free_bytes(std::byte* p) { operator delete(p, kAlignment); }
 
 bool is_float(DType t) {
   return t == DType::kF32 || t == DType::kBF16 || t == DType::kF16 || t == DType::kF8E4M3;
@@ -123,11 +120,13 @@ void copy_scales(const std::vector<HostWeight>& parts, const Weight& to) {
 
 }  // namespace
 
+void CpuOps::Unmap::operator()(std::byte* p) const { ::munmap(p, size); }
+
 CpuOps::CpuOps(const CpuOpsOptions& options)
     : numerics_(options.numerics), pool_(std::max(1, options.threads)) {
-  const auto size = static_cast<size_t>(options.arena_bytes);
-  memory_.emplace_back(static_cast<std::byte*>(operator new(size, kAlignment)), free_bytes);
-  arena_ = Arena(memory_.back().get(), options.arena_bytes);
+  Result<Tensor> memory = reserve(DType::kU8, {options.arena_bytes});
+  FATHOM_CHECK(memory.is_ok(), "no memory for the step arena");
+  arena_ = Arena(memory->data, options.arena_bytes);
 }
 
 std::unique_ptr<Ops> make_cpu_ops(const CpuOpsOptions& options) {
@@ -136,13 +135,13 @@ std::unique_ptr<Ops> make_cpu_ops(const CpuOpsOptions& options) {
 
 Result<Tensor> CpuOps::reserve(DType dtype, std::initializer_list<int64_t> shape) {
   Tensor t = Tensor::of(nullptr, dtype, shape);
+  // Pages come zeroed from the kernel when they are first written: a large cache costs no start-up.
   const auto size = static_cast<size_t>(std::max<int64_t>(t.bytes(), 1));
-  auto* p = static_cast<std::byte*>(operator new(size, kAlignment, std::nothrow));
-  if (p == nullptr) {
+  void* p = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) {
     return resource_exhausted("no memory for " + std::to_string(size) + " bytes");
   }
-  memory_.emplace_back(p, free_bytes);
-  std::memset(p, 0, size);
+  memory_.emplace_back(static_cast<std::byte*>(p), Unmap{size});
   t.data = p;
   return t;
 }
