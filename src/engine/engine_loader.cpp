@@ -9,6 +9,7 @@
 #include "engine/memory_plan.h"
 #include "engine/rank_executor.h"
 #include "weights/checkpoint.h"
+#include "weights/synthetic.h"
 
 namespace fathom {
 namespace {
@@ -62,9 +63,12 @@ EngineInfo engine_info(const EngineOptions& options, const MemoryPlan& plan) {
 
 }  // namespace
 
-Result<std::shared_ptr<const WeightSource>> open_weights(const EngineOptions& options) {
+Result<std::shared_ptr<const WeightSource>> open_weights(const EngineOptions& options,
+                                                         bool shapes_only) {
   if (options.load_format == EngineOptions::LoadFormat::kSynthetic) {
-    return unimplemented("load_format synthetic has no source of weights").about("load_format");
+    FATHOM_ASSIGN(std::shared_ptr<const SyntheticSource> source,
+                  SyntheticSource::open(options.model_dir, options.seed, shapes_only));
+    return std::shared_ptr<const WeightSource>(std::move(source));
   }
   FATHOM_ASSIGN(std::shared_ptr<const Checkpoint> checkpoint, Checkpoint::open(options.model_dir));
   for (const std::string& warning : checkpoint->warnings()) Logger("engine").warn(warning);
@@ -73,9 +77,20 @@ Result<std::shared_ptr<const WeightSource>> open_weights(const EngineOptions& op
 
 Result<LoadedEngine> load_engine(const EngineOptions& options, ProgressCallback on_progress) {
   FATHOM_RETURN_IF_ERROR(check_options(options));
+  FATHOM_ASSIGN(std::shared_ptr<const WeightSource> weights, open_weights(options, false));
+  if (options.load_format == EngineOptions::LoadFormat::kSafetensors) {
+    const WeightSource& shapes = *weights;
+    return load_engine_from(options, std::move(weights), shapes, std::move(on_progress));
+  }
+  FATHOM_ASSIGN(const std::shared_ptr<const WeightSource> shapes, open_weights(options, true));
+  return load_engine_from(options, std::move(weights), *shapes, std::move(on_progress));
+}
+
+Result<LoadedEngine> load_engine_from(const EngineOptions& options,
+                                      std::shared_ptr<const WeightSource> weights,
+                                      const WeightSource& shapes, ProgressCallback on_progress) {
   FATHOM_ASSIGN(std::unique_ptr<Backend> backend, make_backend(options.device));
-  FATHOM_ASSIGN(const std::shared_ptr<const WeightSource> weights, open_weights(options));
-  FATHOM_ASSIGN(const MemoryPlan plan, plan_memory(options, *weights, *backend));
+  FATHOM_ASSIGN(const MemoryPlan plan, plan_memory(options, shapes, *backend));
 
   std::vector<WorkerSetup> setups;
   for (int32_t rank = 0; rank < plan.grid.ranks(); ++rank) {

@@ -10,6 +10,7 @@
 #include "fathom/executor.h"
 #include "fathom/kv_layout.h"
 #include "fathom/status.h"
+#include "fathom/weight.h"
 #include "sched/options.h"
 
 namespace fathom {
@@ -29,5 +30,11 @@ using EngineLoader = std::function<Result<LoadedEngine>(const EngineOptions&, Pr
 // The model that the options name, on the device that they name. Refuses what cannot fit before it
 // reads weights; the sentence then holds the memory plan's table.
 Result<LoadedEngine> load_engine(const EngineOptions& options, ProgressCallback on_progress);
+
+// The same with the weights from `weights`; the rest of the model is in options.model_dir. `shapes`
+// is what the memory plan looks at, and may be the same.
+Result<LoadedEngine> load_engine_from(const EngineOptions& options,
+                                      std::shared_ptr<const WeightSource> weights,
+                                      const WeightSource& shapes, ProgressCallback on_progress);
 
 }  // namespace fathom

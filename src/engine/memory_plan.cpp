@@ -8,7 +8,6 @@
 
 #include "engine/backends.h"
 #include "ops/count/count_ops.h"
-#include "weights/checkpoint.h"
 
 namespace fathom {
 namespace {
@@ -253,7 +252,7 @@ Result<MemoryPlan> plan_memory(const EngineOptions& options, const WeightSource&
 }
 
 Result<MemoryPlan> plan_memory(const EngineOptions& options) {
-  FATHOM_ASSIGN(const std::shared_ptr<const WeightSource> weights, open_weights(options));
+  FATHOM_ASSIGN(const std::shared_ptr<const WeightSource> weights, open_weights(options, true));
   FATHOM_ASSIGN(const std::unique_ptr<Backend> backend, make_backend(options.device));
   return plan_memory(options, *weights, *backend);
 }

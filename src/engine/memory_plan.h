@@ -50,14 +50,15 @@ struct MemoryPlan {
 // How many CPU threads each rank gets.
 int32_t threads_per_rank(const EngineOptions& options);
 
-// Weights are looked at, not read. kResourceExhausted with the table in its sentence when the
-// options cannot fit; kInvalidArgument when they contradict the model.
+// Of `weights` only names, shapes and formats are looked at. kResourceExhausted with the table in
+// its sentence when the options cannot fit; kInvalidArgument when they contradict the model.
 Result<MemoryPlan> plan_memory(const EngineOptions& options, const WeightSource& weights,
                                Backend& backend);
 // The same with the checkpoint opened and the backend chosen as the options say.
 Result<MemoryPlan> plan_memory(const EngineOptions& options);
 
-// What model_dir and load_format name.
-Result<std::shared_ptr<const WeightSource>> open_weights(const EngineOptions& options);
+// What model_dir and load_format name. With `shapes_only` synthetic weights have no data.
+Result<std::shared_ptr<const WeightSource>> open_weights(const EngineOptions& options,
+                                                         bool shapes_only);
 
 }  // namespace fathom
