@@ -103,6 +103,9 @@ int64_t Scheduler::unpromised_blocks() const {
 bool Scheduler::try_start(Sequence& s, Draft& draft) {
   const int64_t free_blocks = unpromised_blocks();
   if (!running_.empty() && blocked_.id == s.id && free_blocks <= blocked_.free_blocks) return false;
+  // Left to compute even after the longest hit: a lookup takes a while for a long prompt.
+  const int32_t rest_min = (s.known() - 1) % kv_.block_tokens() + 1;
+  if (draft.budget.tokens_left(0) < rest_min) return false;
   look_up_prefix(s);
   const int32_t cached = match_.blocks * kv_.block_tokens();
   const int32_t chunk =
