@@ -161,7 +161,6 @@ bool Connection::step_head() {
     return false;
   }
   enter(State::kBody);
-  body_bytes_ = 0;
   if (parser_->expects_continue() && unread().empty()) send_continue();
   return state_ == State::kBody;
 }
@@ -175,8 +174,20 @@ bool Connection::step_body() {
   }
   body_bytes_ += progress.consumed;
   consume(progress.consumed);
-  if (progress.complete) deliver();
+  const size_t of_all =
+      listener_.body_bytes.fetch_add(progress.consumed, std::memory_order_relaxed) +
+      progress.consumed;
+  if (of_all > listener_.config.limits.bodies_bytes_max) {
+    refuse({503, "overloaded", "The server is reading as many request bodies as it may."});
+  } else if (progress.complete) {
+    deliver();
+  }
   return false;
+}
+
+// The body has gone to the handler, or to nobody.
+void Connection::release_body() {
+  listener_.body_bytes.fetch_sub(std::exchange(body_bytes_, 0), std::memory_order_relaxed);
 }
 
 void Connection::send_continue() {
@@ -206,6 +217,7 @@ void Connection::refuse(const Refusal& refusal) {
   const HttpReply reply =
       listener_.config.handler->on_error(refusal.status, refusal.code, refusal.message);
   open_response(false)->send(refusal.status, reply.headers, reply.body);
+  parser_.reset();  // with what it has of the body
 }
 
 std::shared_ptr<Response> Connection::open_response(bool keep_alive) {
@@ -214,6 +226,7 @@ std::shared_ptr<Response> Connection::open_response(bool keep_alive) {
   traits.http_1_1 = parser_->http_1_1();
   traits.keep_alive = keep_alive;
   traits.buffer_bytes_max = listener_.config.limits.write_buffer_bytes_max;
+  release_body();
   response_ = std::make_shared<Response>(traits, shared_from_this());
   response_ended_ = false;
   enter(State::kRespond);

@@ -62,6 +62,7 @@ class Connection final : public ReadinessSink,
   void advance();
   bool step_head();
   bool step_body();
+  void release_body();
   void answer_without_body(const HttpReply& reply);
   void refuse(const Refusal& refusal);
   void send_continue();
@@ -91,7 +92,7 @@ class Connection final : public ReadinessSink,
   State state_ = State::kHandshake;
   int64_t entered_ms_ = 0;   // when state_ began; for kHead: when the first byte of the head came
   int64_t progress_ms_ = 0;  // when bytes last moved in the direction that is awaited
-  size_t body_bytes_ = 0;    // of the current request, as they came
+  size_t body_bytes_ = 0;    // of the body that is being read; counted in the listener too
 
   std::string in_;  // bytes read and not consumed, from in_start_
   size_t in_start_ = 0;

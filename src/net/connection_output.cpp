@@ -111,6 +111,7 @@ void Connection::close(CloseReason reason) {
   if (state_ == State::kClosed) return;
   const auto self = shared_from_this();
   state_ = State::kClosed;
+  release_body();
   if (auto response = std::exchange(response_, nullptr)) {
     ServerCounters& counters = listener_.server->counters;
     if (reason == CloseReason::kSlowClient) count(counters.slow_clients);
@@ -124,6 +125,7 @@ void Connection::close(CloseReason reason) {
 }
 
 void Connection::on_drain() {
+  if (state_ == State::kHandshake) return close(CloseReason::kServerStopped);
   if (idle()) pump_read();  // a request may have arrived just now
   if (idle()) finish_connection();
 }

@@ -41,8 +41,8 @@ class HttpHandler {
   // stable word
   // ("malformed_request", "request_too_large", "headers_too_large", "uri_too_long",
   // "request_timeout", "expectation_failed", "unsupported_transfer_encoding",
-  // "http_version_not_supported", "too_many_connections", "internal_error"); `message` is a
-  // sentence for a human.
+  // "http_version_not_supported", "too_many_connections", "overloaded", "internal_error");
+  // `message` is a sentence for a human.
   virtual HttpReply on_error(int status, std::string_view code, std::string_view message) = 0;
 };
 
@@ -52,6 +52,8 @@ struct HttpLimits {
   size_t header_fields_max = 100;
   size_t target_bytes_max = 4 * 1024;
   size_t body_bytes_max = 32 * 1024 * 1024;
+  // Bodies that are being read, over all connections of the listener; what passes it gets 503.
+  size_t bodies_bytes_max = size_t{512} * 1024 * 1024;
   size_t write_buffer_bytes_max = 256 * 1024;  // queued behind the chunk in flight, per stream
   size_t connections_max = 4096;
   size_t socket_send_buffer_bytes = 0;  // SO_SNDBUF; 0: the kernel's choice

@@ -51,6 +51,7 @@ struct ListenerState {
   ListenerConfig config;
   ServerState* server = nullptr;
   std::atomic<size_t> open{0};
+  std::atomic<size_t> body_bytes{0};  // of bodies that are being read
 };
 
 }  // namespace fathom::net

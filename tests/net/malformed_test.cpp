@@ -3,7 +3,9 @@
 // bound and one past it.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "raw_client.h"
@@ -235,6 +237,22 @@ TEST(Limits, BodyBytes) {
   EXPECT_EQ(status_of(server.port(), sized(1001)), 413);
   EXPECT_EQ(status_of(server.port(), chunked(1000)), 200);
   EXPECT_EQ(status_of(server.port(), chunked(1001)), 413);
+}
+
+TEST(Limits, BodiesOfAllConnectionsTogether) {
+  HttpLimits limits;
+  limits.bodies_bytes_max = 100'000;
+  TestServer server(limits);
+  const std::string head = kPost + "Content-Length: 60000\r\n\r\n";
+  RawClient first(server.port());
+  first.send(head + std::string(59'999, 'b'));
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_EQ(status_of(server.port(), head + std::string(60'000, 'b')), 503);
+  first.send("b");
+  const auto response = first.read_response();
+  ASSERT_TRUE(response);
+  EXPECT_EQ(response->status, 200);
+  EXPECT_EQ(status_of(server.port(), head + std::string(60'000, 'b')), 200);
 }
 
 TEST(Limits, BodyIsRefusedBeforeItIsSent) {

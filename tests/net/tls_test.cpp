@@ -158,6 +158,18 @@ TEST_F(TlsTest, AHandshakeHasADeadline) {
   EXPECT_EQ(server.server->stats().handshakes_failed, 2u);
 }
 
+TEST_F(TlsTest, ADrainDoesNotWaitForAHandshake) {
+  TestServer server({}, slot(false));
+  RawClient silent(server.port());
+  const int64_t deadline_ms = test_now_ms() + 5000;
+  while (server.server->stats().connections_open < 1 && test_now_ms() < deadline_ms) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  server.server->begin_drain();
+  EXPECT_TRUE(server.server->wait_drained(std::chrono::milliseconds(2000)));
+  EXPECT_TRUE(silent.read_to_end());
+}
+
 TEST_F(TlsTest, LargeBodiesGoBothWays) {
   TestServer server({}, slot(true));
   TlsClient client(server.port(), server_ca_, {&client_});
