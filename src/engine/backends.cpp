@@ -3,14 +3,25 @@
 
 #include <dlfcn.h>
 
+#include <filesystem>
+#include <system_error>
+
 #include "comm/thread_comm.h"
 #include "ops/cpu/cpu_ops.h"
 
 namespace fathom {
 namespace {
 
-// Beside the program, or wherever the loader looks: a bundle sets the program's run path.
 constexpr const char* kCudaPlugin = "libfathom_cuda.so";
+
+// In lib/ beside the program's bin/, as builds and bundles lay them out; else where the system's
+// loader looks.
+std::string plugin_path() {
+  std::error_code error;
+  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
+  const std::filesystem::path beside = program.parent_path().parent_path() / "lib" / kCudaPlugin;
+  return !error && std::filesystem::exists(beside, error) ? beside.string() : kCudaPlugin;
+}
 
 class CpuBackend final : public Backend {
  public:
@@ -64,7 +75,7 @@ class CpuBackend final : public Backend {
 
 // The plugin stays open for the life of the process: its objects have code in it.
 Result<std::unique_ptr<Backend>> make_cuda_backend() {
-  void* plugin = ::dlopen(kCudaPlugin, RTLD_NOW | RTLD_LOCAL);
+  void* plugin = ::dlopen(plugin_path().c_str(), RTLD_NOW | RTLD_LOCAL);
   if (plugin == nullptr) {
     return unavailable(std::string("device cuda: ") + ::dlerror()).about("device");
   }

@@ -18,6 +18,7 @@
 #include "base/queue.h"
 #include "engine/engine_loop.h"
 #include "engine/frame_channel.h"
+#include "engine/plan_note.h"
 #include "engine/prompt_assembler.h"
 #include "engine/request_check.h"
 
@@ -85,7 +86,7 @@ Status EngineServer::serve(const EngineOptions& options, const EngineLoader& loa
   const Logger log("engine");
   auto on_progress = [this](double progress) { load_progress_.store(progress); };
   FATHOM_ASSIGN(LoadedEngine loaded, loader(options, on_progress));
-  FATHOM_ASSIGN(loop_, EngineLoop::start(std::move(loaded.executor),
+  FATHOM_ASSIGN(loop_, EngineLoop::start(note_plans(std::move(loaded.executor)),
                                          {loaded.scheduler, loaded.layout}, *this));
   info_ = std::move(loaded.info);
   info_.max_model_len = loop_->max_model_len();
