@@ -26,6 +26,8 @@ class ChatStreamSink final : public GenerationSink {
 
   void on_delta(ChoiceDelta delta) override {
     open(delta.choice);
+    const bool silent = delta.content.empty() && delta.reasoning.empty();
+    if (silent && !options_.logprobs && !options_.return_token_ids) return;
     if (!delta.reasoning.empty()) {
       const bool last = delta.content.empty();
       append_text(delta, "reasoning_content", delta.reasoning, last);

@@ -33,6 +33,7 @@ class CompletionStreamSink final : public GenerationSink {
 
   void on_delta(ChoiceDelta delta) override {
     open(delta.choice);
+    if (delta.content.empty() && !options_.logprobs && !options_.return_token_ids) return;
     Choice& choice = choices_[delta.choice];
     for (size_t i = 0; i < delta.logprobs.size(); ++i)
       choice.legacy.add(delta.tokens[i], delta.logprobs[i]);

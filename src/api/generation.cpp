@@ -30,13 +30,8 @@ std::shared_ptr<Generation> Generation::start(const ApiContext& context, Generat
     return nullptr;
   }
   generation->self_ = generation;
-  // The waker must not keep the generation alive: the stream belongs to it.
-  for (Choice& choice : generation->choices_) {
-    choice.stream->set_waker([weak = std::weak_ptr<Generation>(generation)] {
-      if (auto alive = weak.lock()) alive->wake();
-    });
-  }
   context.pool->tick(generation);
+  generation->wake();
   return generation;
 }
 
@@ -87,6 +82,7 @@ void Generation::run() {
     close("cancelled");
     return;
   }
+  if (!listening_) listen();
   for (Choice& choice : choices_) {
     if (!choice.ended) drain(choice);
     if (closed_) return;
@@ -95,6 +91,17 @@ void Generation::run() {
   if (closed_) return;
   sink_->flush();
   sink_->on_tick(context_.clock->now_us());
+}
+
+// On the pool, like everything else that touches the streams. A waker does not keep the generation
+// alive: the stream that holds it belongs to the generation.
+void Generation::listen() {
+  listening_ = true;
+  for (Choice& choice : choices_) {
+    choice.stream->set_waker([weak = std::weak_ptr<Task>(weak_from_this())] {
+      if (auto alive = weak.lock()) alive->wake();
+    });
+  }
 }
 
 void Generation::drain(Choice& choice) {
@@ -215,6 +222,8 @@ void Generation::close(std::string_view outcome) {
   for (Choice& choice : choices_) {
     if (!choice.ended) context_.metrics->counter(CounterId::kRequests, {outcome}).add();
     choice.ended = true;
+    // Here and not in our destructor: a waker may drop the last reference to us, inside the stream.
+    choice.stream.reset();
   }
   const double seconds = static_cast<double>(context_.clock->now_us() - arrived_us_) * 1e-6;
   context_.metrics->observe(HistogramId::kRequestLatency, seconds);

@@ -111,6 +111,7 @@ class Generation final : public Task {
   Status submit_all();
   Status submit_one(int32_t prompt, int32_t sample);
   void run() override;
+  void listen();
   void drain(Choice& choice);
   void on_tokens(Choice& choice, TokensEvent& event);
   void on_end(Choice& choice, const FinishedEvent& event);
@@ -131,6 +132,7 @@ class Generation final : public Task {
   std::vector<Choice> choices_;
   int64_t arrived_us_ = 0;
   int64_t first_token_us_ = 0;
+  bool listening_ = false;
   bool announced_ = false;
   bool closed_ = false;
   std::shared_ptr<Generation> self_;  // alive until closed, whoever else lets go

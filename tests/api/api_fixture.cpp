@@ -1,6 +1,7 @@
 #include "tests/api/api_fixture.h"
 
 #include <chrono>
+#include <thread>
 
 #include "base/json.h"
 
@@ -27,7 +28,7 @@ std::string byte_symbol(int byte) {
   return out;
 }
 
-class ScriptedStream final : public TokenStream {
+class ScriptedStream : public TokenStream {
  public:
   ScriptedStream(RequestId id, std::deque<StreamEvent> events,
                  std::shared_ptr<std::atomic<int>> cancels)
@@ -46,11 +47,43 @@ class ScriptedStream final : public TokenStream {
   }
   void cancel() override { cancels_->fetch_add(1); }
 
+ protected:
+  std::function<void()> wake_;
+
  private:
   RequestId id_;
   std::deque<StreamEvent> events_;
   std::shared_ptr<std::atomic<int>> cancels_;
-  std::function<void()> wake_;
+};
+
+class LockedStream final : public ScriptedStream {
+ public:
+  using ScriptedStream::ScriptedStream;
+  ~LockedStream() override {
+    {
+      std::lock_guard lock(state_->mutex);
+      state_->wake = nullptr;
+    }
+  }
+  void set_waker(std::function<void()> wake) override {
+    state_->wake = std::move(wake);
+    waker_ = std::jthread([state = state_](std::stop_token stop) {
+      while (!stop.stop_requested()) {
+        std::lock_guard lock(state->mutex);
+        if (!state->wake) return;
+        state->wake();
+      }
+    });
+    waker_.detach();
+  }
+
+ private:
+  struct State {
+    std::mutex mutex;
+    std::function<void()> wake;
+  };
+  std::shared_ptr<State> state_ = std::make_shared<State>();
+  std::jthread waker_;
 };
 
 }  // namespace
@@ -111,6 +144,10 @@ Result<std::unique_ptr<TokenStream>> ScriptedEngine::submit(Request request) {
   }
   if (!script_.endless) events.push_back(FinishedEvent{script_.reason, script_.status});
   requests.push_back(request);
+  if (script_.wakes_locked) {
+    return std::unique_ptr<TokenStream>(
+        new LockedStream(requests.size(), std::move(events), cancels));
+  }
   return std::unique_ptr<TokenStream>(
       new ScriptedStream(requests.size(), std::move(events), cancels));
 }

@@ -28,6 +28,9 @@ class ScriptedEngine final : public Engine {
     Status status;
     int32_t cached_tokens = 0;
     bool endless = false;  // never finishes by itself
+    // Wakes from a thread of its own under a lock that the stream's destructor takes, as the
+    // engine's handle does.
+    bool wakes_locked = false;
   };
 
   explicit ScriptedEngine(Script script) : script_(std::move(script)) {}

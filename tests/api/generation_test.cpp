@@ -101,6 +101,16 @@ TEST(Generation, CancelStopsEveryChoiceAndTheSinkHearsNothing) {
   EXPECT_FALSE(record->usage);
 }
 
+// A waker that drops the last reference to a generation must not destroy its stream from inside the
+// stream's lock.
+TEST(Generation, NeverDestroysAStreamInsideItsWaker) {
+  for (int round = 0; round < 200; ++round) {
+    ApiFixture fixture({.text = "ab", .status = {}, .wakes_locked = true});
+    auto record = run(fixture, spec_of());
+    ASSERT_TRUE(record->usage) << round;
+  }
+}
+
 TEST(Generation, BrokenCharactersNeverReachTheSink) {
   ApiFixture fixture({.text = "caf\xC3\xA9 \xE4\xBD", .status = {}});
   auto record = run(fixture, spec_of());
