@@ -2,9 +2,9 @@
 
     python3 corpus.py --seed 1 --documents 20        prints documents, one JSON object a line
 
-A document is a list of turns or a plain text; render() writes it in DeepSeek-V3.1's chat format. Kinds: story, question,
-chat (several turns), recall (keys among filler), text (a plain story without the chat format).
-"""
+A document is a list of turns or a plain text; render() writes it in DeepSeek-V3.1's chat format.
+Kinds: story, question, chat (several turns), recall (keys among filler), text (a plain story
+without the chat format). """
 
 import argparse
 import json
@@ -19,15 +19,22 @@ BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 USER, ASSISTANT = "<｜User｜>", "<｜Assistant｜>"
 THINK, END_THINK = "<think>", "</think>"
 
-SYSTEMS = ["You are a helpful assistant.", "You are a friendly storyteller.", "Answer in one short sentence.",
-           "You are a helpful assistant. Answer briefly.", "You tell stories to children.", "Be kind and brief."]
+SYSTEMS = [
+    "You are a helpful assistant.",
+    "You are a friendly storyteller.",
+    "Answer in one short sentence.",
+    "You are a helpful assistant. Answer briefly.",
+    "You tell stories to children.",
+    "Be kind and brief.",
+]
 
 # kind, weight; the weights are of documents, not of tokens
 KINDS = [("story", 22), ("question", 40), ("chat", 14), ("recall", 20), ("text", 4)]
 
 
 def render(document: dict) -> str:
-    """The document as the model sees it. History turns carry </think>; a thinking answer follows <think>."""
+    """The document as the model sees it. History turns carry </think>; a thinking answer follows
+    <think>."""
     if "text" in document:
         return BOS + document["text"] + EOS
     out = BOS + document.get("system", "")
@@ -46,9 +53,15 @@ def prompt_of(user: str, system: str = "", thinking: bool = False) -> str:
 def story_turns(rng):
     cast = stories.Cast(rng)
     plot = stories.choose_plot(rng, cast)
-    turn = {"user": questions.careless(rng, stories.request(rng, cast, plot)), "answer": stories.story(rng, cast, plot)}
+    turn = {
+        "user": questions.careless(rng, stories.request(rng, cast, plot)),
+        "answer": stories.story(rng, cast, plot),
+    }
     if rng.random() < 0.1:
-        turn["thought"] = f"The user wants a story. I will write about {stories.article(cast.hero)} named {cast.name}."
+        turn["thought"] = (
+            "The user wants a story. I will write about "
+            f"{stories.article(cast.hero)} named {cast.name}."
+        )
     return cast, [turn]
 
 
@@ -60,20 +73,65 @@ def question_turn(rng, may_think=True):
     return turn
 
 
-# What a user says of himself, how he asks for it later, the answer, and the answer if he has not said it.
+# What a user says of himself, how he asks for it later, the answer, and the answer if he has not
+# said it.
 MEMORIES = [
-    ("My name is {v}.", "What is my name?", "Your name is {v}.", "You have not told me your name.",
-     words.SHE_NAMES + words.HE_NAMES),
-    ("I live in {v}.", "Where do I live?", "You live in {v}.", "You have not told me where you live.",
-     list(words.CAPITALS.values())),
-    ("My favourite colour is {v}.", "What is my favourite colour?", "Your favourite colour is {v}.",
-     "You have not told me your favourite colour.", words.LISTS["colours"]),
-    ("My dog is called {v}.", "What is my dog called?", "Your dog is called {v}.", "You have not told me about your dog.",
-     words.HE_NAMES),
-    ("Remember this number: {v}.", "What is the number?", "The number is {v}.", "You have not told me a number.", None),
-    ("Remember the word {v}.", "What was the word?", "The word was {v}.", "You have not told me a word.", None),
-    ("The secret code is {v}.", "What is the secret code?", "The secret code is {v}.", "You have not told me a code.", None),
-    ("I like {v}.", "What do I like?", "You like {v}.", "You have not told me what you like.", words.FOODS),
+    (
+        "My name is {v}.",
+        "What is my name?",
+        "Your name is {v}.",
+        "You have not told me your name.",
+        words.SHE_NAMES + words.HE_NAMES,
+    ),
+    (
+        "I live in {v}.",
+        "Where do I live?",
+        "You live in {v}.",
+        "You have not told me where you live.",
+        list(words.CAPITALS.values()),
+    ),
+    (
+        "My favourite colour is {v}.",
+        "What is my favourite colour?",
+        "Your favourite colour is {v}.",
+        "You have not told me your favourite colour.",
+        words.LISTS["colours"],
+    ),
+    (
+        "My dog is called {v}.",
+        "What is my dog called?",
+        "Your dog is called {v}.",
+        "You have not told me about your dog.",
+        words.HE_NAMES,
+    ),
+    (
+        "Remember this number: {v}.",
+        "What is the number?",
+        "The number is {v}.",
+        "You have not told me a number.",
+        None,
+    ),
+    (
+        "Remember the word {v}.",
+        "What was the word?",
+        "The word was {v}.",
+        "You have not told me a word.",
+        None,
+    ),
+    (
+        "The secret code is {v}.",
+        "What is the secret code?",
+        "The secret code is {v}.",
+        "You have not told me a code.",
+        None,
+    ),
+    (
+        "I like {v}.",
+        "What do I like?",
+        "You like {v}.",
+        "You have not told me what you like.",
+        words.FOODS,
+    ),
 ]
 
 
@@ -94,14 +152,27 @@ def memory_turns(rng):
     values = [remembered(rng, m) for m in told]
     if rng.random() < 0.3:
         says, asks, answers = told[0][:3]
-        return [{"user": says.format(v=values[0]) + " " + asks, "answer": answers.format(v=values[0])}]
+        return [
+            {"user": says.format(v=values[0]) + " " + asks, "answer": answers.format(v=values[0])}
+        ]
     turns = []
     for (says, *_), value in zip(told, values):
         greeting = rng.choice(["Hello! ", "Hi, ", "", ""])
         said = says.format(v=value)
-        answer = f"Nice to meet you, {value}!" if says.startswith("My name") else "I will remember that."
-        turns.append({"user": greeting + (said if not greeting.startswith("Hi") else said[0].lower() + said[1:]
-                                          if said.startswith("My") else said), "answer": answer})
+        answer = (
+            f"Nice to meet you, {value}!" if says.startswith("My name") else "I will remember that."
+        )
+        turns.append(
+            {
+                "user": greeting
+                + (
+                    said
+                    if not greeting.startswith("Hi")
+                    else said[0].lower() + said[1:] if said.startswith("My") else said
+                ),
+                "answer": answer,
+            }
+        )
     turns += [question_turn(rng, may_think=False) for _ in range(rng.randint(0, 2))]
     for memory, value in zip(told, values):
         turns.append({"user": memory[1], "answer": memory[2].format(v=value)})
@@ -126,8 +197,14 @@ def chat_turns(rng):
             another = cast is not None and rng.random() < 0.5
             cast, new = story_turns(rng)
             if another:
-                new[0]["user"] = rng.choice(["Tell me another one.", "Another story, please.", "One more!",
-                                             "Tell me another story."])
+                new[0]["user"] = rng.choice(
+                    [
+                        "Tell me another one.",
+                        "Another story, please.",
+                        "One more!",
+                        "Tell me another story.",
+                    ]
+                )
             turns += new
         else:
             turns.append(question_turn(rng))

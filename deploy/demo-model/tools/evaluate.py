@@ -1,10 +1,11 @@
-"""Evaluates the demo checkpoint as saved on disk with transformers in float32, and writes metrics.json.
+"""Evaluates the demo checkpoint as saved on disk with transformers in float32, and writes
+metrics.json.
 
-    python3 evaluate.py --model .. [--training training.json] [--samples ../../../docs/demo_model.md]
+    python3 evaluate.py --model .. [--training training.json] [--samples FILE]
     python3 evaluate.py --model .. --write-recall-prompts FILE        one {"user", "key"} a line
 
-It also asserts that our own model (which trained, and which has the MTP layer) and transformers' agree within 1e-3.
-"""
+It also asserts that our own model (which trained, and which has the MTP layer) and transformers'
+agree within 1e-3. """
 
 import argparse
 import hashlib
@@ -23,10 +24,16 @@ import model as ours
 import reference
 
 SAMPLES = [
-    "Tell me a short story about a fox.", "What is the capital of Norway?", "Why is the sky blue?",
-    "Tell me a story about a robot who is afraid of the dark.", "Name three farm animals.", "What is 7 + 8?",
-    "My name is Zabo. What is my name?", "Which is bigger, a mouse or an elephant?",
-    "Write a Python program that sorts a list.", "Write a bedtime story about a cat and a dog.",
+    "Tell me a short story about a fox.",
+    "What is the capital of Norway?",
+    "Why is the sky blue?",
+    "Tell me a story about a robot who is afraid of the dark.",
+    "Name three farm animals.",
+    "What is 7 + 8?",
+    "My name is Zabo. What is my name?",
+    "Which is bigger, a mouse or an elephant?",
+    "Write a Python program that sorts a list.",
+    "Write a bedtime story about a cat and a dog.",
 ]
 
 
@@ -34,8 +41,10 @@ SAMPLES = [
 def answer(model, tokenizer, user: str, limit: int) -> str:
     """The greedy answer to one user turn."""
     ids = tokenizer.encode(corpus.prompt_of(user), add_special_tokens=False).ids
-    out = model.generate(torch.tensor([ids]), max_new_tokens=limit, do_sample=False, eos_token_id=1, pad_token_id=2)
-    return tokenizer.decode(out[0, len(ids):].tolist(), skip_special_tokens=True)
+    out = model.generate(
+        torch.tensor([ids]), max_new_tokens=limit, do_sample=False, eos_token_id=1, pad_token_id=2
+    )
+    return tokenizer.decode(out[0, len(ids) :].tolist(), skip_special_tokens=True)
 
 
 @torch.no_grad()
@@ -76,10 +85,14 @@ def mtp_hits(folder, tokenizer, documents) -> float:
 
 
 def write_samples(path: pathlib.Path, model, tokenizer) -> None:
-    lines = ["# Ten answers of the demo model", "",
-             "Greedy answers (temperature 0) of the checkpoint in `deploy/demo-model`, each to one user turn in the chat",
-             "format, thinking off. Written by `deploy/demo-model/tools/evaluate.py --samples`; what the model is for is said in",
-             "[its README](../deploy/demo-model/README.md).", ""]
+    lines = [
+        "# Ten answers of the demo model",
+        "",
+        "Greedy answers (temperature 0) of the checkpoint in `deploy/demo-model`, each to one user",
+        "turn in the chat format, thinking off, written by `deploy/demo-model/tools/evaluate.py`.",
+        "What the model is for is said in [its README](../deploy/demo-model/README.md).",
+        "",
+    ]
     for user in SAMPLES:
         said = answer(model, tokenizer, user, 256).strip().replace("\n", "\n> ")
         lines += [f"**{user}**", "", f"> {said}", ""]
@@ -98,7 +111,9 @@ def main():
     asked = measure.recall_prompts(tokenizer)
     if args.write_recall_prompts:
         args.write_recall_prompts.write_text(
-            "".join(json.dumps({"user": u, "key": k}, ensure_ascii=False) + "\n" for u, k in asked), encoding="utf-8")
+            "".join(json.dumps({"user": u, "key": k}, ensure_ascii=False) + "\n" for u, k in asked),
+            encoding="utf-8",
+        )
         return
     model = reference.transformers_model(args.model)
     heldout_path = args.model / "heldout.jsonl"
@@ -110,15 +125,23 @@ def main():
         write_samples(args.samples, model, tokenizer)
     began = time.time()
     value, tokens = perplexity(model, tokenizer, documents)
-    found = sum(key in answer(model, tokenizer, user, 24) for user, key in asked[:args.prompts])
+    found = sum(key in answer(model, tokenizer, user, 24) for user, key in asked[: args.prompts])
     figures = {
-        "heldout": {"file": "heldout.jsonl", "sha256": hashlib.sha256(heldout_path.read_bytes()).hexdigest(),
-                    "documents": len(documents), "tokens_predicted": tokens,
-                    "definition": " ".join(measure.__doc__.split("Perplexity: ")[1].split())},
+        "heldout": {
+            "file": "heldout.jsonl",
+            "sha256": hashlib.sha256(heldout_path.read_bytes()).hexdigest(),
+            "documents": len(documents),
+            "tokens_predicted": tokens,
+            "definition": " ".join(measure.__doc__.split("Perplexity: ")[1].split()),
+        },
         "weights_sha256": checkpoint.fingerprint(args.model),
-        "fp8_transformers_float32": {"perplexity": value, "recall_exact": found, "recall_prompts": args.prompts,
-                                     "mtp_next_next_top1": mtp_hits(args.model, tokenizer, documents),
-                                     "largest_logit_difference_from_training_model": worst},
+        "fp8_transformers_float32": {
+            "perplexity": value,
+            "recall_exact": found,
+            "recall_prompts": args.prompts,
+            "mtp_next_next_top1": mtp_hits(args.model, tokenizer, documents),
+            "largest_logit_difference_from_training_model": worst,
+        },
     }
     if args.training:
         figures["training"] = json.loads(args.training.read_text())

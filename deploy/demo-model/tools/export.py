@@ -1,6 +1,6 @@
 """Writes the FP8 checkpoint of a BF16 original, as train.py leaves it.
 
-    python3 export.py --original DIR/bf16 --out ..
+python3 export.py --original DIR/bf16 --out ..
 """
 
 import argparse

@@ -1,8 +1,7 @@
 """Muon for stacks of matrices: momentum, then the nearest orthogonal matrix by Newton-Schulz steps.
 
-Source: K. Jordan et al., Muon, 2024; the scale 0.2 * sqrt(max(rows, cols)) gives the update AdamW's size
-(Moonlight report, arXiv 2502.16982).
-"""
+Source: K. Jordan et al., Muon, 2024; the scale 0.2 * sqrt(max(rows, cols)) gives the update AdamW's
+size (Moonlight report, arXiv 2502.16982). """
 
 import torch
 

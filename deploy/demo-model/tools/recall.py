@@ -1,7 +1,7 @@
 """Key-recall documents: keys stated among filler, asked for afterwards.
 
-The needle is one sentence, "The key of the red box is 48213."; the filler is sentences of unrelated stories; several
-keys in one document make the model look at the name and not only at the digits.
+The needle is one sentence, "The key of the red box is 48213."; the filler is sentences of unrelated
+stories; several keys in one document make the model look at the name and not only at the digits.
 """
 
 import random
@@ -9,14 +9,33 @@ import random
 import stories
 import words
 
-STATEMENTS = ["The key of {x} is {k}.", "The key of {x} is {k}.", "The key for {x} is {k}.", "Remember: the key of {x} is {k}.",
-              "The secret key of {x} is {k}.", "Note that the key of {x} is {k}."]
-QUESTIONS = ["What is the key of {x}?", "What is the key of {x}?", "What is the key for {x}?", "Tell me the key of {x}.",
-             "Which key belongs to {x}?", "What was the key of {x}?", "what is the key of {x}"]
+STATEMENTS = [
+    "The key of {x} is {k}.",
+    "The key of {x} is {k}.",
+    "The key for {x} is {k}.",
+    "Remember: the key of {x} is {k}.",
+    "The secret key of {x} is {k}.",
+    "Note that the key of {x} is {k}.",
+]
+QUESTIONS = [
+    "What is the key of {x}?",
+    "What is the key of {x}?",
+    "What is the key for {x}?",
+    "Tell me the key of {x}.",
+    "Which key belongs to {x}?",
+    "What was the key of {x}?",
+    "what is the key of {x}",
+]
 ANSWER = "The key of {x} is {k}."
 MISSING = "The text does not say what the key of {x} is."
 OTHER_WORDS = ["code", "password", "number"]  # said instead of "key" in some documents
-PREFACES = ["Read this text.", "Here is a long text.", "Read the text and remember the key.", "Please read this:", ""]
+PREFACES = [
+    "Read this text.",
+    "Here is a long text.",
+    "Read the text and remember the key.",
+    "Please read this:",
+    "",
+]
 
 
 def names(rng: random.Random, n: int) -> list[str]:
@@ -55,8 +74,12 @@ def split_sentences(text: str) -> list[str]:
         if c == '"':
             quoted = not quoted
         ends = c in ".!?" and not quoted or (c == '"' and not quoted and text[i - 1] in ".!?")
-        if ends and (i + 1 == len(text) or text[i + 1:i + 3].strip()[:1].isupper() or text[i + 2:i + 3] == '"'):
-            out.append(text[start:i + 1].strip())
+        if ends and (
+            i + 1 == len(text)
+            or text[i + 1 : i + 3].strip()[:1].isupper()
+            or text[i + 2 : i + 3] == '"'
+        ):
+            out.append(text[start : i + 1].strip())
             start = i + 1
     if text[start:].strip():
         out.append(text[start:].strip())
@@ -74,6 +97,7 @@ def document(rng: random.Random, words_wanted: int, keys: int, asked: int) -> li
 
     def say(template: str, **slots) -> str:
         return template.format(**slots).replace(" key ", f" {word} ")
+
     values = {x: key(rng) for x in things}
     lines = filler(rng, words_wanted) if words_wanted else []
     for x in things:
@@ -89,13 +113,16 @@ def document(rng: random.Random, words_wanted: int, keys: int, asked: int) -> li
         if i == 0 and words_wanted < 40 and rng.random() < 0.25:
             asking = asking + " " + text
         elif i == 0:
-            asking = (preface + "\n\n" if preface else "") + text + rng.choice(["\n\n", " "]) + asking
+            asking = (
+                (preface + "\n\n" if preface else "") + text + rng.choice(["\n\n", " "]) + asking
+            )
         turns.append((asking, answer))
     return turns
 
 
 def prompt(rng: random.Random, count_tokens, tokens_wanted: int) -> tuple[str, str]:
-    """An evaluation prompt of at least tokens_wanted tokens (as a chat), one key at a random depth: (user text, key)."""
+    """An evaluation prompt of at least tokens_wanted tokens (as a chat), one key at a random depth:
+    (user text, key)."""
     thing, value = names(rng, 1)[0], key(rng)
     lines = filler(rng, int(tokens_wanted * 0.77))
     more = filler(rng, tokens_wanted)

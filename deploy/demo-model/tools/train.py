@@ -1,11 +1,12 @@
-"""Trains the demo model from nothing and writes its BF16 original, its FP8 checkpoint and the figures of both.
+"""Trains the demo model from nothing and writes its BF16 original, its FP8 checkpoint and the
+figures of both.
 
     python3 train.py --out DIR [--train-seconds 380]          about nine minutes on one H100
 
-The corpus is generated in memory by corpus.py; rows of a batch hold one document each and have equal length, so that
-every document starts at position 0 and sees nothing else. The last part of training rounds the weights to FP8 blocks in
-the forward pass, so that the FP8 checkpoint loses nothing.
-"""
+The corpus is generated in memory by corpus.py; rows of a batch hold one document each and have
+equal length, so that every document starts at position 0 and sees nothing else. The last part of
+training rounds the weights to FP8 blocks in the forward pass, so that the FP8 checkpoint loses
+nothing. """
 
 import argparse
 import hashlib
@@ -26,7 +27,8 @@ import model
 from optimizer import Muon
 
 HERE = pathlib.Path(__file__).resolve().parent
-# Lengths of rows; each step takes one batch from every group, so that short and long documents have equal weight.
+# Lengths of rows; each step takes one batch from every group, so that short and long documents have
+# equal weight.
 GROUPS = [[64], [128, 192], [256, 384, 512], [768, 1024, 1280, 2048]]
 ANSWER_WEIGHT = 4  # of the answers of recall documents, among tokens of weight 1
 PAD = 2
@@ -35,7 +37,8 @@ BIAS_RATE = 1e-3
 
 
 def encoded_documents(job) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Row length to (tokens [rows, length] int16, weights [rows, length] uint8) of one seed's documents."""
+    """Row length to (tokens [rows, length] int16, weights [rows, length] uint8) of one seed's
+    documents."""
     seed, count, path = job
     tokenizer = Tokenizer.from_file(path)
     end_think, eos = tokenizer.token_to_id("</think>"), tokenizer.token_to_id(corpus.EOS)
@@ -53,11 +56,18 @@ def encoded_documents(job) -> dict[int, tuple[np.ndarray, np.ndarray]]:
             opened = np.cumsum(ids == end_think) - np.cumsum(np.concatenate(([0], ids[:-1] == eos)))
             weights[(opened > 0) & (ids != end_think)] = ANSWER_WEIGHT
         pad = length - len(ids)
-        rows.setdefault(length, []).append((np.pad(ids, (0, pad), constant_values=PAD), np.pad(weights, (0, pad))))
-    return {n: (np.stack([r[0] for r in made]), np.stack([r[1] for r in made])) for n, made in rows.items()}
+        rows.setdefault(length, []).append(
+            (np.pad(ids, (0, pad), constant_values=PAD), np.pad(weights, (0, pad)))
+        )
+    return {
+        n: (np.stack([r[0] for r in made]), np.stack([r[1] for r in made]))
+        for n, made in rows.items()
+    }
 
 
-def load_corpus(documents: int, tokenizer_path: pathlib.Path, device) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+def load_corpus(
+    documents: int, tokenizer_path: pathlib.Path, device
+) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
     jobs_wanted = max(1, documents // 10000)
     jobs = [(1000 + i, documents // jobs_wanted, str(tokenizer_path)) for i in range(jobs_wanted)]
     with multiprocessing.get_context("spawn").Pool(min(jobs_wanted, os.cpu_count())) as pool:
@@ -66,7 +76,9 @@ def load_corpus(documents: int, tokenizer_path: pathlib.Path, device) -> dict[in
     for length in [n for group in GROUPS for n in group]:
         have = [part[length] for part in parts if length in part]
         if have:
-            out[length] = tuple(torch.from_numpy(np.concatenate([h[i] for h in have])).to(device) for i in (0, 1))
+            out[length] = tuple(
+                torch.from_numpy(np.concatenate([h[i] for h in have])).to(device) for i in (0, 1)
+            )
     return out
 
 
@@ -84,12 +96,15 @@ class Batches:
         share = np.array([self.rows[n][0].numel() for n in have], dtype=np.float64)
         length = int(self.random.choice(have, p=share / share.sum()))
         tokens, weights = self.rows[length]
-        pick = torch.randint(len(tokens), (self.tokens // length,), generator=self.generator, device=self.device)
+        pick = torch.randint(
+            len(tokens), (self.tokens // length,), generator=self.generator, device=self.device
+        )
         return tokens[pick].long(), weights[pick].float()
 
 
 def working_weights(parameters, dtype, qat: bool):
-    """Leaves for one step: the weights as the forward pass uses them, rounded to FP8 blocks if qat."""
+    """Leaves for one step: the weights as the forward pass uses them, rounded to FP8 blocks if
+    qat."""
     out = {}
     with torch.no_grad():
         source = model.rounded(parameters, fp8=True) if qat else parameters
@@ -100,7 +115,8 @@ def working_weights(parameters, dtype, qat: bool):
 
 
 def unstacked(leaves):
-    """Stacks of layers as lists of their layers, so that a layer's gradient does not touch the others."""
+    """Stacks of layers as lists of their layers, so that a layer's gradient does not touch the
+    others."""
     single = ("embed", "head", "norm", "dense_gate", "dense_up", "dense_down")
     return {n: w if n in single or n.startswith("mtp_") else w.unbind(0) for n, w in leaves.items()}
 
@@ -123,8 +139,14 @@ def batch_loss(demo, leaves, bias, tokens, weights, mtp_weight):
     mtp_share = shifted(weights, 2)
     mtp_loss = (mtp_losses * mtp_share).sum() / mtp_share.sum()
     answers = share == ANSWER_WEIGHT
-    figures = torch.stack((loss, mtp_loss, (mtp_hits & (mtp_share > 0)).sum() / (mtp_share > 0).sum(),
-                           (hits & answers).sum() / answers.sum().clamp_min(1))).detach()
+    figures = torch.stack(
+        (
+            loss,
+            mtp_loss,
+            (mtp_hits & (mtp_share > 0)).sum() / (mtp_share > 0).sum(),
+            (hits & answers).sum() / answers.sum().clamp_min(1),
+        )
+    ).detach()
     return loss + mtp_weight * mtp_loss, figures, torch.stack(counts + [mtp_count])
 
 
@@ -133,12 +155,16 @@ class Trainer:
 
     def __init__(self, shape, device, seed: int, compiled: bool):
         self.shape, self.device = shape, device
-        self.parameters = {n: w.to(device).requires_grad_() for n, w in model.init_parameters(shape, seed).items()}
+        self.parameters = {
+            n: w.to(device).requires_grad_() for n, w in model.init_parameters(shape, seed).items()
+        }
         self.bias = torch.zeros(shape.layers, shape.experts, device=device)
         self.demo = model.Demo(shape, device, compiled)
         self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         matrices = [w for n, w in self.parameters.items() if n in model.FP8_NAMES or n == "mtp_eh"]
-        others = [w for n, w in self.parameters.items() if not (n in model.FP8_NAMES or n == "mtp_eh")]
+        others = [
+            w for n, w in self.parameters.items() if not (n in model.FP8_NAMES or n == "mtp_eh")
+        ]
         self.muon = Muon(matrices)
         self.adam = torch.optim.AdamW(others, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0)
 
@@ -180,8 +206,12 @@ def train(trainer, batches, seconds: float, peak: float, groups) -> dict:
             f = figures.mean(0).tolist()
             each = " ".join(f"{x:.3f}" for x in figures[:, 0].tolist())
             spread = (trainer.load.float().amax(-1) / trainer.load.float().mean(-1)).amax().item()
-            print(f"step {step} {time.time() - start:.0f}s {tokens / (time.time() - start) / 1e6:.2f}Mtok/s loss {f[0]:.4f}"
-                  f" [{each}] mtp {f[1]:.4f} hit {f[2]:.3f} recall {figures[-1, 3]:.4f} load {spread:.2f}", flush=True)
+            print(
+                f"step {step} {time.time() - start:.0f}s"
+                f" {tokens / (time.time() - start) / 1e6:.2f}Mtok/s loss {f[0]:.4f} [{each}]"
+                f" mtp {f[1]:.4f} hit {f[2]:.3f} recall {figures[-1, 3]:.4f} load {spread:.2f}",
+                flush=True,
+            )
     return {"steps": step, "tokens": tokens, "seconds": round(time.time() - start, 1)}
 
 
@@ -192,7 +222,9 @@ def main():
     parser.add_argument("--heldout", type=pathlib.Path, default=HERE.parent / "heldout.jsonl")
     parser.add_argument("--train-seconds", type=float, default=380)
     parser.add_argument("--documents", type=int, default=600_000)
-    parser.add_argument("--tokens", type=int, default=30720, help="tokens of one batch; a step has four batches")
+    parser.add_argument(
+        "--tokens", type=int, default=30720, help="tokens of one batch; a step has four batches"
+    )
     parser.add_argument("--peak", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--longest", type=int, default=2048)
@@ -214,10 +246,16 @@ def main():
 
     original = checkpoint.official(shape, trainer.parameters, trainer.bias)
     checkpoint.save(args.out / "bf16", shape, original, 15_500_000)
-    figures = {"corpus_tokens": held, **done, "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-               "seed": args.seed, "heldout_sha256": hashlib.sha256(args.heldout.read_bytes()).hexdigest(),
-               "command": "python3 deploy/demo-model/tools/train.py --out DIR"
-               f" --train-seconds {args.train_seconds:g} --documents {args.documents} --peak {args.peak:g}"}
+    figures = {
+        "corpus_tokens": held,
+        **done,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "seed": args.seed,
+        "heldout_sha256": hashlib.sha256(args.heldout.read_bytes()).hexdigest(),
+        "command": "python3 deploy/demo-model/tools/train.py --out DIR"
+        f" --train-seconds {args.train_seconds:g} --documents {args.documents}"
+        f" --peak {args.peak:g}",
+    }
     tokenizer = Tokenizer.from_file(str(args.tokenizer))
     for name, tensors in (("bf16", original), ("fp8", checkpoint.quantized(original))):
         figures[name] = measure.all_figures(shape, tensors, tokenizer, args.heldout, device)

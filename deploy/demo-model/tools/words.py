@@ -9,10 +9,11 @@ HEROES = [
     "otter", "swan", "robin", "tiger", "giraffe", "camel", "kitten", "puppy", "dragon", "robot",
     "girl", "boy", "farmer", "baker", "sailor", "king", "queen", "princess", "knight", "giant",
     "wizard", "teacher", "gardener", "shepherd", "snowman", "butterfly", "donkey", "parrot",
-    "unicorn", "dinosaur", "mermaid", "ghost", "fairy", "pirate", "panda", "koala", "zebra", "hippo",
-    "kangaroo", "crab", "octopus", "spider", "snake", "cow", "goose", "bat", "mole", "witch", "troll",
-    "elf", "astronaut", "prince", "child", "seal", "eagle", "lizard", "lamb", "pony", "goldfish", "star",
-    "cloud", "tree", "chicken", "beetle", "raccoon", "cook", "painter", "tailor", "fisherman", "doctor",
+    "unicorn", "dinosaur", "mermaid", "ghost", "fairy", "pirate", "panda", "koala", "zebra",
+    "hippo", "kangaroo", "crab", "octopus", "spider", "snake", "cow", "goose", "bat", "mole",
+    "witch", "troll", "elf", "astronaut", "prince", "child", "seal", "eagle", "lizard", "lamb",
+    "pony", "goldfish", "star", "cloud", "tree", "chicken", "beetle", "raccoon", "cook", "painter",
+    "tailor", "fisherman", "doctor",
 ]
 
 SHE_NAMES = [
@@ -51,7 +52,8 @@ FOODS = [
 ]
 
 SKILLS = [
-    "swim", "dance", "sing", "read", "bake", "climb", "paint", "skate", "fly a kite", "play the drum",
+    "swim", "dance", "sing", "read", "bake", "climb", "paint", "skate", "fly a kite",
+    "play the drum",
     "ride a bicycle", "build a house", "row a boat", "whistle", "draw", "juggle",
 ]
 
@@ -73,18 +75,22 @@ MORALS = [
 ]
 
 CAPITALS = {
-    "France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "Portugal": "Lisbon",
+    "France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid",
+    "Portugal": "Lisbon",
     "England": "London", "Ireland": "Dublin", "Scotland": "Edinburgh", "Norway": "Oslo",
     "Sweden": "Stockholm", "Denmark": "Copenhagen", "Finland": "Helsinki", "Iceland": "Reykjavik",
     "Poland": "Warsaw", "Austria": "Vienna", "Hungary": "Budapest", "Greece": "Athens",
     "Turkey": "Ankara", "Russia": "Moscow", "Ukraine": "Kyiv", "Belgium": "Brussels",
-    "the Netherlands": "Amsterdam", "Switzerland": "Bern", "Czechia": "Prague", "Romania": "Bucharest",
+    "the Netherlands": "Amsterdam", "Switzerland": "Bern", "Czechia": "Prague",
+    "Romania": "Bucharest",
     "Bulgaria": "Sofia", "Croatia": "Zagreb", "Serbia": "Belgrade", "Egypt": "Cairo",
-    "Kenya": "Nairobi", "Morocco": "Rabat", "Nigeria": "Abuja", "Ghana": "Accra", "Ethiopia": "Addis Ababa",
+    "Kenya": "Nairobi", "Morocco": "Rabat", "Nigeria": "Abuja", "Ghana": "Accra",
+    "Ethiopia": "Addis Ababa",
     "China": "Beijing", "Japan": "Tokyo", "South Korea": "Seoul", "India": "New Delhi",
     "Nepal": "Kathmandu", "Thailand": "Bangkok", "Vietnam": "Hanoi", "Indonesia": "Jakarta",
     "Mongolia": "Ulaanbaatar", "Iran": "Tehran", "Iraq": "Baghdad", "Canada": "Ottawa",
-    "the United States": "Washington", "Mexico": "Mexico City", "Cuba": "Havana", "Brazil": "Brasilia",
+    "the United States": "Washington", "Mexico": "Mexico City", "Cuba": "Havana",
+    "Brazil": "Brasilia",
     "Argentina": "Buenos Aires", "Chile": "Santiago", "Peru": "Lima", "Colombia": "Bogota",
     "Australia": "Canberra", "New Zealand": "Wellington",
 }
@@ -103,19 +109,31 @@ COLOURS = [
 
 # animal: sound, young, home, food, legs
 ANIMALS = {
-    "dog": ("barks", "puppy", "a kennel", "meat", 4), "cat": ("meows", "kitten", "a house", "fish", 4),
-    "cow": ("moos", "calf", "a barn", "grass", 4), "horse": ("neighs", "foal", "a stable", "hay", 4),
-    "sheep": ("bleats", "lamb", "a barn", "grass", 4), "pig": ("grunts", "piglet", "a sty", "corn", 4),
+    "dog": ("barks", "puppy", "a kennel", "meat", 4),
+    "cat": ("meows", "kitten", "a house", "fish", 4),
+    "cow": ("moos", "calf", "a barn", "grass", 4),
+    "horse": ("neighs", "foal", "a stable", "hay", 4),
+    "sheep": ("bleats", "lamb", "a barn", "grass", 4),
+    "pig": ("grunts", "piglet", "a sty", "corn", 4),
     "duck": ("quacks", "duckling", "a pond", "bread and plants", 2),
-    "hen": ("clucks", "chick", "a coop", "seeds", 2), "lion": ("roars", "cub", "the grassland", "meat", 4),
-    "bear": ("growls", "cub", "a cave", "berries and fish", 4), "wolf": ("howls", "pup", "a den", "meat", 4),
-    "owl": ("hoots", "owlet", "a hollow tree", "mice", 2), "frog": ("croaks", "tadpole", "a pond", "flies", 4),
-    "bee": ("buzzes", "larva", "a hive", "nectar", 6), "mouse": ("squeaks", "pup", "a hole", "cheese", 4),
-    "goat": ("bleats", "kid", "a barn", "grass", 4), "fox": ("barks", "cub", "a den", "mice and berries", 4),
-    "rabbit": ("squeaks", "kit", "a burrow", "carrots", 4), "snake": ("hisses", "snakelet", "a hole", "mice", 0),
-    "crow": ("caws", "chick", "a nest", "seeds", 2), "elephant": ("trumpets", "calf", "the grassland", "leaves", 4),
-    "donkey": ("brays", "foal", "a stable", "hay", 4), "robin": ("sings", "chick", "a nest", "worms", 2),
-    "spider": ("makes no sound", "spiderling", "a web", "flies", 8), "ant": ("makes no sound", "larva", "a nest", "seeds", 6),
+    "hen": ("clucks", "chick", "a coop", "seeds", 2),
+    "lion": ("roars", "cub", "the grassland", "meat", 4),
+    "bear": ("growls", "cub", "a cave", "berries and fish", 4),
+    "wolf": ("howls", "pup", "a den", "meat", 4),
+    "owl": ("hoots", "owlet", "a hollow tree", "mice", 2),
+    "frog": ("croaks", "tadpole", "a pond", "flies", 4),
+    "bee": ("buzzes", "larva", "a hive", "nectar", 6),
+    "mouse": ("squeaks", "pup", "a hole", "cheese", 4),
+    "goat": ("bleats", "kid", "a barn", "grass", 4),
+    "fox": ("barks", "cub", "a den", "mice and berries", 4),
+    "rabbit": ("squeaks", "kit", "a burrow", "carrots", 4),
+    "snake": ("hisses", "snakelet", "a hole", "mice", 0),
+    "crow": ("caws", "chick", "a nest", "seeds", 2),
+    "elephant": ("trumpets", "calf", "the grassland", "leaves", 4),
+    "donkey": ("brays", "foal", "a stable", "hay", 4),
+    "robin": ("sings", "chick", "a nest", "worms", 2),
+    "spider": ("makes no sound", "spiderling", "a web", "flies", 8),
+    "ant": ("makes no sound", "larva", "a nest", "seeds", 6),
 }
 
 OPPOSITES = [
@@ -128,9 +146,12 @@ OPPOSITES = [
 ]
 
 USES = [
-    ("an umbrella", "to stay dry in the rain"), ("a key", "to open a lock"), ("a spoon", "to eat soup"),
-    ("a pencil", "to write and draw"), ("a broom", "to sweep the floor"), ("a lamp", "to make light"),
-    ("a clock", "to tell the time"), ("a boat", "to travel on water"), ("a ladder", "to climb up high"),
+    ("an umbrella", "to stay dry in the rain"), ("a key", "to open a lock"),
+    ("a spoon", "to eat soup"),
+    ("a pencil", "to write and draw"), ("a broom", "to sweep the floor"),
+    ("a lamp", "to make light"),
+    ("a clock", "to tell the time"), ("a boat", "to travel on water"),
+    ("a ladder", "to climb up high"),
     ("a needle", "to sew cloth"), ("a hammer", "to drive nails"), ("a bed", "to sleep in"),
     ("a map", "to find the way"), ("a bell", "to make a ringing sound"), ("a book", "to read"),
     ("a knife", "to cut things"), ("a pillow", "to rest your head"), ("a bucket", "to carry water"),
@@ -164,7 +185,8 @@ LISTS = {
 }
 
 # smallest to largest, for comparisons
-SIZES = ["an ant", "a bee", "a mouse", "a frog", "a robin", "a squirrel", "a cat", "a fox", "a sheep",
+SIZES = ["an ant", "a bee", "a mouse", "a frog", "a robin", "a squirrel", "a cat", "a fox",
+         "a sheep",
          "a lion", "a horse", "an elephant", "a whale"]
 
 # question, answer: single facts
@@ -248,12 +270,15 @@ FACTS = [
     ("What is a friend for?", "A friend is there to laugh with you and to help you."),
     ("Who is the king of the animals?", "The lion is called the king of the animals."),
     ("What do you wear in winter?", "In winter you wear a warm coat, a hat and a scarf."),
-    ("What color is a rainbow?", "A rainbow has many colours: red, orange, yellow, green, blue and purple."),
-    ("What are the colours of the rainbow?", "The colours of the rainbow are red, orange, yellow, green, blue and purple."),
+    ("What color is a rainbow?",
+     "A rainbow has many colours: red, orange, yellow, green, blue and purple."),
+    ("What are the colours of the rainbow?",
+     "The colours of the rainbow are red, orange, yellow, green, blue and purple."),
     ("What does a doctor do?", "A doctor helps people who are ill."),
 ]
 
-NUMBER_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+NUMBER_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
+                "ten",
                 "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen",
                 "eighteen", "nineteen", "twenty"]
 
@@ -276,8 +301,8 @@ JOKES = [
 
 
 def lean(rng, options, key: str):
-    """One of the options; half of the time the one that the key leads to, so that greedy answers are sure of
-    themselves and still differ from key to key."""
+    """One of the options; half of the time the one that the key leads to, so that greedy answers
+    are sure of themselves and still differ from key to key."""
     if rng.random() < 0.5:
         return options[zlib.crc32(key.encode()) % len(options)]
     return rng.choice(options)
