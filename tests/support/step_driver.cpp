@@ -3,19 +3,6 @@
 #include <algorithm>
 
 namespace fathom::testing {
-namespace {
-
-std::vector<std::vector<float>> copy_rows(const Tensor& t) {
-  std::vector<std::vector<float>> rows;
-  for (int64_t i = 0; i < t.shape[0]; ++i) {
-    const float* p = t.as<float>() + i * t.stride[0];
-    rows.emplace_back(p, p + t.shape[1]);
-  }
-  return rows;
-}
-
-}  // namespace
-
 StepDriver::StepDriver(Ops& ops, Model& model, const DriverLimits& limits, const Groups& groups)
     : ops_(ops), model_(model), limits_(limits), groups_(groups) {
   const KvLayout layout = model.kv_layout();
@@ -50,6 +37,15 @@ StepDriver::StepDriver(Ops& ops, Model& model, const DriverLimits& limits, const
   std::stable_sort(free_blocks_.begin(), free_blocks_.end(),
                    [](BlockId a, BlockId b) { return a % 7 < b % 7; });
   for (int32_t i = limits.slots - 1; i > 0; --i) free_slots_.push_back(i);
+}
+
+std::vector<std::vector<float>> StepDriver::copy_logits(const Tensor& logits) const {
+  std::vector<std::vector<float>> rows;
+  for (int64_t i = 0; keep_logits_ && i < logits.shape[0]; ++i) {
+    const float* p = logits.as<float>() + i * logits.stride[0];
+    rows.emplace_back(p, p + logits.shape[1]);
+  }
+  return rows;
 }
 
 Tensor StepDriver::reserve(DType dtype, std::initializer_list<int64_t> shape) {
@@ -150,7 +146,7 @@ void StepDriver::draft(const BatchView& batch, const Act& normed, SampleOutput& 
   const Tensor next = ops_.next_tokens(table_, batch);
   const Tensor last = ops_.last_accepted(batch, out);
   const Tensor logits = model_.draft(ops_, batch, caches_, normed, next, last);
-  draft_logits_ = copy_rows(logits);
+  draft_logits_ = copy_logits(logits);
   ops_.propose(table_, batch, logits, 0, out);
 }
 
@@ -173,7 +169,7 @@ StepResult StepDriver::run(const StepPlan& plan) {
   } else {
     const Act normed = model_.final_norm(ops_, hidden);
     const Tensor logits = model_.head(ops_, batch, normed);
-    logits_ = copy_rows(logits);
+    logits_ = copy_logits(logits);
     ops_.sample(table_, batch, logits, model_.info().eos, out);
     if (limits_.drafts_max > 0) draft(batch, normed, out);
   }

@@ -44,6 +44,8 @@ class StepDriver {
   Generated generate(const std::vector<TokenId>& prompt, const SamplingParams& sampling,
                      int32_t chunk = 0);
 
+  // Whether run() copies logits; on unless a benchmark turns it off.
+  void keep_logits(bool keep) { keep_logits_ = keep; }
   // Of the last plan's sample rows; empty on a stage that does not sample.
   const std::vector<std::vector<float>>& logits() const { return logits_; }
   const std::vector<std::vector<float>>& draft_logits() const { return draft_logits_; }
@@ -58,6 +60,7 @@ class StepDriver {
     std::optional<int32_t> logprobs;
   };
 
+  std::vector<std::vector<float>> copy_logits(const Tensor& logits) const;
   Tensor reserve(DType dtype, std::initializer_list<int64_t> shape);
   BatchView make_batch(const StepPlan& plan);
   SampleOutput make_output(const StepShape& shape);
@@ -70,6 +73,7 @@ class StepDriver {
   const DriverLimits limits_;
   const Groups groups_;
   SlotTable table_;
+  bool keep_logits_ = true;
   std::vector<KvView> caches_;
   std::vector<BlockId> free_blocks_;
   std::vector<SlotId> free_slots_;

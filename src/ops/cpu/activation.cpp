@@ -33,7 +33,7 @@ void load_floats(const void* from, DType dtype, int64_t at, int64_t n, float* x)
   const uint16_t* in = static_cast<const uint16_t*>(from) + at;
   int64_t i = 0;
   for (; i + simd::kLanes <= n; i += simd::kLanes) {
-    _mm256_storeu_ps(x + i, simd::load_bf16(in + i));
+    _mm256_storeu_ps(x + i, simd::load(in + i));
   }
   for (; i < n; ++i) x[i] = bf16_to_float(in[i]);
 }
@@ -48,11 +48,22 @@ void round_floats(float* x, int64_t n, DType dtype) {
 }
 
 float quantize_group(const float* x, int64_t n, bool ue8m0, uint8_t* codes) {
-  float largest = 1e-4F;
-  for (int64_t i = 0; i < n; ++i) largest = std::max(largest, std::fabs(x[i]));
-  float scale = largest / kE4m3Max;
+  const __m256 sign = _mm256_set1_ps(-0.0F);
+  __m256 largest = _mm256_set1_ps(1e-4F);
+  int64_t i = 0;
+  for (; i + simd::kLanes <= n; i += simd::kLanes) {
+    largest = _mm256_max_ps(_mm256_andnot_ps(sign, _mm256_loadu_ps(x + i)), largest);
+  }
+  float peak = simd::max(largest);
+  for (; i < n; ++i) peak = std::max(peak, std::fabs(x[i]));
+  float scale = peak / kE4m3Max;
   if (ue8m0) scale = power_of_two_at_least(scale);
-  for (int64_t i = 0; i < n; ++i) codes[i] = float_to_e4m3(x[i] / scale);
+  const __m256 by = _mm256_set1_ps(scale);
+  for (i = 0; i + simd::kLanes <= n; i += simd::kLanes) {
+    const __m256 v = _mm256_div_ps(_mm256_loadu_ps(x + i), by);
+    simd::store_bytes(simd::to_e4m3(v), codes + i);
+  }
+  for (; i < n; ++i) codes[i] = float_to_e4m3(x[i] / scale);
   return scale;
 }
 

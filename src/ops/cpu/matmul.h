@@ -26,12 +26,13 @@ struct Rows {
   int64_t at(int64_t i) const { return index == nullptr ? i : index[i]; }
 };
 
-// A dense float32 matrix [rows, columns], rows `stride` apart.
+// A dense float32 or bfloat16 matrix [rows, columns], rows `stride` elements apart.
 struct Matrix {
-  const float* data = nullptr;
+  const void* data = nullptr;
   int64_t stride = 0;
   int64_t rows = 0;
   int64_t columns = 0;
+  DType dtype = DType::kF32;
 };
 
 // Floats of scratch that `matmul` needs: four decoded weight rows per thread.

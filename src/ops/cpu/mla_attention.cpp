@@ -50,6 +50,12 @@ struct Call {
   }
 };
 
+// One head's [rows, kv_lora] of an up-projection.
+Matrix head_of(const Tensor& up, int64_t head) {
+  const auto* at = up.as<std::byte>() + head * up.stride[0] * dtype_bytes(up.dtype);
+  return {at, up.stride[1], up.shape[1], up.shape[2], up.dtype};
+}
+
 // The part of a row that one task computes.
 struct Part {
   int32_t slot = 0;
@@ -121,8 +127,7 @@ void load_queries(const Call& call, const Part& part, AttentionTile& tile) {
     const int64_t head = part.first_head + h;
     const Rows nope{call.q.row(part.first_token) + head * call.head_columns(), call.q.stride,
                     part.tokens, p.nope_dims};
-    const Matrix up{p.up.key.as<float>() + head * p.up.key.stride[0], p.kv_lora, p.nope_dims,
-                    p.kv_lora};
+    const Matrix up = head_of(p.up.key, head);
     float* to = tile.queries + h * tile.key_dims;
     for (int64_t i = 0; i < part.tokens; ++i) {
       std::fill_n(to + i * part.heads * tile.key_dims, p.kv_lora, 0.0F);
@@ -150,17 +155,16 @@ Matrix load_block(const Call& call, int32_t slot, int64_t first, int64_t count, 
 void add_naive(const Call& call, const Part& part, const Matrix& entries, int64_t first,
                const Scratch& scratch, AttentionTile& tile) {
   const MlaParams& p = call.params;
-  const Rows latents{entries.data, entries.stride, entries.rows, p.kv_lora};
-  const Matrix up_key{p.up.key.as<float>() + part.first_head * p.up.key.stride[0], p.kv_lora,
-                      p.nope_dims, p.kv_lora};
-  const Matrix up_value{p.up.value.as<float>() + part.first_head * p.up.value.stride[0], p.kv_lora,
-                        p.value_dims, p.kv_lora};
+  const auto* entry_floats = static_cast<const float*>(entries.data);
+  const Rows latents{entry_floats, entries.stride, entries.rows, p.kv_lora};
+  const Matrix up_key = head_of(p.up.key, part.first_head);
+  const Matrix up_value = head_of(p.up.value, part.first_head);
   dot_rows(latents, up_key, 1.0F, scratch.keys, tile.key_dims);
   dot_rows(latents, up_value, 1.0F, scratch.values, tile.value_dims);
   for (int64_t i = 0; i < entries.rows; ++i) {
     float* key = scratch.keys + i * tile.key_dims;
     round_floats(key, p.nope_dims, call.act);
-    std::copy_n(entries.data + i * entries.stride + p.kv_lora, p.rope_dims, key + p.nope_dims);
+    std::copy_n(entry_floats + i * entries.stride + p.kv_lora, p.rope_dims, key + p.nope_dims);
   }
   round_floats(scratch.values, entries.rows * tile.value_dims, call.act);
   tile.add({scratch.keys, tile.key_dims, entries.rows, tile.key_dims},
@@ -179,8 +183,7 @@ void store_output(const Call& call, const Part& part, AttentionTile& tile) {
     const float* from = tile.sums + h * tile.value_dims;
     if (call.absorbed) {
       const Rows latents{from, part.heads * tile.value_dims, part.tokens, p.kv_lora};
-      const Matrix up{p.up.value.as<float>() + head * p.up.value.stride[0], p.kv_lora, p.value_dims,
-                      p.kv_lora};
+      const Matrix up = head_of(p.up.value, head);
       dot_rows(latents, up, 1.0F, to, out_stride);
       continue;
     }

@@ -202,25 +202,26 @@ Result<MlaUpProjection> CpuOps::prepare_kv_b(const HostWeight& kv_b, int32_t hea
   if (from.shape[0] != int64_t{heads} * (nope_dims + value_dims)) {
     return invalid_argument("kv_b has rows for another number of heads");
   }
+  ArenaScope scope(arena_);
+  float* w = floats(columns);
   MlaUpProjection up;
-  FATHOM_ASSIGN(up.key, reserve(DType::kF32, {heads, nope_dims, columns}));
-  FATHOM_ASSIGN(up.value, reserve(DType::kF32, {heads, value_dims, columns}));
+  FATHOM_ASSIGN(up.key, reserve(act_dtype(), {heads, nope_dims, columns}));
+  FATHOM_ASSIGN(up.value, reserve(act_dtype(), {heads, value_dims, columns}));
   for (int64_t row = 0; row < from.shape[0]; ++row) {
     const int64_t head = row / (nope_dims + value_dims);
     const int64_t at = row % (nope_dims + value_dims);
-    float* to = at < nope_dims
-                    ? up.key.as<float>() + (head * nope_dims + at) * columns
-                    : up.value.as<float>() + (head * value_dims + at - nope_dims) * columns;
-    convert_row(from, row * from.stride[0], columns, DType::kF32, to, 0);
+    convert_row(from, row * from.stride[0], columns, DType::kF32, w, 0);
     if (format == WeightFormat::kFp8Block) {
       const Tensor& scales = kv_b.scales->view;
       const int64_t scale_row = block_row(kv_b, row) * scales.stride[0];
       for (int64_t k = 0; k < columns; ++k) {
-        const int64_t block = (kv_b.first_column_in_block + k) / kv_b.block_columns;
-        to[k] *= value_at(scales, scale_row + block);
+        w[k] *= value_at(scales, scale_row + (kv_b.first_column_in_block + k) / kv_b.block_columns);
       }
     }
-    round_floats(to, columns, act_dtype());
+    const Tensor& to = at < nope_dims ? up.key : up.value;
+    const int64_t place =
+        at < nope_dims ? head * nope_dims + at : head * value_dims + at - nope_dims;
+    store_floats(w, columns, to.dtype, to.data, place * columns);
   }
   return up;
 }

@@ -30,9 +30,25 @@ inline float max(__m256 v) {
   return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
 }
 
-inline __m256 load_bf16(const uint16_t* p) {
+// {sum(a), sum(b), sum(c), sum(d)}, each added in the same order.
+inline __m128 sum4(__m256 a, __m256 b, __m256 c, __m256 d) {
+  const __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+  return _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+}
+
+inline __m256 load(const float* p) { return _mm256_loadu_ps(p); }
+// Eight bfloat16 values.
+inline __m256 load(const uint16_t* p) {
   const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+
+// The first n < 8 values, and zeroes.
+inline __m256 load_part(const float* p, int64_t n) { return _mm256_maskload_ps(p, lane_mask(n)); }
+inline __m256 load_part(const uint16_t* p, int64_t n) {
+  alignas(16) uint16_t bits[kLanes] = {};
+  for (int64_t i = 0; i < n; ++i) bits[i] = p[i];
+  return load(bits);
 }
 
 // float_to_bf16 of eight finite values.
@@ -62,6 +78,32 @@ inline void decode_e4m3(const uint8_t* p, float* out) {
   const __m256 up = _mm256_set1_ps(256.0F);
   _mm256_storeu_ps(out, _mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(half)), up));
   _mm256_storeu_ps(out + 8, _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256(half, 1)), up));
+}
+
+// float_to_e4m3 of eight finite values, as the low bytes of eight words.
+inline __m256i to_e4m3(__m256 v) {
+  const __m256i bits = _mm256_castps_si256(v);
+  const __m256i sign = _mm256_and_si256(_mm256_srli_epi32(bits, 24), _mm256_set1_epi32(0x80));
+  const __m256 magnitude =
+      _mm256_min_ps(_mm256_andnot_ps(_mm256_set1_ps(-0.0F), v), _mm256_set1_ps(kE4m3Max));
+  const __m256i m = _mm256_castps_si256(magnitude);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(m, 20), _mm256_set1_epi32(1));
+  const __m256i rounded =
+      _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(m, _mm256_set1_epi32(0x7FFFF)), odd), 20);
+  const __m256i normal = _mm256_sub_epi32(rounded, _mm256_set1_epi32(120 << 3));
+  const __m256i tiny =
+      _mm256_and_si256(_mm256_castps_si256(_mm256_add_ps(magnitude, _mm256_set1_ps(0x1p14F))),
+                       _mm256_set1_epi32(0xF));
+  const __m256 is_tiny = _mm256_cmp_ps(magnitude, _mm256_set1_ps(0x1p-6F), _CMP_LT_OQ);
+  const __m256i code = _mm256_blendv_epi8(normal, tiny, _mm256_castps_si256(is_tiny));
+  return _mm256_or_si256(code, sign);
+}
+
+// Packs the low bytes of eight words.
+inline void store_bytes(__m256i words, uint8_t* to) {
+  const __m128i halves =
+      _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(halves, halves));
 }
 
 // exp(x) for x <= 88, about 1 ulp; 0 below -87. Cephes' reduction and polynomial.
