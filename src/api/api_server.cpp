@@ -84,7 +84,11 @@ std::optional<net::HttpReply> ApiServer::on_headers(const net::HttpRequest& requ
         {404, "invalid_request_error", "unknown_url", "", "Unknown request URL: " + what, {}}, id);
   }
   const auto identity = check(request, *route);
-  if (!identity.is_ok()) return reply_of(to_api_error(identity.status()), id);
+  if (!identity.is_ok()) {
+    const std::string reason = identity.status().reason();
+    options_.context->metrics->counter(CounterId::kAuthFailures, {reason}).add();
+    return reply_of(to_api_error(identity.status()), id);
+  }
   if (!route->needs_engine) return std::nullopt;
   const Status ready = readiness();
   if (!ready.is_ok()) return reply_of(to_api_error(ready), id);

@@ -227,6 +227,10 @@ void Generation::close(std::string_view outcome) {
   }
   const double seconds = static_cast<double>(context_.clock->now_us() - arrived_us_) * 1e-6;
   context_.metrics->observe(HistogramId::kRequestLatency, seconds);
+  for (const auto& prompt : spec_.prompts) {
+    context_.metrics->observe(HistogramId::kRequestPromptTokens,
+                              static_cast<double>(prompt.size()));
+  }
   sink_.reset();
   self_.reset();  // the pool holds a reference while run() is on the stack
 }

@@ -74,7 +74,7 @@ Result<GenerationSpec> common_spec(const ApiContext& context, const CommonCall& 
   spec.include_stop = call.include_stop;
   spec.skip_special_tokens = call.skip_special_tokens;
   spec.priority = call.priority;
-  if (!call.cache_identity.empty()) {
+  if (!call.cache_identity.empty() && !context.share_prefixes) {
     spec.tenant = context.hasher->hash(bytes_of(call.cache_identity)).low;
   }
   const int64_t timeout_ms = call.timeout_ms.value_or(context.limits.request_deadline_ms);
@@ -108,7 +108,8 @@ Result<std::vector<TokenId>> encode_text(const ApiContext& context, const std::s
                                          const std::string& field) {
   FATHOM_RETURN_IF_ERROR(check_utf8(text, field));
   const text::Tokenizer& tokenizer = *context.model.tokenizer;
-  return tokenizer.encode(text, {.allow_control_tokens = false, .add_bos = tokenizer.adds_bos()});
+  return tokenizer.encode(text, {.allow_control_tokens = context.allow_control_tokens,
+                                 .add_bos = tokenizer.adds_bos()});
 }
 
 Result<std::vector<TokenId>> encode_chat(const ApiContext& context, const ChatCall& call,
@@ -133,6 +134,9 @@ Result<std::vector<TokenId>> encode_chat(const ApiContext& context, const ChatCa
   FATHOM_ASSIGN(text::ChatPrompt prompt,
                 text::render(*context.model.chat_format, call.messages, options));
   *output_start = prompt.output_start;
+  if (context.allow_control_tokens) {
+    for (text::Segment& segment : prompt.segments) segment.trusted = true;
+  }
   return context.model.tokenizer->encode(prompt.segments);
 }
 

@@ -44,6 +44,9 @@ struct ApiContext {
   const Clock* clock = nullptr;
   const Metrics* metrics = nullptr;
   const KeyedHasher* hasher = nullptr;  // names prefix-cache tenants
+  bool share_prefixes = false;          // all callers are one tenant
+  bool allow_control_tokens = false;    // text of users may spell them
+  bool access_log = true;
   std::string version;
 };
 

@@ -21,6 +21,7 @@
 #include "base/metrics.h"
 #include "base/version.h"
 #include "daemon/engine_metrics.h"
+#include "daemon/front_metrics.h"
 #include "daemon/model_setup.h"
 #include "daemon/service_notify.h"
 #include "engine/remote_engine.h"
@@ -73,7 +74,7 @@ EngineOptions engine_options(const Config& config, const std::string& directory,
   options.prefix_caching = config.kv.enable_prefix_caching;
   options.deterministic = config.engine.deterministic;
   options.threads = static_cast<int32_t>(config.engine.cpu_threads.value_or(0));
-  options.seed = static_cast<uint64_t>(config.model.seed.value_or(0));
+  options.seed = static_cast<uint64_t>(config.model.seed);
   options.vocab_tokens = model.vocab;
   options.queued_requests_max = static_cast<int32_t>(config.scheduler.max_queued_requests);
   options.queued_tokens_max = config.scheduler.max_queued_tokens;
@@ -142,6 +143,7 @@ class Daemon::Impl {
   MetricsRegistry registry_;
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<EngineMetrics> engine_metrics_;
+  std::unique_ptr<FrontMetrics> front_metrics_;
   std::unique_ptr<KeyedHasher> hasher_;
   std::unique_ptr<api::WorkPool> pool_;
   api::ApiContext context_;
@@ -188,6 +190,7 @@ Status Daemon::Impl::build_engine() {
 void Daemon::Impl::build_context() {
   metrics_ = std::make_unique<Metrics>(registry_, context_.model.name);
   engine_metrics_ = std::make_unique<EngineMetrics>(*engine_, *metrics_);
+  front_metrics_ = std::make_unique<FrontMetrics>(*metrics_);
   hasher_ = std::make_unique<KeyedHasher>(KeyedHasher::random_key());
   const auto cores = static_cast<int32_t>(std::thread::hardware_concurrency());
   pool_ = std::make_unique<api::WorkPool>(std::clamp(cores / 2, 2, 8));
@@ -197,6 +200,10 @@ void Daemon::Impl::build_context() {
   context_.metrics = metrics_.get();
   context_.hasher = hasher_.get();
   context_.version = std::string(version());
+  context_.share_prefixes = config_.kv.share_prefix_across_tenants;
+  context_.allow_control_tokens = config_.model.allow_control_tokens;
+  context_.access_log = config_.logging.access_log;
+  metrics_->gauge(GaugeId::kBuildInfo, {version(), commit()}).set(1);
   state_.ready_bound_us = kReadyBoundUs;
 }
 
@@ -289,6 +296,7 @@ net::ListenerConfig Daemon::Impl::listener(const char* name, const std::string& 
 
 std::string Daemon::Impl::metrics_text() {
   engine_metrics_->update(engine_ready(engine_->health(), clock_.now_us(), state_.ready_bound_us));
+  front_metrics_->update(http_->stats(), engine_->restarts());
   return registry_.text(config_.metrics.metrics_compat == MetricsCompat::kVllm);
 }
 

@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "fathom/model.h"
+#include "weights/quantization.h"
 
 namespace fathom {
 namespace {
@@ -51,6 +52,19 @@ Result<std::optional<text::ChatFormat>> choose_chat_format(const Config& config,
   return std::optional(*format);
 }
 
+// --quantization states what the checkpoint must be; it converts nothing.
+Status check_quantization(const Config& config, const std::string& directory) {
+  if (config.model.quantization == QuantizationChoice::kAuto) return Status::ok();
+  const std::string file = directory + "/config.json";
+  FATHOM_ASSIGN(const std::string text, read_file(file, kConfigBytesMax));
+  FATHOM_ASSIGN(const QuantizationConfig found, parse_quantization_config(text, file));
+  const bool wanted = config.model.quantization == QuantizationChoice::kFp8;
+  if (found.fp8_block == wanted) return Status::ok();
+  return invalid_argument("--quantization " + std::string(wanted ? "fp8" : "none") +
+                          ", but the checkpoint is " + (found.fp8_block ? "fp8" : "not quantized"))
+      .about("quantization");
+}
+
 }  // namespace
 
 Result<std::string> find_model_directory(const Config& config) {
@@ -82,6 +96,7 @@ Result<api::ServedModel> read_served_model(const Config& config, const std::stri
     if (path.filename().empty()) path = path.parent_path();
     model.name = path.filename().string();
   }
+  FATHOM_RETURN_IF_ERROR(check_quantization(config, directory));
   model.created_unix_s = clock.unix_us() / 1'000'000;
   FATHOM_ASSIGN(const ModelInfo info, read_model_info(directory));
   FATHOM_ASSIGN(model.tokenizer, text::Tokenizer::load(directory));

@@ -150,12 +150,25 @@ def declarations(tree):
     users = '\n'.join(blank_out(tree.text(p)) for p in tree.code()
                       if p.startswith(('src/', 'benchmarks/')) and not p.endswith('.def')
                       and not p.startswith(('src/config/', 'src/base/metrics')))
-    lists = [('src/config/settings.def', r'^SETTING\([^,]+(?:<[^>]*>)?, (\w+),', r'\.{}\b'),
-             ('src/base/metrics.def', r'^FATHOM_\w+\(\s*(\w+),', r'Id::{}\b')]
-    for path, declared, used in lists:
+    lists = {'src/config/settings.def': _settings, 'src/base/metrics.def': _metrics}
+    for path, declared in lists.items():
         if path not in tree.paths:
             continue
-        text = re.sub(r'//[^\n]*', '', tree.text(path))
-        for name in re.findall(declared, text, re.M):
-            if name not in _READ_AT_HOME and not re.search(used.format(name), users):
+        for name, used in declared(re.sub(r'//[^\n]*', '', tree.text(path))):
+            if name not in _READ_AT_HOME and not re.search(used, users):
                 yield Finding('unused', path, f'{name} is declared and nobody reads it')
+
+
+def _settings(text):
+    """(name, how a reader spells it: `server.port`)"""
+    group = ''
+    for kind, first, second in re.findall(r'^(GROUP|SETTING)\(([^,]+), (\w+),', text, re.M):
+        if kind == 'GROUP':
+            group = first
+        else:
+            yield second, rf'\b{group}\.{second}\b'
+
+
+def _metrics(text):
+    for name in re.findall(r'^FATHOM_\w+\(\s*(\w+),', text, re.M):
+        yield name, rf'Id::{name}\b'

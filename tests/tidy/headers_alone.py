@@ -52,8 +52,8 @@ def main():
     parser.add_argument('--build', type=Path, required=True)
     args = parser.parse_args()
     flags = flags_by_folder(args.build)
-    headers = [h.relative_to(ROOT) for top in ('include', 'src') for h in ROOT.glob(f'{top}/**/*.h')]
-    headers = [h for h in headers if 'cuda' not in h.parts]
+    headers = [h.relative_to(ROOT) for top in ('include', 'src')
+               for h in ROOT.glob(f'{top}/**/*.h') if 'cuda' not in h.parts]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         failures = [f for f in pool.map(lambda h: check(h, flags, flags['src/base']), headers) if f]
     print('\n'.join(failures))

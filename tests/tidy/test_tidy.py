@@ -128,12 +128,15 @@ class TidyTest(unittest.TestCase):
         self.assertEqual(self.names({'configs/fathom.yaml': 'old'}), ['generated'])
 
     def test_declarations_that_nobody_reads(self):
-        settings = 'SETTING(std::optional<int64_t>, alpha, 1, none(), "", "")\n'
+        settings = ('GROUP(server, Server, "")\n'
+                    'SETTING(std::optional<int64_t>, alpha, 1, none(), "", "")\n')
         files = {'src/config/settings.def': '// S.\n' + settings}
         self.assertEqual(self.names(files), ['unused'])
-        files['src/net/a.cpp'] = '// A.\nint f(C c) { return c.alpha; }\n'
+        files['src/net/a.cpp'] = '// A.\nint f(C c) { return c.server.alpha; }\n'
         self.assertEqual(self.names(files), [])
-        files['src/net/a.cpp'] = '// c.alpha\n'
+        files['src/net/a.cpp'] = '// A.\nint f(C c) { return c.other.alpha; }\n'
+        self.assertEqual(self.names(files), ['unused'])
+        files['src/net/a.cpp'] = '// server.alpha\n'
         self.assertEqual(self.names(files), ['unused'])
         metric = {'src/base/metrics.def': '// M.\nFATHOM_COUNTER(\n    kOne, "x")\n'}
         self.assertEqual(self.names(metric), ['unused'])
