@@ -37,7 +37,8 @@ class HttpExchange {
   // Sends a comment when nothing was written for the keep-alive interval.
   void keep_alive(int64_t now_us);
 
-  // Counts the request, and one line: method, path, identity, status, tokens, milliseconds. Called once, at the end.
+  // Counts the request, and one line: method, path, identity, status, tokens, milliseconds. Called
+  // once, at the end.
   void log(int status, const Usage* usage);
 
  private:
