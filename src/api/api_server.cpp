@@ -85,12 +85,8 @@ std::optional<net::HttpReply> ApiServer::on_headers(const net::HttpRequest& requ
   }
   const auto identity = check(request, *route);
   if (!identity.is_ok()) {
-<<<<<<< HEAD
     const std::string reason = identity.status().reason();
     options_.context->metrics->counter(CounterId::kAuthFailures, {reason}).add();
-=======
-    context().metrics->counter(CounterId::kAuthFailures, {identity.status().reason()}).add();
->>>>>>> 883596b (api, daemon: measure what the metrics list declares, and obey every setting)
     return reply_of(to_api_error(identity.status()), id);
   }
   if (!route->needs_engine) return std::nullopt;

@@ -87,13 +87,8 @@ void HttpExchange::keep_alive(int64_t now_us) {
 }
 
 void HttpExchange::log(int status, const Usage* usage) {
-<<<<<<< HEAD
   context_.metrics->counter(CounterId::kHttpRequests, {path_, std::to_string(status)}).add();
   if (!context_.access_log) return;
-=======
-  context_.metrics->counter(CounterId::kHttpRequests, {std::to_string(status)}).add();
-  if (!context_.limits.access_log) return;
->>>>>>> 883596b (api, daemon: measure what the metrics list declares, and obey every setting)
   static const Logger kAccess("access");
   const int64_t ms = (context_.clock->now_us() - started_us_) / 1000;
   const Logger line = kAccess.with_request(request_id_);

@@ -111,7 +111,6 @@ void Generation::drain(Choice& choice) {
     if (auto* started = std::get_if<StartedEvent>(&*event)) {
       choice.started = true;
       choice.cached_tokens = started->cached_tokens;
-      record_start(choice, *started);
     } else if (auto* tokens = std::get_if<TokensEvent>(&*event)) {
       on_tokens(choice, *tokens);
     } else {
@@ -128,7 +127,6 @@ void Generation::on_tokens(Choice& choice, TokensEvent& event) {
   if (!event.prompt_logprobs.empty()) {
     sink_->on_prompt_logprobs(index_of(choice), std::move(event.prompt_logprobs));
   }
-  if (event.drafted > 0) context_.metrics->add(CounterId::kDrafts);
   if (event.tokens.empty() || spec_.prompt_only) return;
   record_latency(choice, event.tokens.size());
   for (size_t i = 0; i < event.tokens.size() && !choice.ended; ++i) {
@@ -198,7 +196,8 @@ void Generation::end_choice(Choice& choice, FinishReason reason,
   sink_->on_end({index_of(choice), reason, std::move(matched_stop)});
   const std::string_view outcome = reason == FinishReason::kLength ? "length" : "stop";
   context_.metrics->counter(CounterId::kRequests, {outcome}).add();
-  record_end(choice);
+  context_.metrics->observe(HistogramId::kRequestGenerationTokens,
+                            static_cast<double>(choice.tokens));
 }
 
 void Generation::fail(const Status& status) {
@@ -236,39 +235,12 @@ void Generation::close(std::string_view outcome) {
   self_.reset();  // the pool holds a reference while run() is on the stack
 }
 
-void Generation::record_start(Choice& choice, const StartedEvent& event) {
-  choice.started_us = context_.clock->now_us();
-  const Metrics& metrics = *context_.metrics;
-  metrics.observe(HistogramId::kQueueTime,
-                  static_cast<double>(choice.started_us - arrived_us_) * 1e-6);
-  metrics.observe(HistogramId::kRequestPromptTokens, event.prompt_tokens);
-  if (event.cached_tokens > 0) {
-    metrics.add(CounterId::kCachedPromptTokens, event.cached_tokens);
-  }
-}
-
-void Generation::record_end(const Choice& choice) {
-  const Metrics& metrics = *context_.metrics;
-  metrics.observe(HistogramId::kRequestGenerationTokens, static_cast<double>(choice.tokens));
-  if (choice.first_token_us == 0) return;
-  const auto seconds = static_cast<double>(choice.last_token_us - choice.first_token_us) * 1e-6;
-  metrics.observe(HistogramId::kDecodeTime, seconds);
-  if (choice.tokens > 1) {
-    metrics.observe(HistogramId::kTimePerOutputToken,
-                    seconds / static_cast<double>(choice.tokens - 1));
-  }
-}
-
 void Generation::record_latency(Choice& choice, size_t new_tokens) {
   const int64_t now = context_.clock->now_us();
   const Metrics& metrics = *context_.metrics;
   if (choice.last_token_us == 0) {
     metrics.observe(HistogramId::kTimeToFirstToken, static_cast<double>(now - arrived_us_) * 1e-6);
-    choice.first_token_us = now;
-    if (choice.started_us != 0) {
-      metrics.observe(HistogramId::kPrefillTime,
-                      static_cast<double>(now - choice.started_us) * 1e-6);
-    }
+    if (first_token_us_ == 0) first_token_us_ = now;
   } else {
     const double each =
         static_cast<double>(now - choice.last_token_us) * 1e-6 / static_cast<double>(new_tokens);

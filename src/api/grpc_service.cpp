@@ -49,7 +49,6 @@ std::optional<int64_t> deadline_of(const grpc::CallbackServerContext& call,
 
 Result<Caller> authorize(grpc::CallbackServerContext* call, const GrpcServerOptions& options) {
   Caller caller;
-  options.context->metrics->add(CounterId::kGrpcRequests);
   const std::string_view given = metadata_of(*call, "x-request-id");
   caller.request_id = given.empty() || given.size() > 128 ? make_id("req-") : std::string(given);
   call->AddInitialMetadata("x-request-id", caller.request_id);
@@ -72,9 +71,9 @@ Result<Caller> authorize(grpc::CallbackServerContext* call, const GrpcServerOpti
   return caller;
 }
 
-void complete_call(CommonCall& call, const Caller& caller, const ApiContext& context) {
+void complete_call(CommonCall& call, const Caller& caller) {
   call.request_id = caller.request_id;
-  call.cache_identity = cache_identity_of(context, caller.identity, call.cache_identity);
+  call.cache_identity = caller.identity + '\0' + call.cache_identity;
 }
 
 struct Prepared {
@@ -94,7 +93,7 @@ Result<Prepared> prepare(const GrpcServerOptions& options, const Caller& caller,
                          const v1::ChatRequest& request) {
   const ApiContext& context = *options.context;
   FATHOM_ASSIGN(ChatCall call, read_chat_request(request, context.limits, context.model.defaults));
-  complete_call(call, caller, context);
+  complete_call(call, caller);
   Prepared out;
   FATHOM_ASSIGN(out.spec, prepare_chat(context, call));
   finish_prepared(call, caller, out);
@@ -106,7 +105,7 @@ Result<Prepared> prepare(const GrpcServerOptions& options, const Caller& caller,
   const ApiContext& context = *options.context;
   FATHOM_ASSIGN(CompletionCall call,
                 read_complete_request(request, context.limits, context.model.defaults));
-  complete_call(call, caller, context);
+  complete_call(call, caller);
   Prepared out;
   FATHOM_ASSIGN(out.spec, prepare_completion(context, call));
   finish_prepared(call, caller, out);

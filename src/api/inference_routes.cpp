@@ -16,7 +16,7 @@ namespace {
 // Fields of a call that come from the connection and not from the body.
 void complete_call(CommonCall& call, const HttpExchange& exchange, const ApiContext& context) {
   call.request_id = exchange.request_id();
-  call.cache_identity = cache_identity_of(context, exchange.identity().name, call.cache_identity);
+  call.cache_identity = exchange.identity().name + '\0' + call.cache_identity;
   if (call.unknown_fields > 0) {
     context.metrics->add(CounterId::kUnknownFields, static_cast<double>(call.unknown_fields));
   }

@@ -15,12 +15,9 @@ struct ApiLimits {
   int32_t prompts_max = 64;
   int32_t messages_max = 2048;
   int32_t stop_max = 16;
-  int32_t stop_bytes_max = 4096;
   int32_t logprobs_max = kLogprobsMax;
   int32_t logit_bias_max = kLogitBiasMax;
   int64_t keepalive_comment_ms = 10'000;
-  bool share_prefix_across_tenants = false;
-  bool access_log = true;
   int64_t request_deadline_ms = 0;  // 0: none unless the client asks
 };
 

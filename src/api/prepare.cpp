@@ -64,14 +64,7 @@ Status check_sampling_ids(const ApiContext& context, const SamplingParams& sampl
 Result<GenerationSpec> common_spec(const ApiContext& context, const CommonCall& call) {
   FATHOM_RETURN_IF_ERROR(check_model(context, call.model));
   FATHOM_RETURN_IF_ERROR(check_sampling_ids(context, call.sampling));
-  for (const std::string& stop : call.stop) {
-    FATHOM_RETURN_IF_ERROR(check_utf8(stop, "stop"));
-    if (stop.size() <= static_cast<size_t>(context.limits.stop_bytes_max)) continue;
-    return invalid_argument("stop strings may have at most " +
-                            std::to_string(context.limits.stop_bytes_max) + " bytes")
-        .about("stop")
-        .because("string_above_max_length");
-  }
+  for (const std::string& stop : call.stop) FATHOM_RETURN_IF_ERROR(check_utf8(stop, "stop"));
   GenerationSpec spec;
   spec.request_id = call.request_id;
   spec.choices_per_prompt = call.choices;
@@ -90,12 +83,6 @@ Result<GenerationSpec> common_spec(const ApiContext& context, const CommonCall& 
 }
 
 }  // namespace
-
-std::string cache_identity_of(const ApiContext& context, const std::string& identity,
-                              const std::string& salt) {
-  if (!context.limits.share_prefix_across_tenants) return identity + '\0' + salt;
-  return salt;
-}
 
 Status check_model(const ApiContext& context, const std::string& name) {
   if (name.empty() || name == context.model.name) return Status::ok();

@@ -12,11 +12,6 @@ namespace fathom::api {
 // kNotFound (model_not_found) when `name` is neither empty nor the served model's.
 Status check_model(const ApiContext& context, const std::string& name);
 
-// The prefix-cache tenant of a caller: its identity and its salt, or the salt alone where callers
-// share.
-std::string cache_identity_of(const ApiContext& context, const std::string& identity,
-                              const std::string& salt);
-
 Result<GenerationSpec> prepare_chat(const ApiContext& context, const ChatCall& call);
 Result<GenerationSpec> prepare_completion(const ApiContext& context, const CompletionCall& call);
 

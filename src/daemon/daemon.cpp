@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <mutex>
 #include <thread>
 #include <utility>
 
@@ -94,9 +93,6 @@ api::ApiLimits api_limits(const Config& config) {
   limits.stop_max = static_cast<int32_t>(config.limits.max_stop);
   limits.logprobs_max = static_cast<int32_t>(config.limits.max_logprobs);
   limits.logit_bias_max = static_cast<int32_t>(config.limits.max_logit_bias);
-  limits.stop_bytes_max = static_cast<int32_t>(config.limits.max_stop_bytes);
-  limits.share_prefix_across_tenants = config.kv.share_prefix_across_tenants;
-  limits.access_log = config.logging.access_log;
   limits.keepalive_comment_ms = milliseconds(config.limits.keep_alive_comment_seconds);
   limits.request_deadline_ms = milliseconds(config.scheduler.request_deadline_seconds);
   return limits;
@@ -134,7 +130,6 @@ class Daemon::Impl {
                                auth::ListenerRole role, std::span<const api::Route> routes);
   auth::AuthConfig auth_config(auth::ListenerRole role) const;
   std::string metrics_text();
-  void update_connections();
   bool wait_for_signal(int timeout_ms);
   void tick();
   int drain();
@@ -158,20 +153,12 @@ class Daemon::Impl {
   std::unique_ptr<net::HttpServer> http_;
   std::unique_ptr<api::GrpcServer> grpc_;
   ServiceNotify notify_;
-  std::mutex scrape_mutex_;
-  net::HttpServerStats scraped_;
-  uint64_t scraped_restarts_ = 0;
   bool announced_ = false;
   bool serving_ = false;
 };
 
 Status Daemon::Impl::build(const Config& config) {
   config_ = config;
-  if (config.parallel.data_parallel_size != 1 || config.parallel.enable_expert_parallel) {
-    return invalid_argument(
-        "data_parallel_size over 1 and enable_expert_parallel are not served by this build; run "
-        "several servers behind a router instead");
-  }
   FATHOM_ASSIGN(signals_, take_signals());
   start_logging(
       {.level = config.logging.log_level, .format = config.logging.log_format, .write = {}});
@@ -189,7 +176,6 @@ Status Daemon::Impl::build_engine() {
   FATHOM_ASSIGN(context_.model, read_served_model(config_, directory, clock_));
   RemoteEngineOptions options;
   options.engine = engine_options(config_, directory, context_.model);
-  options.hang_us = static_cast<int64_t>(config_.engine.watchdog_seconds * 1e6);
   options.restarts_max = static_cast<int32_t>(config_.engine.max_engine_restarts);
   options.restart_window_us =
       static_cast<int64_t>(config_.engine.engine_restart_window_seconds * 1e6);
@@ -204,11 +190,7 @@ Status Daemon::Impl::build_engine() {
 void Daemon::Impl::build_context() {
   metrics_ = std::make_unique<Metrics>(registry_, context_.model.name);
   engine_metrics_ = std::make_unique<EngineMetrics>(*engine_, *metrics_);
-<<<<<<< HEAD
   front_metrics_ = std::make_unique<FrontMetrics>(*metrics_);
-=======
-  metrics_->gauge(GaugeId::kBuildInfo, {version(), commit()}).set(1);
->>>>>>> 883596b (api, daemon: measure what the metrics list declares, and obey every setting)
   hasher_ = std::make_unique<KeyedHasher>(KeyedHasher::random_key());
   const auto cores = static_cast<int32_t>(std::thread::hardware_concurrency());
   pool_ = std::make_unique<api::WorkPool>(std::clamp(cores / 2, 2, 8));
@@ -314,32 +296,8 @@ net::ListenerConfig Daemon::Impl::listener(const char* name, const std::string& 
 
 std::string Daemon::Impl::metrics_text() {
   engine_metrics_->update(engine_ready(engine_->health(), clock_.now_us(), state_.ready_bound_us));
-<<<<<<< HEAD
   front_metrics_->update(http_->stats(), engine_->restarts());
-=======
-  update_connections();
->>>>>>> 883596b (api, daemon: measure what the metrics list declares, and obey every setting)
   return registry_.text(config_.metrics.metrics_compat == MetricsCompat::kVllm);
-}
-
-// The transport counts since its start; the registry wants what is new.
-void Daemon::Impl::update_connections() {
-  const net::HttpServerStats now = http_->stats();
-  std::lock_guard lock(scrape_mutex_);
-  const auto add = [&](const CounterSeries& series, uint64_t value, uint64_t before) {
-    if (value > before) series.add(static_cast<double>(value - before));
-  };
-  const Metrics& m = *metrics_;
-  m.set(GaugeId::kConnections, static_cast<double>(now.connections_open));
-  add(m.counter(CounterId::kConnectionsRefused, {"limit"}), now.connections_refused,
-      scraped_.connections_refused);
-  add(m.counter(CounterId::kConnectionsRefused, {"tls"}), now.handshakes_failed,
-      scraped_.handshakes_failed);
-  add(m.counter(CounterId::kSlowClients), now.slow_clients_cut, scraped_.slow_clients_cut);
-  scraped_ = now;
-  const uint64_t restarts = engine_->restarts();
-  add(m.counter(CounterId::kEngineRestarts), restarts, scraped_restarts_);
-  scraped_restarts_ = restarts;
 }
 
 // True when a signal asks for the end.
