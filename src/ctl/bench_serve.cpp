@@ -181,6 +181,9 @@ RequestRecord run_request(HttpClient& client, const PromptMaker& prompts, const 
     record.error = answer.status().message();
     return record;
   }
+  // An answer whose tokens are no text has no event to go by.
+  if (record.ttft_ms == 0.0) last = Clock::now();
+  if (record.ttft_ms == 0.0) record.ttft_ms = ms_between(due.at, last);
   record.e2e_ms = ms_between(due.at, last);
   record.prompt_tokens = answer->prompt_tokens;
   record.cached_tokens = answer->cached_tokens;

@@ -58,7 +58,21 @@ void add_inspect(CLI::App& app, InspectOptions& o) {
   app.add_option("--pipeline-parallel-size", o.pipeline_parallel, "Stages of the memory plan")
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
-  app.add_option("--kv-cache-dtype", o.kv_dtype, "bfloat16 or float32")
+  app.add_option("--memory-per-rank", o.memory_per_rank,
+                 "Memory of a rank (GB...), to plan for a machine that is not this one")
+      ->transform(CLI::AsSizeValue(false));
+  app.add_option("--max-model-len", o.max_model_len, "Longest sequence of the plan")
+      ->check(CLI::Range(16, 1 << 22));
+  app.add_option("--max-num-seqs", o.max_num_seqs, "Sequences at once of the plan")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  app.add_option("--max-num-batched-tokens", o.max_num_batched_tokens, "Tokens of a step")
+      ->check(CLI::Range(64, 262144))
+      ->capture_default_str();
+  app.add_option("--speculative-tokens", o.speculative_tokens, "Drafts a step")
+      ->check(CLI::Range(0, 1))
+      ->capture_default_str();
+  app.add_option("--kv-cache-dtype", o.kv_dtype, "bfloat16, or float32 (reference numerics)")
       ->check(CLI::IsMember({"bfloat16", "float32"}))
       ->capture_default_str();
 }

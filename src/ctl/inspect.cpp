@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "ctl/commands.h"
+#include "ctl/inspect_plan.h"
 #include "weights/checkpoint.h"
 #include "weights/inventory.h"
 
@@ -24,13 +25,13 @@ struct Inspection {
   int64_t kv_bytes_per_token = 0;
   int64_t draft_kv_bytes_per_token = 0;
   bool has_weights = false;
-  std::string why_no_weights;
   int64_t files = 0;
   std::map<std::string, int64_t> bytes_by_format;
   std::vector<std::string> missing;     // of the config's tensors
   std::vector<std::string> unexpected;  // that the config does not know
   std::vector<std::string> wrong_shape;
   std::vector<std::string> warnings;
+  InspectPlan plan;
 
   int64_t bytes() const {
     int64_t sum = 0;
@@ -74,6 +75,12 @@ void compare(const Checkpoint& checkpoint, Inspection& result) {
   }
 }
 
+bool has_weights(const std::string& directory) {
+  std::error_code ignored;
+  return std::filesystem::exists(directory + "/model.safetensors.index.json", ignored) ||
+         std::filesystem::exists(directory + "/model.safetensors", ignored);
+}
+
 Result<Inspection> inspect(const InspectOptions& options) {
   std::error_code ignored;
   const bool is_directory = std::filesystem::is_directory(options.model, ignored);
@@ -90,13 +97,10 @@ Result<Inspection> inspect(const InspectOptions& options) {
   result.kv_bytes_per_token = kv.layers * kv_item;
   result.draft_kv_bytes_per_token = kv.draft_layers * kv_item;
   if (!is_directory) return result;
+  result.has_weights = has_weights(options.model);
+  if (!result.has_weights) return result;
   const auto checkpoint = Checkpoint::open(options.model);
-  if (!checkpoint.is_ok()) {
-    if (checkpoint.status().code() != Code::kNotFound) return config_error(checkpoint.status());
-    result.why_no_weights = checkpoint.status().message();
-    return result;
-  }
-  result.has_weights = true;
+  if (!checkpoint.is_ok()) return config_error(checkpoint.status());
   result.files = static_cast<int64_t>((*checkpoint)->shards().size());
   result.warnings = (*checkpoint)->warnings();
   compare(**checkpoint, result);
@@ -108,6 +112,25 @@ void estimate_formats(Inspection& result) {
   for (const InventoryTensor& t : tensor_inventory(result.config)) {
     result.bytes_by_format[std::string(dtype_name(t.spec.dtype))] += t.spec.bytes();
   }
+}
+
+Json to_json(const InspectPlan& plan) {
+  Json body = {{"fits", plan.fits}};
+  if (!plan.fits) {
+    body["why"] = plan.why;
+    return body;
+  }
+  body["kv_blocks"] = plan.kv_blocks;
+  body["block_tokens"] = plan.block_tokens;
+  body["max_model_len"] = plan.max_model_len;
+  body["stages"] = Json::array();
+  for (const PlannedStage& stage : plan.stages) {
+    body["stages"].push_back({{"weight_bytes", stage.weight_bytes},
+                              {"kv_bytes", stage.kv_bytes},
+                              {"workspace_bytes", stage.workspace_bytes},
+                              {"fixed_bytes", stage.fixed_bytes}});
+  }
+  return body;
 }
 
 Json to_json(const Inspection& i) {
@@ -135,7 +158,8 @@ Json to_json(const Inspection& i) {
                {"missing", i.missing},
                {"unexpected", i.unexpected},
                {"wrong_shape", i.wrong_shape},
-               {"warnings", i.warnings}};
+               {"warnings", i.warnings},
+               {"plan", to_json(i.plan)}};
   return body;
 }
 
@@ -184,6 +208,16 @@ void print_text(std::ostream& out, const Inspection& i) {
   print_names(out, "unexpected     ", i.unexpected);
   for (const std::string& warning : i.warnings)
     out << "warning        " << printable(warning) << "\n";
+  out << "\nmemory plan\n" << printable(i.plan.fits ? i.plan.table : i.plan.why + "\n");
+}
+
+// The model directory that `model` is or lies in; empty for a file of another name.
+std::string directory_of(const std::string& model) {
+  const std::filesystem::path path(model);
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) return model;
+  if (path.filename() != "config.json") return "";
+  return path.has_parent_path() ? path.parent_path().string() : ".";
 }
 
 }  // namespace
@@ -192,6 +226,12 @@ int run_inspect(const InspectOptions& options, Console& console) {
   Result<Inspection> inspected = inspect(options);
   if (!inspected.is_ok()) return report_error(console, inspected.status());
   if (!inspected->has_weights) estimate_formats(*inspected);
+  const std::string directory = directory_of(options.model);
+  if (directory.empty()) {
+    inspected->plan.why = "the plan needs a model directory";
+  } else {
+    inspected->plan = make_plan(options, directory, inspected->has_weights);
+  }
   if (console.json) {
     console.out << to_json(*inspected).dump(-1, ' ', false, Json::error_handler_t::replace) << "\n";
   } else {

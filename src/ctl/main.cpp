@@ -6,6 +6,7 @@
 
 #include <unistd.h>
 
+#include "base/log.h"
 #include "ctl/command_line.h"
 #include "ctl/console.h"
 
@@ -39,6 +40,7 @@ int main(int argc, char** argv, char** environment) {
   action.sa_handler = on_interrupt;  // without SA_RESTART: a waiting read returns
   ::sigaction(SIGINT, &action, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
+  fathom::set_log_level(fathom::LogLevel::kError);
   Console console{.out = std::cout, .err = std::cerr, .in = std::cin};
   console.in_is_terminal = ::isatty(STDIN_FILENO) != 0;
   console.out_is_terminal = ::isatty(STDOUT_FILENO) != 0;

@@ -95,6 +95,42 @@ TEST_F(Local, SynthTakesAConfigAndATokenizer) {
   EXPECT_EQ(run_command({"synth", path("n"), "--config", path("bad.json")}).code, 78);
 }
 
+TEST_F(Local, InspectPlansMemoryForNamedRanks) {
+  ASSERT_EQ(run_command({"synth", path("m"), "--preset", "v3-tiny"}).code, 0);
+  const Json one = json_of({"inspect", path("m"), "--memory-per-rank", "8GB"})["plan"];
+  ASSERT_EQ(one["fits"], true) << one.dump();
+  ASSERT_EQ(one["stages"].size(), 1U);
+  const auto weights = one["stages"][0]["weight_bytes"].get<int64_t>();
+  EXPECT_GT(weights, 4'000'000);
+  const Json two = json_of({"inspect", path("m"), "--memory-per-rank", "8GB",
+                            "--tensor-parallel-size", "2", "--max-model-len", "1024"})["plan"];
+  EXPECT_LT(two["stages"][0]["weight_bytes"].get<int64_t>(), weights);
+  EXPECT_EQ(two["max_model_len"], 1024);
+  // The config alone gives the same plan as the checkpoint that was made of it.
+  std::filesystem::create_directory(path("bare"));
+  std::filesystem::copy_file(path("m/config.json"), path("bare/config.json"));
+  EXPECT_EQ(json_of({"inspect", path("bare"), "--memory-per-rank", "8GB"})["plan"], one);
+  const Json small = json_of({"inspect", path("m"), "--memory-per-rank", "1MB"})["plan"];
+  EXPECT_EQ(small["fits"], false);
+  EXPECT_NE(small["why"].get<std::string>().find("does not fit"), std::string::npos);
+  const auto text = run_command({"inspect", path("m"), "--memory-per-rank", "8GB"});
+  EXPECT_NE(text.out.find("step workspace"), std::string::npos) << text.out;
+}
+
+TEST_F(Local, AMissingShardIsNamed) {
+  ASSERT_EQ(run_command({"synth", path("m"), "--preset", "v3-tiny", "--shard-size", "2MB"}).code,
+            0);
+  for (const auto& entry : std::filesystem::directory_iterator(path("m"))) {
+    if (entry.path().filename().string().starts_with("model-00001-of-")) {
+      std::filesystem::remove(entry.path());
+      break;
+    }
+  }
+  const auto ran = run_command({"inspect", path("m")});
+  EXPECT_EQ(ran.code, 78);
+  EXPECT_NE(ran.err.find("model-00001-of-"), std::string::npos) << ran.err;
+}
+
 TEST_F(Local, InspectReadsAConfigAlone) {
   ASSERT_EQ(run_command({"synth", path("m"), "--preset", "v3-tiny"}).code, 0);
   const Json seen = json_of({"inspect", path("m/config.json")});
