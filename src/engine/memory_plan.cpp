@@ -165,7 +165,7 @@ Status choose_blocks(const EngineOptions& options, MemoryPlan& plan) {
   const int64_t least = 1 + (options.max_model_len ? plan.slots.blocks_max : 1);
   if (plan.blocks >= least && plan.blocks <= blocks_fit) return Status::ok();
   const std::string why =
-      plan.blocks > blocks_fit
+      options.kv_cache_bytes && plan.blocks > blocks_fit
           ? "kv_cache_memory_bytes asks for more than the device has"
           : "no room for the KV cache of one sequence of " +
                 std::to_string(options.max_model_len.value_or(options.block_tokens)) + " tokens";

@@ -6,6 +6,9 @@
 namespace fathom {
 namespace {
 
+// Query rows that a thread works on at a time, at most.
+constexpr int64_t kTileRows = 64;
+
 // Rows of one class and their (query, key) pairs.
 struct RowClass {
   int64_t rows = 0;
@@ -66,15 +69,16 @@ Act CountOps::mla_attention(const BatchView& batch, const KvView& cache, const T
       row_class(shape.rows - shape.decode_rows, shape.tokens - decode_tokens, context);
 
   ArenaScope scope(arena_);
-  // Queries and outputs of every token in both spaces; then, per thread, scores of one head and the
-  // keys and values of one head over the whole context.
+  // Queries and outputs of every token; per thread a tile of query rows with its running softmax
+  // over one block, and that block's entries, keys and values.
   const int64_t heads = p.heads;
-  scratch_floats(shape.tokens * heads * (p.nope_dims + p.rope_dims + p.value_dims));
-  scratch_floats(shape.tokens * heads * (2 * int64_t{p.kv_lora} + p.rope_dims));
-  scratch_floats(shape.tokens * entry);
-  scratch_floats(context * entry);
-  scratch_floats(int64_t{options_.threads} *
-                 (context * (2 + p.nope_dims + p.rope_dims + p.value_dims) + 4 * entry));
+  scratch_floats(shape.tokens * heads * (p.nope_dims + p.rope_dims));
+  scratch_floats(shape.tokens * heads * p.value_dims);
+  scratch_floats(entry);
+  const int64_t block = cache.block_tokens;
+  const int64_t head_dims = p.nope_dims + p.rope_dims + p.value_dims;
+  const int64_t row = std::max(entry + p.kv_lora, head_dims) + block + 3;
+  scratch_floats(options_.threads * (kTileRows * row + block * (entry + head_dims)));
 
   const int64_t entry_bytes = entry * dtype_bytes(cache.cache.dtype);
   const Costs first = form == MlaForm::kNaive ? naive(decode, p, context, entry_bytes)
