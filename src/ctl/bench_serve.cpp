@@ -23,7 +23,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kOpenLoopClientsMax = 512;
-constexpr size_t kClientStackBytes = 256 * 1024;
+constexpr size_t kClientStackBytes = size_t{1} << 20;
 
 double ms_between(Clock::time_point from, Clock::time_point to) {
   return std::chrono::duration<double, std::milli>(to - from).count();
@@ -206,21 +206,41 @@ void run_client(const ClientConfig& config, const PromptMaker& prompts, Schedule
   results.changed.notify_all();
 }
 
+// While it lives, new threads have small stacks: glibc's 8 MiB for each of 512 clients is address
+// space that a container may count.
+class SmallStacks {
+ public:
+  SmallStacks() {
+    pthread_getattr_default_np(&before_);
+    pthread_attr_t small;
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, kClientStackBytes);
+    pthread_setattr_default_np(&small);
+    pthread_attr_destroy(&small);
+  }
+  ~SmallStacks() {
+    pthread_setattr_default_np(&before_);
+    pthread_attr_destroy(&before_);
+  }
+  SmallStacks(const SmallStacks&) = delete;
+  SmallStacks& operator=(const SmallStacks&) = delete;
+
+ private:
+  pthread_attr_t before_;
+};
+
 // Starts the clients and shows progress until the last has ended.
 void run_all(const BenchOptions& options, const ClientConfig& config, const PromptMaker& prompts,
              Schedule& schedule, Results& results, Console& console) {
   const int64_t clients = std::min(options.rate ? kOpenLoopClientsMax : options.clients,
                                    options.warmup + options.requests);
   results.clients_running = clients;
-  // glibc's default of 8 MiB a thread is address space that a container may count.
-  pthread_attr_t attributes;
-  pthread_attr_init(&attributes);
-  pthread_attr_setstacksize(&attributes, kClientStackBytes);
-  pthread_setattr_default_np(&attributes);
-  pthread_attr_destroy(&attributes);
   std::vector<std::jthread> threads;
-  for (int64_t i = 0; i < clients; ++i) {
-    threads.emplace_back([&] { run_client(config, prompts, schedule, results); });
+  {
+    const SmallStacks small;
+    for (int64_t i = 0; i < clients; ++i) {
+      threads.emplace_back([&] { run_client(config, prompts, schedule, results); });
+    }
   }
   ProgressBar bar(console, "bench");
   std::unique_lock lock(results.mutex);

@@ -174,7 +174,12 @@ TEST(Status, WatchesUntilInterrupted) {
   RunOptions options;
   options.interrupted = &interrupted;
   std::jthread interrupt([&] {
-    std::this_thread::sleep_for(std::chrono::milliseconds(700));
+    const auto looks = [&] {
+      size_t n = 0;
+      for (const FakeRequest& r : server.requests()) n += r.is("GET /metrics ") ? 1 : 0;
+      return n;
+    };
+    while (looks() < 3) std::this_thread::sleep_for(std::chrono::milliseconds(20));
     interrupted = true;
   });
   const auto ran = run_command({"status", "--watch", "--interval", "0.1", "--json", "--url",
