@@ -1,6 +1,6 @@
 // DeepSeek-V3's three Split patterns (models' tokenizer.json) in one pass. The first two cut the
-// text at numbers and at Chinese or Japanese runs; what is left between two cuts is scanned by the
-// third pattern, whose look-ahead sees a cut as the end of the text: hence `inside`.
+// text at numbers and at the borders of Chinese or Japanese runs; each part between two cuts is
+// scanned by the third pattern, whose look-ahead sees a cut as the end of the text: hence `inside`.
 #include "text/scan_cursor.h"
 #include "text/scanners.h"
 
@@ -29,14 +29,14 @@ class DeepSeekScanner {
   // The character at `i` as the third pattern sees it: length 0 where its part of the text ends.
   Char inside(std::size_t i) const {
     const Char c = cursor_.at(i);
-    if ((c.bits & kNumber) || is_cjk(c.code)) return {0, 0, 0};
+    if ((c.bits & kNumber) || is_cjk(c.code) != in_cjk_) return {0, 0, 0};
     return c;
   }
 
-  std::size_t piece_end(std::size_t at) const {
+  std::size_t piece_end(std::size_t at) {
     const Char c = cursor_.at(at);
     if (c.bits & kNumber) return number_end(at);
-    if (is_cjk(c.code)) return cjk_end(at);
+    in_cjk_ = is_cjk(c.code);
     if (c.bits & (kLetter | kMark)) return word_end(at);
     if (c.bits & (kPunct | kSymbol)) return punctuation_end(at, c);
     if (c.bits & kSpace) return space_end(at, c);
@@ -49,11 +49,6 @@ class DeepSeekScanner {
       if (!(c.bits & kNumber)) break;
       at += c.length;
     }
-    return at;
-  }
-
-  std::size_t cjk_end(std::size_t at) const {
-    for (Char c = cursor_.at(at); is_cjk(c.code); c = cursor_.at(at)) at += c.length;
     return at;
   }
 
@@ -108,6 +103,7 @@ class DeepSeekScanner {
   }
 
   ScanCursor cursor_;
+  bool in_cjk_ = false;  // whether the part being scanned is a match of the second pattern
   std::vector<std::uint32_t>& ends_;
 };
 
