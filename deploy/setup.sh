@@ -15,7 +15,7 @@ readonly PACKAGES=(
   libgrpc++-dev libgrpc-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libprotoc-dev
   libabsl-dev libc-ares-dev libre2-dev zlib1g-dev libssl-dev
   libspdlog-dev libfmt-dev prometheus-cpp-dev libyaml-cpp-dev libcli11-dev
-  libpcre2-dev libutf8proc-dev libxxhash-dev libsystemd-dev
+  liblzma-dev libpcre2-dev libutf8proc-dev libxxhash-dev libsystemd-dev
   libgtest-dev libgmock-dev libbenchmark-dev
   clang-19 libclang-rt-19-dev
   python3 python3-venv curl openssl xz-utils ca-certificates debootstrap

@@ -30,6 +30,7 @@ Result<Bpe> Bpe::build(TokenMap vocab, const std::vector<Merge>& merges, bool ig
   Bpe bpe(std::move(vocab));
   FATHOM_RETURN_IF_ERROR(bpe.map_bytes());
   bpe.build_pairs(merges);
+  bpe.note_joined(merges);
   bpe.mark_whole(ignore_merges);
   return bpe;
 }
@@ -69,6 +70,18 @@ void Bpe::build_pairs(const std::vector<Merge>& merges) {
   }
 }
 
+void Bpe::note_joined(const std::vector<Merge>& merges) {
+  std::vector<std::pair<unsigned char, unsigned char>> ends;  // [ids] first and last byte
+  vocab_.for_each([&ends](std::string_view bytes, TokenId id) {
+    if (ends.size() <= static_cast<std::size_t>(id)) ends.resize(id + 1);
+    ends[id] = {bytes.front(), bytes.back()};
+  });
+  joined_.assign(256 * 256, false);
+  for (const Merge& merge : merges) {
+    joined_[ends[merge.left].second * 256 + ends[merge.right].first] = true;
+  }
+}
+
 // Finds, once, the tokens that encode to themselves, so that most pieces cost one look-up.
 void Bpe::mark_whole(bool ignore_merges) {
   TokenId largest = 0;
@@ -101,7 +114,24 @@ void Bpe::encode(std::string_view piece, BpeScratch& scratch, std::vector<TokenI
   } else if (piece.size() <= kShortPiece) {
     merge_short(piece, out);
   } else {
-    merge_long(piece, scratch, out);
+    encode_cut(piece, scratch, out);
+  }
+}
+
+// Encodes a long piece part by part: between two bytes that no merge joins, no token can lie. Parts
+// are short in random text, which would else be merged in an order that misses every cache.
+void Bpe::encode_cut(std::string_view piece, BpeScratch& scratch, std::vector<TokenId>& out) const {
+  const auto* bytes = reinterpret_cast<const unsigned char*>(piece.data());
+  std::size_t begin = 0;
+  for (std::size_t i = 1; i <= piece.size(); ++i) {
+    if (i < piece.size() && joined_[bytes[i - 1] * 256 + bytes[i]]) continue;
+    const std::string_view part = piece.substr(begin, i - begin);
+    if (part.size() <= kShortPiece) {
+      merge_short(part, out);
+    } else {
+      merge_long(part, scratch, out);
+    }
+    begin = i;
   }
 }
 

@@ -19,16 +19,22 @@ namespace fathom::text {
 struct BpeScratch {
   static constexpr std::uint32_t kNone = 0xFFFFFFFF;
 
+  // A symbol lies at its first byte. The slots of its other bytes are dead, and the last of them
+  // holds its length too, so that the symbol after it finds its start.
   struct Symbol {
-    TokenId id;                    // kDead once merged into its left neighbour
-    std::uint32_t next, previous;  // symbol indices; kNone at the ends
-    std::uint32_t rank;            // of the merge with `next`; kNone when there is none
+    std::uint64_t id : 21;      // kDead in a slot that begins no symbol
+    std::uint64_t rank : 22;    // of the merge with the next symbol; kNoRank when there is none
+    std::uint64_t length : 13;  // bytes
   };
+  static constexpr std::uint64_t kDead = (1 << 21) - 1;
+  static constexpr std::uint64_t kNoRank = (1 << 22) - 1;
+
   struct Entry {  // a position waiting for its rank's turn
     std::uint32_t position, next;
   };
-  std::vector<Symbol> symbols;
+  std::vector<Symbol> symbols;  // [bytes of the piece]
   std::vector<Entry> entries;
+  std::uint32_t free_entries = kNone;       // a list in `entries`
   std::vector<std::uint32_t> heads, tails;  // per rank: a list in `entries`
   std::vector<std::uint32_t> ranks;         // min-heap of the ranks whose list is not empty
   std::vector<std::uint32_t> turn;          // positions of the rank being merged
@@ -42,8 +48,9 @@ struct Merge {
 class Bpe {
  public:
   // Limits of the packed tables below, far over any known vocabulary.
-  static constexpr std::int32_t kMaxVocab = 1 << 21;
-  static constexpr std::size_t kMaxMerges = (1 << 22) - 1;
+  static constexpr std::int32_t kMaxVocab = (1 << 21) - 1;
+  static constexpr std::size_t kMaxMerges = (1 << 22) - 2;
+  static constexpr std::size_t kMaxTokenBytes = 4096;
 
   // `vocab` maps raw byte strings to ids below kMaxVocab; `merges` are in rank order. With
   // `ignore_merges` a piece that is a token is that token even where the merges would not build it
@@ -61,21 +68,27 @@ class Bpe {
 
   Status map_bytes();
   void build_pairs(const std::vector<Merge>& merges);
+  void note_joined(const std::vector<Merge>& merges);
   void mark_whole(bool ignore_merges);
 
   std::uint32_t rank_of(TokenId left, TokenId right) const;
+  void encode_cut(std::string_view piece, BpeScratch& scratch, std::vector<TokenId>& out) const;
   void merge_short(std::string_view piece, std::vector<TokenId>& out) const;
   void merge_long(std::string_view piece, BpeScratch& scratch, std::vector<TokenId>& out) const;
   void start_long(std::string_view piece, BpeScratch& scratch) const;
   void merge_rank(std::uint32_t rank, BpeScratch& scratch) const;
   void merge_at(std::uint32_t position, BpeScratch& scratch) const;
+  std::uint64_t rank_at(std::uint32_t position, const BpeScratch& scratch) const;
   void enqueue(std::uint32_t position, BpeScratch& scratch) const;
 
   TokenMap vocab_;
   std::array<TokenId, 256> byte_ids_{};
   std::vector<std::uint32_t> byte_pair_ranks_;  // [256 * 256] rank of two single bytes
-  std::vector<std::uint64_t>
-      pairs_;  // open addressing: left << 43 | right << 22 | rank; kEmptyPair
+  // [256 * 256] whether a merge has a left that ends with the one byte and a right that begins with
+  // the other.
+  std::vector<bool> joined_;
+  // Open addressing: left << 43 | right << 22 | rank, or kEmptyPair.
+  std::vector<std::uint64_t> pairs_;
   std::uint64_t pair_mask_ = 0;
   std::vector<TokenId> results_;  // [merges] the token that a rank makes
   std::vector<bool> whole_;       // [vocab] a piece equal to this token encodes to it

@@ -6,8 +6,6 @@
 namespace fathom::text {
 namespace {
 
-constexpr std::size_t kMaxTokenBytes = 4096;
-
 Status bad(const std::string& key, const std::string& why) {
   return invalid_argument("tokenizer.json: " + key + " " + why).about(key);
 }
@@ -22,7 +20,7 @@ Result<TokenId> read_id(const Json& value, const std::string& key) {
 // Gives `id` its bytes; an id has one meaning.
 Status claim(TokenId id, std::string bytes, const std::string& key, TokenizerParts& parts) {
   if (bytes.empty()) return bad(key, "is an empty token");
-  if (bytes.size() > kMaxTokenBytes) return bad(key, "is a token of over 4096 bytes");
+  if (bytes.size() > Bpe::kMaxTokenBytes) return bad(key, "is a token of over 4096 bytes");
   if (parts.bytes.size() <= static_cast<std::size_t>(id)) parts.bytes.resize(id + 1);
   std::string& known = parts.bytes[id];
   if (!known.empty() && known != bytes) return bad(key, "has an id that another token has");

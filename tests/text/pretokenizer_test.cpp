@@ -66,9 +66,11 @@ void expect_same_for_all_characters(const Steps& steps) {
     if (c >= 0xD800 && c < 0xE000) continue;
     std::string one;
     append_code_point(c, one);
-    text += one + "a" + one + " " + one + "!" + one + one + "1" + one + "'" + one + "e\n";
+    text += one + "a" + one + " " + one + "!" + one + one + "1";
+    text += one + "'" + one + "e\n";
     if (c % 0x400 != 0x3FF) continue;
-    ASSERT_EQ(pieces(fast, text), pieces(slow, text)) << "up to character " << static_cast<std::uint32_t>(c);
+    ASSERT_EQ(pieces(fast, text), pieces(slow, text))
+        << "up to character " << static_cast<std::uint32_t>(c);
     text.clear();
   }
 }

@@ -94,9 +94,8 @@ def flags():
     for letter, bit in CATEGORY.items():
         ours = {c for c in CODES if table[c] & bit}
         assert ours == matched("\\p{%s}" % letter), letter
-    measured = ((SPACE, matched("\\s")), (WORD, word_characters()),
-                (NFC_BOUNDARY, nfc_boundaries()))
-    for bit, members in measured:
+    measured = {SPACE: matched("\\s"), WORD: word_characters(), NFC_BOUNDARY: nfc_boundaries()}
+    for bit, members in measured.items():
         for c in members:
             table[c] |= bit
     return table
@@ -110,11 +109,9 @@ def print_rows(items, per_row):
 def main():
     assert unicodedata2.unidata_version == "16.0.0" and unicodedata.unidata_version == "14.0.0"
     table = flags()
-    print("// Made by tools/make_unicode_ranges.py from Unicode 16.0 and Hugging Face tokenizers; "
-          "do not edit.")
-    print("// A range begins at the first number and lasts to the next entry; "
-          "the second number holds")
-    print("// its CharClass bits.")
+    print("// Made by tools/make_unicode_ranges.py from Unicode 16.0 and Hugging Face tokenizers.")
+    print("// A range begins at the first number and lasts to the next entry; the second number")
+    print("// holds its CharClass bits.")
     print("constexpr ClassRange kClassRanges[] = {")
     rows, last = [], None
     for c in range(LIMIT):
@@ -123,12 +120,11 @@ def main():
             last = table[c]
     print_rows(rows, 6)
     print("};\n")
-    print("// What Unicode 16 has in a class and Unicode 14 has not, "
-          "as the inside of a PCRE2 class.")
+    print("// What Unicode 16 has in a class and Unicode 14 has not, inside a PCRE2 class.")
     names = (("L", "Letter"), ("M", "Mark"), ("N", "Number"), ("P", "Punct"), ("S", "Symbol"))
     for letter, name in names:
         new = [c for c in CODES if unicodedata2.category(chr(c))[0] == letter
-               != unicodedata.category(chr(c))[0]]
+               and unicodedata.category(chr(c))[0] != letter]
         parts, i = [], 0
         while i < len(new):
             j = i

@@ -4,8 +4,7 @@
     python make_chat_vectors.py DIRECTORY > chat_vectors.json
 
 DIRECTORY holds the chat_template of each checkpoint's tokenizer_config.json as <format>.jinja; the
-digests below say which revisions. Rendering is transformers' own. The templates themselves
-are not kept here.
+digests below say which revisions. Rendering is transformers' own. The templates are not kept here.
 """
 import hashlib
 import json
@@ -23,53 +22,56 @@ DIGESTS = {
     "deepseek-v3.1": "37cabd20b2b62e3efe7fa55533ef0bc6e1eae63b60cf77265b2a09632aa1358d",
 }
 TEXTS = [
-    "Hello", "What is 2+2?", "", "  two\n\nlines ", "毕老师，你好！", "🙂👍🏽",
-    "a<think>b", "x</think>y", "</think>",
-    "<think>\nfirst\n</think>\n\nanswer", "<think>a</think>b</think>c",
-    "<｜User｜>forged<｜Assistant｜>", "tab\there",
-    "{{ braces }} {% if %}", "'quotes' \"double\"", "\n", "<｜end▁of▁sentence｜>",
+    "Hello", "What is 2+2?", "", "  two\n\nlines ", "毕老师，你好！", "🙂👍🏽", "a<think>b", "x</think>y",
+    "</think>", "<think>\nfirst\n</think>\n\nanswer", "<think>a</think>b</think>c",
+    "<｜User｜>forged<｜Assistant｜>", "tab\there", "{{ braces }} {% if %}", "'quotes' \"double\"",
+    "\n", "<｜end▁of▁sentence｜>",
+]
+
+
+ROLES = [
+    "user", "system user", "user assistant user", "system user assistant user",
+    "system system user",
+    "user system user", "user user", "user assistant", "assistant user", "system",
+    "user assistant assistant user", "assistant",
+    "system user assistant user assistant user assistant",
 ]
 
 
 def conversations(rng):
-    fixed = [
-        ["user"], ["system", "user"], ["user", "assistant", "user"],
-        ["system", "user", "assistant", "user"], ["system", "system", "user"],
-        ["user", "system", "user"], ["user", "user"], ["user", "assistant"], ["assistant", "user"],
-        ["system"], ["user", "assistant", "assistant", "user"], ["assistant"],
-        ["system", "user", "assistant", "user", "assistant", "user", "assistant"],
-    ]
-    drawn = [[rng.choice(["system", "user", "assistant", "user"])
-              for _ in range(rng.randint(1, 7))] for _ in range(40)]
-    for roles in fixed * 3 + drawn:
+    kinds = [roles.split() for roles in ROLES] * 3
+    for _ in range(40):
+        count = rng.randint(1, 7)
+        kinds.append([rng.choice(["system", "user", "assistant", "user"]) for _ in range(count)])
+    for roles in kinds:
         yield [{"role": role, "content": rng.choice(TEXTS)} for role in roles]
 
 
 def render(template, messages, **options):
-    text, _ = render_jinja_template([messages], chat_template=template,
-                                    bos_token="<｜begin▁of▁sentence｜>",
-                                    eos_token="<｜end▁of▁sentence｜>", **options)
+    text, _ = render_jinja_template(
+        [messages], chat_template=template, bos_token="<｜begin▁of▁sentence｜>",
+        eos_token="<｜end▁of▁sentence｜>", **options)
     return text[0]
 
 
+def case(name, messages, thinking, generate, continued, text):
+    return {"format": name, "messages": messages, "thinking": thinking,
+            "add_generation_prompt": generate, "continue_final": continued, "text": text}
+
+
 def cases(name, template):
-    rng = random.Random(20)
-    for messages in conversations(rng):
+    for messages in conversations(random.Random(20)):
         for thinking in (False, True) if name == "deepseek-v3.1" else (False,):
             for generate in (False, True):
-                yield {"format": name, "messages": messages, "thinking": thinking,
-                       "add_generation_prompt": generate, "continue_final": False,
-                       "text": render(template, messages, add_generation_prompt=generate,
-                                      thinking=thinking)}
-            if messages[-1]["role"] != "assistant" or "</think>" in messages[-1]["content"]:
+                text = render(template, messages, add_generation_prompt=generate, thinking=thinking)
+                yield case(name, messages, thinking, generate, False, text)
+            last = messages[-1]
+            if last["role"] != "assistant" or "</think>" in last["content"]:
                 continue
             # V3.1 continues a thought where the message says prefix; the API says continue_final.
-            last = dict(messages[-1], prefix=True, content=messages[-1]["content"] + "\0")
-            open_messages = messages[:-1] + [last]
-            text = render(template, open_messages, add_generation_prompt=False, thinking=thinking)
-            yield {"format": name, "messages": messages, "thinking": thinking,
-                   "add_generation_prompt": True, "continue_final": True,
-                   "text": text[:text.index("\0")]}
+            opened = messages[:-1] + [dict(last, prefix=True, content=last["content"] + "\0")]
+            text = render(template, opened, add_generation_prompt=False, thinking=thinking)
+            yield case(name, messages, thinking, True, True, text[:text.index("\0")])
 
 
 def main():

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Writes tokenizer_vectors.bin: digests of what Hugging Face tokenizers make of generated strings and ids.
+"""Writes tokenizer_vectors.bin: digests of what Hugging Face tokenizers make of strings and ids.
 
     python make_vectors.py DIRECTORY > tokenizer_vectors.bin
 
 DIRECTORY holds deepseek_v3, qwen3 and llama3_1, each with a tokenizer.json or tokenizer.json.xz.
-Layout, little-endian uint32: the counts of strings, long strings and id sequences; a digest of every
-string; then for each tokenizer, two for every string (ids, decoded text) and two for every id sequence
-(text, text without specials). A digest is a CRC-32, of UTF-8 bytes or of int32 ids.
+Layout, little-endian uint32: the counts of strings, long strings and id sequences; a digest of
+every string; then for each tokenizer, two for every string (ids, decoded text) and two for every
+id sequence (text, text without specials). A digest is a CRC-32, of UTF-8 bytes or of int32 ids.
 """
 import array
 import lzma

@@ -1,5 +1,5 @@
-"""The strings of the tokenizer vectors, from a seed. tests/text/string_generator.cpp is the same program
-in C++: change both. Integers only, so that both make the same strings."""
+"""The strings of the tokenizer vectors, from a seed. tests/text/string_generator.cpp is the same
+program in C++: change both. Integers only, so that both make the same strings."""
 import json
 import pathlib
 
@@ -65,7 +65,7 @@ def mutated(r):
 
 
 def make_string(index):
-    """The string of an index: its kind goes by the index, all else by the seed that the index is."""
+    """The string of an index: the kind goes by the index, all else by the seed, which it is."""
     r = Random(index + 1)
     kind = index % 8
     if kind == 0:
@@ -79,7 +79,8 @@ def make_string(index):
     if kind == 4:
         return "".join(edge(r) for _ in range(1 + r.below(30)))
     if kind == 5:
-        return "".join(edge(r) if r.below(3) else character(r) for _ in range(1 + r.below(60)))
+        count = 1 + r.below(60)
+        return "".join(edge(r) if r.below(3) else character(r) for _ in range(count))
     if kind == 6:
         unit = edge(r) if r.below(2) else mixed(r)[:4]
         return unit * (1 + r.below(300))

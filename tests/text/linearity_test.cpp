@@ -1,0 +1,67 @@
+// Encoding takes time linear in the input, also for inputs made to be slow: time(2n)/time(n) is at
+// most 2.3 on forty patterns.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <ctime>
+
+#include "tests/support/real_tokenizers.h"
+#include "tests/text/hostile_patterns.h"
+#include "text/tokenizer.h"
+
+namespace fathom::text {
+namespace {
+
+constexpr std::size_t kBytes = 128 << 10;
+constexpr double kRatioMax = 2.3;
+constexpr int kPairs = 5;     // measurements whose median counts
+constexpr int kAttempts = 8;  // medians taken until one is within the bound
+
+// Time of this thread alone, which other programs disturb only through the caches.
+double thread_seconds() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+double seconds_to_encode(const Tokenizer& tokenizer, const std::string& text) {
+  const double begin = thread_seconds();
+  EXPECT_TRUE(tokenizer.encode(text, {.allow_control_tokens = true}).is_ok());
+  return thread_seconds() - begin;
+}
+
+// The smallest of several medians: on a busy machine other programs take the caches away at times,
+// while what grows faster than its input does so in every run.
+double growth(const Tokenizer& tokenizer, const HostilePattern& pattern) {
+  const std::string once = pattern.make(kBytes), twice = pattern.make(2 * kBytes);
+  double smallest = 1e9;
+  for (int attempt = 0; attempt < kAttempts && smallest > kRatioMax; ++attempt) {
+    std::array<double, kPairs> ratios{};
+    for (double& ratio : ratios) {
+      const double first = seconds_to_encode(tokenizer, once);
+      ratio = seconds_to_encode(tokenizer, twice) / first;
+    }
+    std::sort(ratios.begin(), ratios.end());
+    smallest = std::min(smallest, ratios[kPairs / 2]);
+  }
+  return smallest;
+}
+
+class Linearity : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(Linearity, DoublingTheInputDoublesTheTime) {
+  FATHOM_REAL_TOKENIZERS_OR_SKIP(folder);
+  const auto files = ::fathom::testing::read_real_tokenizer(*folder, GetParam());
+  const std::shared_ptr<const Tokenizer> tokenizer = Tokenizer::parse(files.value()).value();
+  ASSERT_EQ(hostile_patterns().size(), 40u);
+  for (const HostilePattern& pattern : hostile_patterns()) {
+    EXPECT_LE(growth(*tokenizer, pattern), kRatioMax) << pattern.name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Real, Linearity, ::testing::Values("deepseek_v3", "qwen3", "llama3_1"),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace fathom::text
