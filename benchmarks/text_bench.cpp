@@ -1,5 +1,5 @@
-// Tokenizing speed: MB/s of one core on plain text, and time(2n)/time(n) on hostile inputs. Times are
-// of the thread's processor, so that other programs of the machine disturb them less.
+// Tokenizing speed: MB/s of one core on plain text, and time(2n)/time(n) on hostile inputs. Times
+// are of the thread's processor, so that other programs of the machine disturb them less.
 //
 //   text_bench FOLDER [TEXT_FILE]
 //
