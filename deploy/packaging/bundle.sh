@@ -44,10 +44,10 @@ needed_libraries() {
   done
 }
 
-# The licence of the Debian package that a library came from.
+# The licence of the Debian package that a library came from. dpkg may know the file below /lib.
 copy_licence() {
   local package
-  package=$(dpkg-query -S "$(readlink -f "$1")" | sed -n '1s/[,:].*//p')
+  package=$(dpkg-query -S "*/$(basename "$(readlink -f "$1")")" | sed -n '1s/[,:].*//p')
   install -D -m 644 "/usr/share/doc/$package/copyright" "$2/share/licenses/$package/copyright"
 }
 
