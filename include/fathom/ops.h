@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -163,6 +164,20 @@ class Ops {
   // Resolves the plan's rows against the slot table: fills the batch's arrays, which have room for
   // batch.shape (set by the host from the plan). Writes nothing to the table.
   virtual void advance(const SlotTable& slots, const StepPlan& plan, BatchView& batch) = 0;
+
+  // ---- Capture, for backends that replay steps.
+
+  // The shape that a step of `shape` is run at: the next of the few that are captured, within the
+  // planned limits. Rows and tokens beyond the plan's are padding (slot 0, block 0, not valid).
+  virtual StepShape padded_shape(const StepShape& shape) const { return shape; }
+  // Runs `body`: everything of a step that follows advance, with its arrays at the addresses of
+  // `frame`. It may be captured once for each shape and frame, and replayed without being called.
+  virtual Status run_step(const StepShape& shape, int32_t frame,
+                          const std::function<Status()>& body) {
+    (void)shape;
+    (void)frame;
+    return body();
+  }
 
   // ---- The layers. T = batch.shape.tokens.
 

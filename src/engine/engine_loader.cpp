@@ -82,6 +82,7 @@ Result<LoadedEngine> load_engine(const EngineOptions& options, ProgressCallback 
     const WeightSource& shapes = *weights;
     return load_engine_from(options, std::move(weights), shapes, std::move(on_progress));
   }
+  // Generated values cost time: the plan looks at a source without them.
   FATHOM_ASSIGN(const std::shared_ptr<const WeightSource> shapes, open_weights(options, true));
   return load_engine_from(options, std::move(weights), *shapes, std::move(on_progress));
 }

@@ -42,7 +42,7 @@ Status StepProgram::launch(const StepPlan& plan) {
 
   Launched launched;
   launched.number = plan.number;
-  launched.shape = step_shape(plan, facts_, options_.cache.block_tokens);
+  launched.shape = ops_.padded_shape(step_shape(plan, facts_, options_.cache.block_tokens));
   launched.readings = row_readings(plan, facts_);
   for (const PlanRow& row : plan.rows) launched.slots.push_back(row.slot);
   launched.frame = next_frame_;
@@ -53,7 +53,13 @@ Status StepProgram::launch(const StepPlan& plan) {
     Frame& frame = frames_[launched.frame];
     BatchView batch = frame.arrays.view(launched.shape, slots_);
     ops_.advance(slots_, plan, batch);
-    FATHOM_RETURN_IF_ERROR(forward(batch, frame));
+    if (last_stage_ == 0) {
+      const auto index = static_cast<int32_t>(launched.frame);
+      FATHOM_RETURN_IF_ERROR(
+          ops_.run_step(batch.shape, index, [&] { return forward(batch, frame); }));
+    } else {
+      FATHOM_RETURN_IF_ERROR(forward(batch, frame));  // stages meet in it: not a captured unit
+    }
     FATHOM_RETURN_IF_ERROR(ops_.health());
   } else if (!samples()) {
     return Status::ok();

@@ -208,6 +208,28 @@ INSTANTIATE_TEST_SUITE_P(
                       SplitCase{"Tp2Pp2WithDrafts", 2, 2, 1}),
     [](const auto& info) { return info.param.name; });
 
+// A directory with nothing but config.json.
+TEST(ModelEngine, ServesGeneratedWeights) {
+  const ModelDirectory directory{tiny_config()};
+  EngineOptions options = EngineRig::tiny_options();
+  options.model_dir = directory.path();
+  options.load_format = EngineOptions::LoadFormat::kSynthetic;
+  options.seed = 3;
+  std::vector<double> progress;
+  auto engine = LocalEngine::load(options, [&](double p) { progress.push_back(p); });
+  ASSERT_TRUE(engine.is_ok()) << engine.status().to_string();
+  EXPECT_EQ((*engine)->health().state, EngineState::kReady);
+  EXPECT_EQ((*engine)->info().model.layers, 3);
+  EXPECT_FALSE(progress.empty());
+  EXPECT_TRUE(std::is_sorted(progress.begin(), progress.end()));
+  Request request;
+  request.prompt = prompt_of(20, 1);
+  request.sampling = greedy(8);
+  auto stream = (*engine)->submit(request);
+  ASSERT_TRUE(stream.is_ok());
+  EXPECT_EQ(drain_stream(**stream).tokens.size(), 8U);
+}
+
 TEST(MemoryPlanTest, PlansWhatFitsAndRefusesTheRest) {
   const ModelDirectory directory{tiny_config()};
   const DeepseekConfig config = read_deepseek_config(directory.path()).value();
