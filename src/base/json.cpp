@@ -34,10 +34,7 @@ class Builder final : public nlohmann::json_sax<Json> {
 
   bool parse_error(std::size_t position, const std::string&,
                    const nlohmann::detail::exception& error) override {
-    const std::string_view what = error.what();
-    const size_t colon = what.rfind(": ");
-    return fail("not JSON at byte " + std::to_string(position) + ": " +
-                std::string(colon == what.npos ? what : what.substr(colon + 2)));
+    return fail("not JSON at byte " + std::to_string(position) + ": " + reason(error.what()));
   }
 
   const std::string& error() const { return error_; }
@@ -48,6 +45,19 @@ class Builder final : public nlohmann::json_sax<Json> {
     Json* value;
     std::unordered_set<std::string> keys;
   };
+
+  // nlohmann's sentence without its own place and without the bytes it read: those may be invalid
+  // UTF-8, and errors are shown to clients.
+  static std::string reason(std::string_view what) {
+    const size_t syntax = what.find(" - ");
+    const size_t bracket = what.find("] ");
+    if (syntax != what.npos) {
+      what.remove_prefix(syntax + 3);
+    } else if (bracket != what.npos) {
+      what.remove_prefix(bracket + 2);
+    }
+    return std::string(what.substr(0, what.find("; last read")));
+  }
 
   bool fail(std::string why) {
     if (error_.empty()) error_ = std::move(why);

@@ -12,6 +12,13 @@ std::string error_of(std::string_view text, JsonLimits limits = {}) {
   return parsed.is_ok() ? "" : parsed.status().message();
 }
 
+// Errors are shown to clients: they say what is wrong and repeat none of the bytes.
+TEST(Json, ErrorsRepeatNoInput) {
+  EXPECT_EQ(error_of("{\"a\":\"\xff\"}"),
+            "not JSON at byte 7: invalid string: ill-formed UTF-8 byte");
+  EXPECT_EQ(error_of("[tru]"), "not JSON at byte 5: invalid literal");
+}
+
 TEST(Json, KeepsOrderAndValues) {
   auto parsed = parse_json(R"({"b":[1,2.5,null,true,"x\u00e9"],"a":{"c":-3}})");
   ASSERT_TRUE(parsed.is_ok());
