@@ -88,6 +88,7 @@ Status ResponseReader::feed(std::span<const char> bytes) {
 
 Status ResponseReader::end_of_stream() {
   if (done() || stopped_) return Status::ok();
+  if (!parser_->http.got_some()) return Status::ok();  // the caller knows that nothing came
   error_code error;
   parser_->http.put_eof(error);
   if (error) return data_loss("the connection ended inside the response");
