@@ -179,6 +179,16 @@ class Ops {
     return body();
   }
 
+  // Whether launches return before the work is done: a worker then keeps two steps in flight.
+  virtual bool asynchronous() const { return false; }
+  // A point in the order of launches, and the wait until all before it is complete and its outputs
+  // are readable by the host. Waits come in the order of marks.
+  virtual uint64_t mark() { return 0; }
+  virtual Status wait(uint64_t mark) {
+    (void)mark;
+    return synchronize();
+  }
+
   // ---- The layers. T = batch.shape.tokens.
 
   // table: [vocabulary rows of this rank, hidden]; ids outside [first_row, first_row + rows) give

@@ -64,6 +64,7 @@ Status StepProgram::launch(const StepPlan& plan) {
   } else if (!samples()) {
     return Status::ok();
   }
+  launched.mark = ops_.mark();
   launched_.push_back(std::move(launched));
   FATHOM_CHECK(launched_.size() <= frames_.size(), "more steps in flight than frames");
   return Status::ok();
@@ -136,7 +137,7 @@ Status StepProgram::settle() { return samples() ? Status::ok() : apply_until(0);
 
 Result<StepResult> StepProgram::collect() {
   FATHOM_CHECK(samples() && !launched_.empty(), "collect without a launched step");
-  FATHOM_RETURN_IF_ERROR(ops_.synchronize());
+  FATHOM_RETURN_IF_ERROR(ops_.wait(launched_.front().mark));
   const Launched oldest = std::move(launched_.front());
   launched_.pop_front();
   StepResult result;

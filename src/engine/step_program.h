@@ -57,6 +57,7 @@ class StepProgram {
     std::vector<RowReading> readings;
     std::vector<SlotId> slots;
     size_t frame = 0;
+    uint64_t mark = 0;  // Ops::mark after its launches
   };
 
   StepProgram(Ops& ops, Model& model, const Groups& groups, const StepProgramOptions& options);

@@ -45,26 +45,34 @@ Status Worker::load() {
   return ops_->synchronize();
 }
 
+// A backend that returns before the work is done gets the next plan, when there is one, before the
+// last one's result is waited for.
 Status Worker::serve() {
+  const SystemClock clock;
+  const size_t in_flight_max = ops_->asynchronous() ? 2 : 1;
   while (!stop_.load()) {
-    std::optional<std::shared_ptr<const StepPlan>> plan = plans_.try_pop();
+    std::optional<std::shared_ptr<const StepPlan>> plan;
+    if (launched_us_.size() < in_flight_max) plan = plans_.try_pop();
+    if (!plan && !launched_us_.empty()) {
+      FATHOM_RETURN_IF_ERROR(collect());
+      continue;
+    }
     if (!plan) {
       FATHOM_RETURN_IF_ERROR(program_->settle());
       plan = plans_.pop();
       if (!plan) break;
     }
-    FATHOM_RETURN_IF_ERROR(run_plan(**plan));
+    const int64_t start_us = clock.now_us();
+    FATHOM_RETURN_IF_ERROR(program_->launch(**plan));
+    if (program_->samples()) launched_us_.push_back(start_us);
   }
   return Status::ok();
 }
 
-Status Worker::run_plan(const StepPlan& plan) {
-  const SystemClock clock;
-  const int64_t start_us = clock.now_us();
-  FATHOM_RETURN_IF_ERROR(program_->launch(plan));
-  if (!program_->samples()) return Status::ok();
+Status Worker::collect() {
   FATHOM_ASSIGN(StepResult result, program_->collect());
-  result.duration_us = clock.now_us() - start_us;
+  result.duration_us = SystemClock().now_us() - launched_us_.front();
+  launched_us_.pop_front();
   if (events_.on_result) events_.on_result(std::move(result));
   return Status::ok();
 }

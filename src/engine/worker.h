@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <deque>
 #include <functional>
 #include <future>
 #include <memory>
@@ -50,7 +51,7 @@ class Worker {
   void run();
   Status load();
   Status serve();
-  Status run_plan(const StepPlan& plan);
+  Status collect();
 
   const WorkerSetup setup_;
   const WorkerEvents events_;
@@ -61,6 +62,7 @@ class Worker {
   std::unique_ptr<Ops> ops_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<StepProgram> program_;
+  std::deque<int64_t> launched_us_;  // of plans whose results were not collected yet
   std::jthread thread_;
 };
 

@@ -3,23 +3,11 @@
 
 #include "ops/cpu/cpu_ops_impl.h"
 #include "ops/cpu/slot_row.h"
+#include "ops/cpu/slot_sampling.h"
 
 namespace fathom {
-namespace {
 
-void clear(const SlotTable& table, SlotId slot) {
-  const SlotRow row(table, slot);
-  row.length() = 0;
-  row.computed() = 0;
-  row.draft_count() = 0;
-  row.finish(FinishReason::kNone);
-  row.sampling() = SlotSampling{};
-  for (int32_t g = 0; g < table.limits.cache_groups; ++g) {
-    std::fill_n(row.blocks(g), table.limits.blocks_max, 0);
-  }
-}
-
-SlotSampling pack(const OpenSlot& open, const SlotLimits& limits) {
+SlotSampling slot_sampling(const OpenSlot& open, const SlotLimits& limits) {
   const SamplingParams& from = *open.sampling;
   FATHOM_CHECK(
       from.stop_token_ids.size() <= kStopTokenIdsMax && from.logit_bias.size() <= kLogitBiasMax,
@@ -51,6 +39,20 @@ SlotSampling pack(const OpenSlot& open, const SlotLimits& limits) {
   return to;
 }
 
+namespace {
+
+void clear(const SlotTable& table, SlotId slot) {
+  const SlotRow row(table, slot);
+  row.length() = 0;
+  row.computed() = 0;
+  row.draft_count() = 0;
+  row.finish(FinishReason::kNone);
+  row.sampling() = SlotSampling{};
+  for (int32_t g = 0; g < table.limits.cache_groups; ++g) {
+    std::fill_n(row.blocks(g), table.limits.blocks_max, 0);
+  }
+}
+
 void open_slot(const SlotTable& table, const OpenSlot& open) {
   clear(table, open.slot);
   const SlotRow row(table, open.slot);
@@ -61,7 +63,7 @@ void open_slot(const SlotTable& table, const OpenSlot& open) {
   std::copy(open.tokens->begin(), open.tokens->end(), row.history());
   row.length() = length;
   row.computed() = open.computed_tokens;
-  row.sampling() = pack(open, table.limits);
+  row.sampling() = slot_sampling(open, table.limits);
   int32_t i = 0;
   for (const auto& [id, value] : open.sampling->logit_bias) {
     row.bias_ids()[i] = id;

@@ -1,0 +1,191 @@
+// MLA on the paged latent cache: write, absorbed queries, running softmax, value up-projection.
+#include "attention.h"
+#include "number.cuh"
+
+namespace fathom::kernels {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kValueParts = 8;  // kv_lora / kThreads at most: 1024 latent dims
+
+__device__ int64_t entry_at(const MlaShape& s, const MlaBatch& b, int32_t slot, int32_t position) {
+  const int32_t block = b.block_table[slot * b.table_stride + position / s.block_tokens];
+  const int64_t entry = s.kv_lora + s.rope_dims;
+  return (int64_t{block} * s.block_tokens + position % s.block_tokens) * entry;
+}
+
+// The interleaved pair (2i, 2i + 1) turned by the position's angle.
+__device__ void rope_pair(const MlaBatch& b, int32_t position, int i, float& even, float& odd) {
+  const float c = b.cosines[position * b.rope_stride + i];
+  const float s = b.sines[position * b.rope_stride + i];
+  const float x = even;
+  even = x * c - odd * s;
+  odd = x * s + odd * c;
+}
+
+__global__ void write_kernel(MlaShape s, MlaBatch b, Rows kv_a, const float* kv_norm) {
+  __shared__ float shared[32];
+  const int64_t t = blockIdx.x;
+  if (b.token_valid[t] == 0) return;
+  const int32_t position = b.positions[t];
+  const int64_t to = entry_at(s, b, b.row_slot[b.token_row[t]], position);
+  float squares = 0.0F;
+  for (int k = threadIdx.x; k < s.kv_lora; k += blockDim.x) {
+    const float x = load_number(kv_a.data, kv_a.format, t * kv_a.stride + k);
+    squares += x * x;
+  }
+  const float scale =
+      1.0F / sqrtf(block_sum(squares, shared) / static_cast<float>(s.kv_lora) + s.norm_epsilon);
+  for (int k = threadIdx.x; k < s.kv_lora; k += blockDim.x) {
+    const float x = load_number(kv_a.data, kv_a.format, t * kv_a.stride + k) * scale * kv_norm[k];
+    store_number(b.cache, b.cache_format, to + k, x);
+  }
+  for (int i = threadIdx.x; i < s.rope_dims / 2; i += blockDim.x) {
+    const int64_t at = t * kv_a.stride + s.kv_lora + 2 * i;
+    float even = load_number(kv_a.data, kv_a.format, at);
+    float odd = load_number(kv_a.data, kv_a.format, at + 1);
+    rope_pair(b, position, i, even, odd);
+    store_number(b.cache, b.cache_format, to + s.kv_lora + 2 * i, even);
+    store_number(b.cache, b.cache_format, to + s.kv_lora + 2 * i + 1, odd);
+  }
+}
+
+__global__ void absorb_kernel(MlaShape s, MlaBatch b, Rows q, const void* up_key, Format up_format,
+                              Format round, float* out) {
+  const int64_t t = blockIdx.x;
+  const int h = blockIdx.y;
+  const int64_t from = t * q.stride + int64_t{h} * (s.nope_dims + s.rope_dims);
+  float* to = out + (t * s.heads + h) * (s.kv_lora + s.rope_dims);
+  const int64_t up = int64_t{h} * s.nope_dims * s.kv_lora;
+  for (int c = threadIdx.x; c < s.kv_lora; c += blockDim.x) {
+    float sum = 0.0F;
+    for (int d = 0; d < s.nope_dims; ++d) {
+      sum += load_number(q.data, q.format, from + d) *
+             load_number(up_key, up_format, up + int64_t{d} * s.kv_lora + c);
+    }
+    to[c] = round_number(round, sum);
+  }
+  for (int i = threadIdx.x; i < s.rope_dims / 2; i += blockDim.x) {
+    float even = load_number(q.data, q.format, from + s.nope_dims + 2 * i);
+    float odd = load_number(q.data, q.format, from + s.nope_dims + 2 * i + 1);
+    rope_pair(b, b.positions[t], i, even, odd);
+    to[s.kv_lora + 2 * i] = round_number(round, even);
+    to[s.kv_lora + 2 * i + 1] = round_number(round, odd);
+  }
+}
+
+// One block a (token, head): scores of kThreads positions at a time (a warp a position in turn),
+// running softmax, then each thread adds to its own latent dims.
+__global__ void attend_kernel(MlaShape s, MlaBatch b, const float* queries, Format round,
+                              float* out) {
+  extern __shared__ float query[];  // [kv_lora + rope]
+  __shared__ float shared[32];
+  __shared__ float weights[kThreads];
+  __shared__ int64_t entries[kThreads];
+  const int64_t t = blockIdx.x;
+  const int h = blockIdx.y;
+  const int entry = s.kv_lora + s.rope_dims;
+  float* to = out + (t * s.heads + h) * s.kv_lora;
+  if (b.token_valid[t] == 0) {
+    for (int c = threadIdx.x; c < s.kv_lora; c += blockDim.x) to[c] = 0.0F;
+    return;
+  }
+  for (int k = threadIdx.x; k < entry; k += blockDim.x)
+    query[k] = queries[(t * s.heads + h) * entry + k];
+  const int32_t slot = b.row_slot[b.token_row[t]];
+  const int32_t visible = b.positions[t] + 1;
+  float sums[kValueParts] = {};
+  float peak = -INFINITY;
+  float total = 0.0F;
+  const int warp = static_cast<int>(threadIdx.x / 32);
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  for (int32_t first = 0; first < visible; first += kThreads) {
+    const int count = min(kThreads, visible - first);
+    __syncthreads();
+    if (static_cast<int>(threadIdx.x) < count)
+      entries[threadIdx.x] = entry_at(s, b, slot, first + threadIdx.x);
+    __syncthreads();
+    for (int j = warp; j < count; j += kThreads / 32) {
+      float dot = 0.0F;
+      for (int k = lane; k < entry; k += 32)
+        dot += query[k] * load_number(b.cache, b.cache_format, entries[j] + k);
+      dot = warp_sum(dot);
+      if (lane == 0) weights[j] = dot * s.softmax_scale;
+    }
+    __syncthreads();
+    const float mine = static_cast<int>(threadIdx.x) < count ? weights[threadIdx.x] : -INFINITY;
+    const float next_peak = fmaxf(peak, block_max(mine, shared));
+    const float weight = static_cast<int>(threadIdx.x) < count ? expf(mine - next_peak) : 0.0F;
+    const float fade = expf(peak - next_peak);
+    total = total * fade + block_sum(weight, shared);
+    weights[threadIdx.x] = weight;
+    peak = next_peak;
+    __syncthreads();
+    for (int part = 0; part < kValueParts; ++part) {
+      const int c = static_cast<int>(threadIdx.x) + part * kThreads;
+      if (c >= s.kv_lora) break;
+      float sum = sums[part] * fade;
+      for (int j = 0; j < count; ++j)
+        sum += weights[j] * load_number(b.cache, b.cache_format, entries[j] + c);
+      sums[part] = sum;
+    }
+  }
+  for (int part = 0; part < kValueParts; ++part) {
+    const int c = static_cast<int>(threadIdx.x) + part * kThreads;
+    if (c < s.kv_lora) to[c] = round_number(round, sums[part] / total);
+  }
+}
+
+__global__ void values_kernel(MlaShape s, const float* latents, const void* up_value,
+                              Format up_format, float* out) {
+  const int64_t t = blockIdx.x;
+  const int h = blockIdx.y;
+  const float* from = latents + (t * s.heads + h) * s.kv_lora;
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  for (int v = static_cast<int>(threadIdx.x / 32); v < s.value_dims;
+       v += static_cast<int>(blockDim.x / 32)) {
+    const int64_t up = (int64_t{h} * s.value_dims + v) * s.kv_lora;
+    float sum = 0.0F;
+    for (int c = lane; c < s.kv_lora; c += 32)
+      sum += from[c] * load_number(up_value, up_format, up + c);
+    sum = warp_sum(sum);
+    if (lane == 0) out[(t * s.heads + h) * s.value_dims + v] = sum;
+  }
+}
+
+dim3 per_head(const MlaShape& shape, int64_t tokens) {
+  return dim3(static_cast<unsigned>(tokens), static_cast<unsigned>(shape.heads));
+}
+
+}  // namespace
+
+void mla_write(cudaStream_t stream, const MlaShape& shape, const MlaBatch& batch, Rows kv_a,
+               const float* kv_norm) {
+  if (batch.tokens == 0) return;
+  write_kernel<<<static_cast<unsigned>(batch.tokens), kThreads, 0, stream>>>(shape, batch, kv_a,
+                                                                             kv_norm);
+}
+
+void mla_absorb(cudaStream_t stream, const MlaShape& shape, const MlaBatch& batch, Rows q,
+                const void* up_key, Format up_format, Format round, float* out) {
+  if (batch.tokens == 0) return;
+  absorb_kernel<<<per_head(shape, batch.tokens), kThreads, 0, stream>>>(shape, batch, q, up_key,
+                                                                        up_format, round, out);
+}
+
+void mla_attend(cudaStream_t stream, const MlaShape& shape, const MlaBatch& batch,
+                const float* queries, Format round, float* out) {
+  if (batch.tokens == 0) return;
+  const size_t query_bytes = static_cast<size_t>(shape.kv_lora + shape.rope_dims) * sizeof(float);
+  attend_kernel<<<per_head(shape, batch.tokens), kThreads, query_bytes, stream>>>(
+      shape, batch, queries, round, out);
+}
+
+void mla_values(cudaStream_t stream, const MlaShape& shape, int64_t tokens, const float* latents,
+                const void* up_value, Format up_format, float* out) {
+  if (tokens == 0) return;
+  values_kernel<<<per_head(shape, tokens), kThreads, 0, stream>>>(shape, latents, up_value,
+                                                                  up_format, out);
+}
+
+}  // namespace fathom::kernels

@@ -1,0 +1,128 @@
+// CudaOps: the op set on one GPU, on plain kernels: they prove the seams, and later ones are
+// measured against them. One object per rank, called by that rank's thread; it owns the device's
+// memory and one stream. Numbers agree with CpuOps, the oracle, within the order of sums
+// (docs/numerics.md).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "fathom/ops.h"
+#include "kernels/moe.h"
+#include "kernels/steps.h"
+#include "ops/cuda/device.h"
+
+namespace fathom {
+
+struct CudaOpsOptions {
+  Numerics numerics = Numerics::kNative;
+  int64_t arena_bytes = 0;
+  bool host_readable = false;  // managed memory, for tests that look at what ops wrote
+};
+
+class CudaOps final : public Ops {
+ public:
+  static Result<std::unique_ptr<CudaOps>> make(const CudaOpsOptions& options);
+  ~CudaOps() override;
+
+  std::string_view name() const override { return "cuda"; }
+  Numerics numerics() const override { return numerics_; }
+  Arena& arena() override { return arena_; }
+  Status health() const override { return health_; }
+
+  // prepare.cpp
+  Result<Weight> prepare_linear(const std::vector<HostWeight>& parts) override;
+  Result<MlaUpProjection> prepare_kv_b(const HostWeight& kv_b, int32_t heads, int32_t nope_dims,
+                                       int32_t value_dims) override;
+  Result<Tensor> place(const HostTensor& tensor, DType as) override;
+  Result<Tensor> reserve(DType dtype, std::initializer_list<int64_t> shape) override;
+  Result<Tensor> reserve_output(DType dtype, std::initializer_list<int64_t> shape) override;
+  ActSpec act_spec(const Weight& weight) const override;
+  Status synchronize() override;
+
+  // frame.cpp
+  void edit_slots(const SlotTable& slots, const StepPlan& plan) override;
+  void advance(const SlotTable& slots, const StepPlan& plan, BatchView& batch) override;
+  Status run_step(const StepShape& shape, int32_t frame,
+                  const std::function<Status()>& body) override;
+  bool asynchronous() const override { return true; }
+  uint64_t mark() override;
+  Status wait(uint64_t ticket) override;
+
+  // layers.cpp
+  Tensor embed(const Tensor& ids, const Tensor& table, int32_t first_row, Comm* group) override;
+  Act norm(const Tensor& x, const Tensor& weight, float epsilon, ActSpec out) override;
+  Act reduce_add_norm(const Partial& partial, const Tensor& residual, const Tensor& weight,
+                      float epsilon, ActSpec out, Comm* group) override;
+  void reduce_add(const Partial& partial, const Tensor& residual, Comm* group) override;
+  Tensor linear(const Act& x, const Weight& weight) override;
+  Partial linear_partial(const Act& x, const Weight& weight, const Tensor& out) override;
+  Act gated_linear(const Act& x, const Weight& gate_up, ActSpec out) override;
+  Act mla_attention(const BatchView& batch, const KvView& cache, const Tensor& q,
+                    const Tensor& kv_a, const MlaParams& params, MlaForm form) override;
+  Partial moe(const BatchView& batch, const Act& x, const MoeParams& params,
+              const Tensor& out) override;
+  Tensor gather_rows(const Tensor& x, const Tensor& index) override;
+  Act concat(const Act& left, const Act& right, ActSpec out) override;
+  Tensor logits(const Act& x, const Weight& head, Comm* group) override;
+
+  // tokens.cpp
+  void sample(const SlotTable& slots, const BatchView& batch, const Tensor& logits,
+              const std::vector<TokenId>& eos, SampleOutput& out) override;
+  Tensor next_tokens(const SlotTable& slots, const BatchView& batch) override;
+  Tensor last_accepted(const BatchView& batch, const SampleOutput& out) override;
+  void propose(const SlotTable& slots, const BatchView& batch, const Tensor& logits, int32_t index,
+               SampleOutput& out) override;
+  void apply_samples(const SlotTable& slots, const BatchView& batch,
+                     const SampleOutput& out) override;
+
+  // Steps that ran as a replay of a captured graph; tests read it.
+  int64_t replays() const { return replays_; }
+
+ private:
+  // A pinned buffer with its copy on the device; reused when the step that read it is done.
+  struct Staging {
+    std::byte* host = nullptr;
+    std::byte* device = nullptr;
+    size_t capacity = 0;
+    cudaEvent_t done = nullptr;
+  };
+
+  explicit CudaOps(const CudaOpsOptions& options)
+      : numerics_(options.numerics), host_readable_(options.host_readable) {}
+
+  kernels::Format act_format() const;
+  float* floats(int64_t n) { return arena_.take(DType::kF32, {n}).as<float>(); }
+  Act take_act(int64_t rows, int64_t columns, const ActSpec& spec);
+  void finish(const float* x, int64_t rows, int64_t stride, const Act& act);
+  void check(cudaError_t error, const char* what);
+  void check_single(const Comm* group) const;
+  Result<void*> allocate(int64_t bytes);
+  Result<Tensor> upload(const Tensor& host);
+  std::byte* stage(size_t bytes, Staging** used);
+  const kernels::Matrix* expert_table(const std::vector<Weight>& weights);
+
+  const Numerics numerics_;
+  const bool host_readable_;
+  cudaStream_t stream_ = nullptr;
+  std::vector<void*> device_memory_;
+  std::vector<void*> pinned_memory_;
+  Arena arena_;
+  Status health_;
+  std::vector<Staging> staging_;
+  size_t next_staging_ = 0;
+  std::vector<uint8_t> prompt_logprobs_;  // by slot, as opened
+  std::unordered_map<const Weight*, const kernels::Matrix*> expert_tables_;
+  const int32_t* eos_ = nullptr;  // device copy of the first call's ids
+  std::unordered_map<uint64_t, cudaGraphExec_t> graphs_;
+  std::unordered_map<uint64_t, int> seen_;
+  int64_t replays_ = 0;
+  std::vector<cudaEvent_t> marks_;
+  uint64_t next_mark_ = 0;
+};
+
+}  // namespace fathom

@@ -1,0 +1,96 @@
+// Device choice, error texts, and views for kernels.
+#include "ops/cuda/device.h"
+
+namespace fathom {
+namespace {
+
+bool is_sticky(cudaError_t error) {
+  switch (error) {
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchFailure:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorAssert:
+    case cudaErrorHardwareStackError:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorECCUncorrectable:
+    case cudaErrorDevicesUnavailable: return true;
+    default: return false;
+  }
+}
+
+}  // namespace
+
+Status cuda_status(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return Status::ok();
+  const std::string text = std::string(what) + ": " + cudaGetErrorString(error);
+  if (is_sticky(error))
+    return unavailable("the GPU context is lost: " + text).because("cuda_error");
+  if (error == cudaErrorMemoryAllocation) return resource_exhausted(text);
+  return internal_error(text);
+}
+
+Result<std::string> open_device() {
+  int count = 0;
+  FATHOM_RETURN_IF_ERROR(cuda_status(cudaGetDeviceCount(&count), "cudaGetDeviceCount"));
+  if (count == 0) return unavailable("no GPU is visible to this process").about("device");
+  FATHOM_RETURN_IF_ERROR(cuda_status(cudaSetDevice(0), "cudaSetDevice"));
+  cudaDeviceProp properties{};
+  FATHOM_RETURN_IF_ERROR(
+      cuda_status(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties"));
+  if (properties.major != 9) {
+    return unavailable(std::string(properties.name) + " has compute capability " +
+                       std::to_string(properties.major) + "." + std::to_string(properties.minor) +
+                       "; this build's kernels are for 9.0 (H100, H200)")
+        .about("device");
+  }
+  return std::string(properties.name);
+}
+
+Result<int64_t> device_free_bytes() {
+  size_t free = 0;
+  size_t total = 0;
+  FATHOM_RETURN_IF_ERROR(cuda_status(cudaMemGetInfo(&free, &total), "cudaMemGetInfo"));
+  return static_cast<int64_t>(free);
+}
+
+kernels::Format format_of(DType dtype) {
+  switch (dtype) {
+    case DType::kF32: return kernels::Format::kF32;
+    case DType::kBF16: return kernels::Format::kBF16;
+    case DType::kF8E4M3: return kernels::Format::kFp8;
+    default: break;
+  }
+  FATHOM_CHECK(false, "kernels read f32, bf16 and e4m3");
+}
+
+kernels::Rows rows_of(const Tensor& tensor) {
+  return {tensor.data, format_of(tensor.dtype), tensor.stride[0], nullptr, 0};
+}
+
+kernels::Rows rows_of(const Act& act) {
+  kernels::Rows rows = rows_of(act.data);
+  if (act.spec.format == ActFormat::kFp8Block) {
+    rows.scales = act.scales.as<float>();
+    rows.scale_stride = act.scales.stride[0];
+  }
+  return rows;
+}
+
+kernels::Matrix matrix_of(const Weight& weight) {
+  kernels::Matrix m;
+  m.data = weight.values.data;
+  m.format = format_of(weight.values.dtype);
+  m.out = weight.out();
+  m.in = weight.in();
+  m.stride = weight.values.stride[0];
+  if (weight.format == WeightFormat::kFp8Block) {
+    m.scales = weight.scales.as<float>();
+    m.scale_rows = weight.scale_rows.as<int32_t>();
+    m.scale_stride = weight.scales.stride[0];
+    m.first_column_in_block = weight.first_column_in_block;
+  }
+  return m;
+}
+
+}  // namespace fathom

@@ -1,0 +1,244 @@
+// The layers' ops, each a few plain kernels with float32 rows between them.
+#include "kernels/attention.h"
+#include "kernels/dense.h"
+#include "ops/cuda/cuda_ops.h"
+
+namespace fathom {
+
+using kernels::Format;
+
+kernels::Format CudaOps::act_format() const { return format_of(act_dtype()); }
+
+void CudaOps::check_single(const Comm* group) const {
+  FATHOM_CHECK(group == nullptr || group->size() == 1, "this backend runs one rank");
+}
+
+Act CudaOps::take_act(int64_t rows, int64_t columns, const ActSpec& spec) {
+  Act act;
+  act.spec = spec;
+  switch (spec.format) {
+    case ActFormat::kF32: act.data = arena_.take(DType::kF32, {rows, columns}); break;
+    case ActFormat::kBF16: act.data = arena_.take(DType::kBF16, {rows, columns}); break;
+    case ActFormat::kFp8Block:
+      act.data = arena_.take(DType::kF8E4M3, {rows, columns});
+      act.scales =
+          arena_.take(DType::kF32, {rows, (spec.first_column_in_block + columns + 127) / 128});
+      break;
+  }
+  return act;
+}
+
+void CudaOps::finish(const float* x, int64_t rows, int64_t stride, const Act& act) {
+  kernels::Epilogue e;
+  e.data = act.data.data;
+  e.format = format_of(act.data.dtype);
+  e.stride = act.data.stride[0];
+  if (act.spec.format == ActFormat::kFp8Block) {
+    e.scales = act.scales.as<float>();
+    e.scale_stride = act.scales.stride[0];
+  }
+  e.ue8m0 = act.spec.ue8m0;
+  e.first_column_in_block = act.spec.first_column_in_block;
+  kernels::finish_rows(stream_, x, rows, act.data.shape[1], stride, e);
+}
+
+Tensor CudaOps::embed(const Tensor& ids, const Tensor& table, int32_t first_row, Comm* group) {
+  check_single(group);
+  const Tensor out = arena_.take(act_dtype(), {ids.shape[0], table.shape[1]});
+  kernels::embed(stream_, ids.as<int32_t>(), ids.shape[0], rows_of(table), table.shape[0],
+                 first_row, table.shape[1], rows_of(out));
+  return out;
+}
+
+Act CudaOps::norm(const Tensor& x, const Tensor& weight, float epsilon, ActSpec out) {
+  const int64_t rows = x.shape[0];
+  const int64_t columns = x.shape[1];
+  const Act act = take_act(rows, columns, out);
+  ArenaScope scope(arena_);
+  float* y = floats(rows * columns);
+  kernels::rms_norm(stream_, rows_of(x), rows, columns, weight.as<float>(), epsilon, y);
+  finish(y, rows, columns, act);
+  return act;
+}
+
+void CudaOps::reduce_add(const Partial& partial, const Tensor& residual, Comm* group) {
+  check_single(group);
+  if (!partial.data.defined()) return;
+  kernels::add_rows(stream_, rows_of(partial.data), rows_of(residual), residual.shape[0],
+                    residual.shape[1]);
+}
+
+Act CudaOps::reduce_add_norm(const Partial& partial, const Tensor& residual, const Tensor& weight,
+                             float epsilon, ActSpec out, Comm* group) {
+  reduce_add(partial, residual, group);
+  return norm(residual, weight, epsilon, out);
+}
+
+Tensor CudaOps::linear(const Act& x, const Weight& weight) {
+  const Tensor out = arena_.take(act_dtype(), {x.data.shape[0], weight.out()});
+  linear_partial(x, weight, out);
+  return out;
+}
+
+Partial CudaOps::linear_partial(const Act& x, const Weight& weight, const Tensor& out) {
+  FATHOM_CHECK(x.data.shape[1] == weight.in(), "activation and weight differ in columns");
+  kernels::linear(stream_, rows_of(x), x.data.shape[0], matrix_of(weight), rows_of(out),
+                  act_format());
+  return Partial{out};
+}
+
+Act CudaOps::gated_linear(const Act& x, const Weight& gate_up, ActSpec out) {
+  const int64_t rows = x.data.shape[0];
+  const int64_t width = gate_up.out() / 2;
+  const Act act = take_act(rows, width, out);
+  ArenaScope scope(arena_);
+  const Tensor both = arena_.take(DType::kF32, {rows, 2 * width});
+  kernels::linear(stream_, rows_of(x), rows, matrix_of(gate_up), rows_of(both), act_format());
+  float* gated = floats(rows * width);
+  kernels::gate(stream_, both.as<float>(), rows, width, gated);
+  finish(gated, rows, width, act);
+  return act;
+}
+
+Act CudaOps::mla_attention(const BatchView& batch, const KvView& cache, const Tensor& q,
+                           const Tensor& kv_a, const MlaParams& p, MlaForm form) {
+  FATHOM_CHECK(form != MlaForm::kNaive, "this backend has the absorbed form alone");
+  const int64_t tokens = batch.shape.tokens;
+  const Act act = take_act(tokens, int64_t{p.heads} * p.value_dims, p.out);
+  ArenaScope scope(arena_);
+  const kernels::MlaShape shape{p.heads,   p.nope_dims,        p.rope_dims,     p.value_dims,
+                                p.kv_lora, cache.block_tokens, p.softmax_scale, p.norm_epsilon};
+  kernels::MlaBatch b;
+  b.positions = batch.positions.as<int32_t>();
+  b.token_row = batch.token_row.as<int32_t>();
+  b.token_valid = batch.token_valid.as<uint8_t>();
+  b.row_slot = batch.row_slot.as<int32_t>();
+  b.block_table = batch.block_table.as<int32_t>() + cache.group * batch.block_table.stride[0];
+  b.table_stride = batch.block_table.stride[1];
+  b.cosines = p.rope.cosines.as<float>();
+  b.sines = p.rope.sines.as<float>();
+  b.rope_stride = p.rope.cosines.stride[0];
+  b.cache = cache.cache.data;
+  b.cache_format = format_of(cache.cache.dtype);
+  b.tokens = tokens;
+  kernels::mla_write(stream_, shape, b, rows_of(kv_a), p.kv_norm.as<float>());
+  float* queries = floats(tokens * p.heads * (p.kv_lora + p.rope_dims));
+  kernels::mla_absorb(stream_, shape, b, rows_of(q), p.up.key.data, format_of(p.up.key.dtype),
+                      act_format(), queries);
+  float* latents = floats(tokens * p.heads * p.kv_lora);
+  kernels::mla_attend(stream_, shape, b, queries, act_format(), latents);
+  float* values = floats(tokens * p.heads * p.value_dims);
+  kernels::mla_values(stream_, shape, tokens, latents, p.up.value.data, format_of(p.up.value.dtype),
+                      values);
+  finish(values, tokens, int64_t{p.heads} * p.value_dims, act);
+  check(cudaGetLastError(), "mla_attention");
+  return act;
+}
+
+// Matrices of a layer's experts in device memory, made on the layer's first step.
+const kernels::Matrix* CudaOps::expert_table(const std::vector<Weight>& weights) {
+  const kernels::Matrix*& table = expert_tables_[weights.data()];
+  if (table != nullptr) return table;
+  std::vector<kernels::Matrix> matrices;
+  for (const Weight& weight : weights) matrices.push_back(matrix_of(weight));
+  const auto bytes = static_cast<int64_t>(matrices.size() * sizeof(kernels::Matrix));
+  Result<Tensor> device = upload(Tensor::of(matrices.data(), DType::kU8, {bytes}));
+  FATHOM_CHECK(device.is_ok(), "no memory for a table of experts");
+  table = device->as<kernels::Matrix>();
+  return table;
+}
+
+Partial CudaOps::moe(const BatchView& batch, const Act& x, const MoeParams& p, const Tensor& out) {
+  ArenaScope scope(arena_);
+  const int64_t tokens = batch.shape.tokens;
+  const int64_t hidden = x.data.shape[1];
+  const int32_t k = p.experts_per_token;
+  const auto here = static_cast<int32_t>(p.gate_up.size());
+  const Tensor scores = arena_.take(DType::kF32, {tokens, p.experts});
+  kernels::Matrix router;
+  router.data = p.router.data;
+  router.out = p.experts;
+  router.in = hidden;
+  router.stride = hidden;
+  kernels::linear(stream_, rows_of(x), tokens, router, rows_of(scores), Format::kF32);
+  auto* ids = arena_.take(DType::kI32, {tokens * k}).as<int32_t>();
+  float* weights = floats(tokens * k);
+  const kernels::RouterShape shape{p.experts,
+                                   k,
+                                   p.groups,
+                                   p.groups_per_token,
+                                   p.score == ScoreFunction::kSigmoid,
+                                   p.group_score == GroupScore::kTopTwoSum,
+                                   p.normalize,
+                                   p.scale};
+  kernels::route(stream_, shape, tokens, scores.as<float>(),
+                 p.bias.defined() ? p.bias.as<float>() : nullptr, ids, weights);
+  float* plain = floats(tokens * hidden);
+  kernels::concat(stream_, rows_of(x.data), hidden, rows_of(x.data), 0, tokens, plain);
+  const auto quantized = [&](const ActSpec& spec) {
+    const Act act = take_act(tokens, hidden, spec);
+    finish(plain, tokens, hidden, act);
+    return act;
+  };
+  const Tensor sums = arena_.take(DType::kF32, {tokens, hidden});
+  check(cudaMemsetAsync(sums.data, 0, static_cast<size_t>(sums.bytes()), stream_), "moe");
+  const auto* valid = batch.token_valid.as<uint8_t>();
+  if (here > 0) {
+    const int64_t width = p.gate_up.front().out() / 2;
+    const Act input = quantized(act_spec(p.gate_up.front()));
+    float* both = floats(tokens * k * 2 * width);
+    kernels::expert_linear(stream_, expert_table(p.gate_up), p.first_expert, here, ids, valid,
+                           tokens, k, rows_of(input), false, 2 * width, both, act_format());
+    float* gated = floats(tokens * k * width);
+    kernels::gate(stream_, both, tokens * k, width, gated);
+    const Act inner = take_act(tokens * k, width, act_spec(p.down.front()));
+    finish(gated, tokens * k, width, inner);
+    float* pairs = floats(tokens * k * hidden);
+    kernels::expert_linear(stream_, expert_table(p.down), p.first_expert, here, ids, valid, tokens,
+                           k, rows_of(inner), true, hidden, pairs, act_format());
+    kernels::combine(stream_, pairs, ids, weights, valid, tokens, k, p.first_expert, here, hidden,
+                     sums.as<float>());
+  }
+  if (p.shared_gate_up.values.defined()) {
+    const Act inner = gated_linear(quantized(act_spec(p.shared_gate_up)), p.shared_gate_up,
+                                   act_spec(p.shared_down));
+    const Tensor shared = arena_.take(DType::kF32, {tokens, hidden});
+    kernels::linear(stream_, rows_of(inner), tokens, matrix_of(p.shared_down), rows_of(shared),
+                    act_format());
+    kernels::add_rows(stream_, rows_of(shared), rows_of(sums), tokens, hidden);
+  }
+  finish(sums.as<float>(), tokens, hidden,
+         Act{out, {}, {out.dtype == DType::kF32 ? ActFormat::kF32 : ActFormat::kBF16, false, 0}});
+  check(cudaGetLastError(), "moe");
+  return Partial{out};
+}
+
+Tensor CudaOps::gather_rows(const Tensor& x, const Tensor& index) {
+  const Tensor out = arena_.take(x.dtype, {index.shape[0], x.shape[1]});
+  const int64_t size = dtype_bytes(x.dtype);
+  kernels::gather(stream_, x.data, x.stride[0] * size, index.as<int32_t>(), index.shape[0],
+                  x.shape[1] * size, out.data);
+  return out;
+}
+
+Act CudaOps::concat(const Act& left, const Act& right, ActSpec out) {
+  const int64_t rows = left.data.shape[0];
+  const int64_t columns = left.data.shape[1] + right.data.shape[1];
+  const Act act = take_act(rows, columns, out);
+  ArenaScope scope(arena_);
+  float* both = floats(rows * columns);
+  kernels::concat(stream_, rows_of(left.data), left.data.shape[1], rows_of(right.data),
+                  right.data.shape[1], rows, both);
+  finish(both, rows, columns, act);
+  return act;
+}
+
+Tensor CudaOps::logits(const Act& x, const Weight& head, Comm* group) {
+  check_single(group);
+  const Tensor out = arena_.take(DType::kF32, {x.data.shape[0], head.out()});
+  kernels::linear(stream_, rows_of(x), x.data.shape[0], matrix_of(head), rows_of(out),
+                  Format::kF32);
+  return out;
+}
+
+}  // namespace fathom
