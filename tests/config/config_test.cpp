@@ -211,6 +211,8 @@ TEST(Config, ContradictionsNameTheirSettings) {
       {{"--max-num-batched-tokens", "255"}, "max_num_batched_tokens"},
       {{"--max-num-batched-tokens", "511", "--speculative-tokens", "1"}, "max_num_batched_tokens"},
       {{"--load-format", "synthetic"}, "load_format"},
+      {{"--metrics-host", "0.0.0.0", "--tls-cert", "a", "--tls-key", "b"}, "metrics_host"},
+      {{"--admin-host", "0.0.0.0", "--tls-cert", "a", "--tls-key", "b"}, "admin_host"},
   };
   for (const Case& c : cases) {
     Result<Launch> launch = load(c.flags);

@@ -2,8 +2,8 @@
 
     python3 eval.py --bin build/release/bin [--out FILE]
 
-Standard library only. Perplexity is defined in ../metrics.json; the reference figures stand there too. The recall prompts
-are those of tests/demo/goldens/recall.json (their hash is checked).
+Standard library only. Perplexity is defined in ../metrics.json; the reference figures stand there
+too. The recall prompts are those of tests/demo/goldens/recall.json (their keys are checked).
 """
 
 import argparse
