@@ -18,6 +18,7 @@
 
 #include "base/version.h"
 #include "front/cpu_time.h"
+#include "front/floor_server.h"
 #include "front/front_server.h"
 #include "front/reader.h"
 #include "net/test_pki.h"
@@ -58,9 +59,10 @@ struct Sample {
   FrontCounts front;
 };
 
-Sample take_sample(const FrontServer& server, const Reader& reader, const TokenGate& gate) {
+// `server`: null while the floor is measured.
+Sample take_sample(const FrontServer* server, const Reader& reader, const TokenGate& gate) {
   Sample s;
-  s.front = server.counts();
+  if (server != nullptr) s.front = server->counts();
   s.tokens = gate.tokens();
   s.reads = gate.reads();
   s.server_cpu_s = process_cpu_s();
@@ -72,7 +74,11 @@ Sample take_sample(const FrontServer& server, const Reader& reader, const TokenG
 
 using Json = nlohmann::ordered_json;
 
-double rounded(double value, double unit) { return std::round(value / unit) * unit; }
+// So many digits behind the point: more are noise.
+double rounded(double value, int digits) {
+  const double scale = std::pow(10.0, digits);
+  return std::round(value * scale) / scale;
+}
 
 Json describe(const Sample& a, const Sample& b) {
   const double seconds = b.at_s - a.at_s;
@@ -82,21 +88,23 @@ Json describe(const Sample& a, const Sample& b) {
   const double reader_s = b.reader_cpu_s - a.reader_cpu_s;
   const double others_s = b.machine_cpu_s - a.machine_cpu_s - server_s - reader_s - sim_s;
   Json out;
-  out["tokens_per_s"] = rounded(tokens / seconds, 1);
-  out["server_cpu_us_per_token"] = rounded(server_s / tokens * 1e6, 0.01);
-  out["reader_cpu_us_per_token"] = rounded(reader_s / tokens * 1e6, 0.01);
-  out["simulation_cpu_us_per_token"] = rounded(sim_s / tokens * 1e6, 0.01);
-  out["server_cpu_s_per_1000_tokens"] = rounded(server_s / tokens * 1e3, 1e-5);
-  out["cores_used"] = rounded((server_s + reader_s + sim_s) / seconds, 0.01);
-  out["cores_taken_by_others"] = rounded(std::max(0.0, others_s) / seconds, 0.01);
+  out["tokens_per_s"] = rounded(tokens / seconds, 0);
+  out["server_cpu_us_per_token"] = rounded(server_s / tokens * 1e6, 2);
+  out["reader_cpu_us_per_token"] = rounded(reader_s / tokens * 1e6, 2);
+  out["simulation_cpu_us_per_token"] = rounded(sim_s / tokens * 1e6, 2);
+  const double engine_s = b.front.engine_cpu_s - a.front.engine_cpu_s - sim_s;
+  out["of_it_engine_cpu_us_per_token"] = rounded(engine_s / tokens * 1e6, 2);
+  out["server_cpu_s_per_1000_tokens"] = rounded(server_s / tokens * 1e3, 5);
+  out["cores_used"] = rounded((server_s + reader_s + sim_s) / seconds, 2);
+  out["cores_taken_by_others"] = rounded(std::max(0.0, others_s) / seconds, 2);
   out["tokens_per_step"] =
-      rounded(tokens / std::max<uint64_t>(1, b.front.steps - a.front.steps), 1);
-  out["tokens_per_read"] = rounded(tokens / std::max<uint64_t>(1, b.reads - a.reads), 0.01);
+      rounded(tokens / std::max<uint64_t>(1, b.front.steps - a.front.steps), 0);
+  out["tokens_per_read"] = rounded(tokens / std::max<uint64_t>(1, b.reads - a.reads), 2);
   if (b.front.socket_writes > a.front.socket_writes) {
     out["writes_per_token"] =
-        rounded(static_cast<double>(b.front.socket_writes - a.front.socket_writes) / tokens, 0.001);
+        rounded(static_cast<double>(b.front.socket_writes - a.front.socket_writes) / tokens, 3);
     out["bytes_per_token"] =
-        rounded(static_cast<double>(b.front.bytes_sent - a.front.bytes_sent) / tokens, 1);
+        rounded(static_cast<double>(b.front.bytes_sent - a.front.bytes_sent) / tokens, 0);
   }
   return out;
 }
@@ -105,36 +113,35 @@ void sleep_s(double seconds) {
   std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
 }
 
+// What is measured with: the processes and their common counter.
+struct Rig {
+  const Settings& settings;
+  TokenGate& gate;
+  Reader& reader;
+  const FrontServer* server = nullptr;  // null while the floor is measured
+};
+
 // The round with the median speed, and the speeds of all.
-Json measure(const Case& what, const Settings& settings, const FrontServer& server, Reader& reader,
-             const TokenGate& gate, std::string& failure) {
-  ReadOrder order;
-  order.wire = what.wire;
-  order.chat = what.chat;
-  order.port = what.wire == Wire::kHttp    ? server.http_port()
-               : what.wire == Wire::kHttps ? server.https_port()
-                                           : server.grpc_port();
-  order.streams = settings.streams;
-  order.tokens_min = std::max(1, settings.tokens / 2);
-  order.tokens_max = std::max(1, settings.tokens * 3 / 2);
-  reader.begin(order);
-  sleep_s(settings.warmup_s);
+Result<Json> measure(const Rig& rig, const Case& what, uint16_t port) {
+  const int32_t tokens = rig.settings.tokens;
+  rig.reader.begin({what.wire, what.chat, port, rig.settings.streams, std::max(1, tokens / 2),
+                    std::max(1, tokens * 3 / 2)});
+  sleep_s(rig.settings.warmup_s);
   std::vector<Json> rounds;
-  for (int i = 0; i < settings.rounds; ++i) {
-    const Sample before = take_sample(server, reader, gate);
-    sleep_s(settings.seconds);
-    rounds.push_back(describe(before, take_sample(server, reader, gate)));
+  for (int i = 0; i < rig.settings.rounds; ++i) {
+    const Sample before = take_sample(rig.server, rig.reader, rig.gate);
+    sleep_s(rig.settings.seconds);
+    rounds.push_back(describe(before, take_sample(rig.server, rig.reader, rig.gate)));
   }
-  const ReadReport report = reader.end();
-  if (report.failed()) failure = std::string(what.name) + ": " + report.failure.data();
+  const ReadReport report = rig.reader.end();
+  if (report.failed()) return internal_error(std::string(what.name) + ": " + report.failure.data());
+  if (report.answers == 0) return internal_error(std::string(what.name) + ": no answer has ended");
   const auto speed = [](const Json& round) { return round["tokens_per_s"].get<double>(); };
   std::ranges::sort(rounds, {}, speed);
   Json out = rounds[rounds.size() / 2];
   out["rounds_tokens_per_s"] = Json::array();
   for (const Json& round : rounds) out["rounds_tokens_per_s"].push_back(speed(round));
   out["answers_checked"] = report.answers;
-  if (report.answers == 0 && failure.empty())
-    failure = std::string(what.name) + ": no answer ended";
   std::fprintf(stderr, "%-18s %8.0f tokens/s  %5.2f us server, %5.2f us reader a token\n",
                what.name, speed(out), out["server_cpu_us_per_token"].get<double>(),
                out["reader_cpu_us_per_token"].get<double>());
@@ -169,26 +176,46 @@ bool read_settings(int argc, char** argv, Settings& out) {
   return true;
 }
 
-int run(const Settings& settings) {
+uint16_t port_of(const FrontServer& server, Wire wire) {
+  switch (wire) {
+    case Wire::kHttp: return server.http_port();
+    case Wire::kHttps: return server.https_port();
+    case Wire::kGrpc: return server.grpc_port();
+  }
+  return 0;
+}
+
+// The floor has gone before the front end is made: they would wait on the same gate.
+Status measure_all(Rig rig, FrontServerOptions options, Json& out) {
+  const auto wanted = [&](const Case& what) {
+    return std::string_view(what.name).starts_with(rig.settings.only);
+  };
+  constexpr Case kFloor = {"floor", Wire::kHttp, false};
+  if (wanted(kFloor)) {
+    FATHOM_ASSIGN(const auto floor, FloorServer::start(rig.gate));
+    FATHOM_ASSIGN(out[kFloor.name], measure(rig, kFloor, floor->port()));
+  }
+  options.streams = rig.settings.streams;
+  options.tokens_per_stream_max = rig.settings.tokens * 3 / 2 + 1;
+  if (!rig.settings.free_running) options.unread_max = 0;
+  FATHOM_ASSIGN(const auto server, FrontServer::start(options, rig.gate));
+  rig.server = server.get();
+  for (const Case& what : kCases) {
+    if (!wanted(what)) continue;
+    FATHOM_ASSIGN(out[what.name], measure(rig, what, port_of(*server, what.wire)));
+  }
+  return Status::ok();
+}
+
+Status run(const Settings& settings) {
   net::TestPki pki;
   const auto authority = pki.authority("ca");
   const auto certificate =
       pki.leaf(authority, "server", {.san = "IP:127.0.0.1,DNS:localhost", .usage = "serverAuth"});
   const auto client = pki.leaf(authority, "client", {.san = "URI:spiffe://bench/reader"});
-  auto gate = TokenGate::make();
-  if (!gate.is_ok()) return std::fprintf(stderr, "%s\n", gate.status().message().c_str()), 1;
-  auto reader = Reader::start(**gate, {authority.cert_file, client.cert_file, client.key_file});
-  if (!reader.is_ok()) return std::fprintf(stderr, "%s\n", reader.status().message().c_str()), 1;
-  FrontServerOptions options;
-  options.model_dir = settings.model_dir;
-  options.certificate_file = certificate.cert_file;
-  options.key_file = certificate.key_file;
-  options.client_ca_file = authority.cert_file;
-  options.streams = settings.streams;
-  options.tokens_per_stream_max = settings.tokens * 3 / 2 + 1;
-  if (!settings.free_running) options.unread_max = 0;
-  auto server = FrontServer::start(options, **gate);
-  if (!server.is_ok()) return std::fprintf(stderr, "%s\n", server.status().message().c_str()), 1;
+  FATHOM_ASSIGN(const auto gate, TokenGate::make());
+  FATHOM_ASSIGN(const auto reader,
+                Reader::start(*gate, {authority.cert_file, client.cert_file, client.key_file}));
   Json out;
   out["what"] = "front end with a simulated engine, reader beside it";
   out["version"] = version_line();
@@ -196,14 +223,14 @@ int run(const Settings& settings) {
   out["streams"] = settings.streams;
   out["paced_by_reader"] = !settings.free_running;
   out["seconds_per_round"] = settings.seconds;
-  std::string failure;
-  for (const Case& what : kCases) {
-    if (!std::string_view(what.name).starts_with(settings.only)) continue;
-    out[what.name] = measure(what, settings, **server, **reader, **gate, failure);
-    if (!failure.empty()) return std::fprintf(stderr, "%s\n", failure.c_str()), 1;
-  }
+  FrontServerOptions options;
+  options.model_dir = settings.model_dir;
+  options.certificate_file = certificate.cert_file;
+  options.key_file = certificate.key_file;
+  options.client_ca_file = authority.cert_file;
+  FATHOM_RETURN_IF_ERROR(measure_all({settings, *gate, *reader}, std::move(options), out));
   std::printf("%s\n", out.dump(1).c_str());
-  return 0;
+  return Status::ok();
 }
 
 }  // namespace
@@ -217,5 +244,8 @@ int main(int argc, char** argv) {
                  "                   [--tokens=512] [--free] [--only=http] [--model=DIR]\n");
     return 2;
   }
-  return fathom::bench::run(settings);
+  const fathom::Status status = fathom::bench::run(settings);
+  if (status.is_ok()) return 0;
+  std::fprintf(stderr, "%s\n", status.message().c_str());
+  return 1;
 }

@@ -178,8 +178,9 @@ uint16_t FrontServer::grpc_port() const { return impl_->grpc_->port(); }
 
 FrontCounts FrontServer::counts() const {
   const net::HttpServerStats http = impl_->http_->stats();
-  return {http.socket_writes, http.bytes_sent, impl_->executor_->steps(),
-          impl_->executor_->sim_cpu_s()};
+  const PacedExecutor& executor = *impl_->executor_;
+  return {http.socket_writes, http.bytes_sent, executor.steps(), executor.sim_cpu_s(),
+          executor.engine_cpu_s()};
 }
 
 }  // namespace fathom::bench

@@ -27,7 +27,8 @@ struct FrontCounts {
   uint64_t socket_writes = 0;  // of HTTP and HTTPS
   uint64_t bytes_sent = 0;
   uint64_t steps = 0;
-  double sim_cpu_s = 0.0;  // of the simulated executor, on the engine's thread
+  double sim_cpu_s = 0.0;     // of the simulated executor, on the engine's thread
+  double engine_cpu_s = 0.0;  // of all of the engine's thread
 };
 
 class FrontServer {
