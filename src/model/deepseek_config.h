@@ -1,4 +1,5 @@
-// What config.json says of a DeepSeek-V3 checkpoint, checked key by key. A value; immutable.
+// What config.json says of a DeepSeek-V2 or V3 checkpoint, checked key by key. The generations
+// differ in their routing alone. A value; immutable.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +8,9 @@
 #include <vector>
 
 #include "fathom/model.h"
+#include "fathom/ops.h"
 #include "fathom/status.h"
+#include "model/config_file.h"
 #include "model/rope_tables.h"
 
 namespace fathom {
@@ -40,6 +43,9 @@ struct DeepseekConfig {
   int32_t experts_per_token = 0;
   int32_t groups = 1;
   int32_t groups_per_token = 1;
+  ScoreFunction score = ScoreFunction::kSigmoid;
+  GroupScore group_score = GroupScore::kTopTwoSum;
+  bool correction_bias = true;  // added to scores for the choice of experts
   bool normalize = true;
   float routed_scale = 1.0F;
 
@@ -50,8 +56,9 @@ struct DeepseekConfig {
   int32_t head_dims() const { return nope_dims + rope_dims; }
 };
 
-// Reads config.json and, where there is one, generation_config.json. Errors name the file and the
-// key; an architecture that is not known is refused with the list of those that are.
+// Reads a config of the family kDeepseek. Errors name the file and the key.
+Result<DeepseekConfig> read_deepseek_config(const ConfigFile& file, const std::string& directory);
+// The same with config.json opened.
 Result<DeepseekConfig> read_deepseek_config(const std::string& directory);
 
 }  // namespace fathom

@@ -1,5 +1,6 @@
-// DeepseekV3: the model text of DeepSeek-V3, R1 and V3.1, written once against Ops and Comm. Owned
-// by a rank's worker; called on that rank's thread.
+// DeepseekV3: the model text of DeepSeek-V3, R1 and V3.1, and of V2 and V2-Lite, which route
+// otherwise and have no draft layer. Written once against Ops and Comm. Owned by a rank's worker;
+// called on that rank's thread.
 #pragma once
 
 #include <memory>

@@ -44,7 +44,7 @@ void visit_layer(const DeepseekConfig& c, int32_t layer, const Visit& visit) {
     return;
   }
   visit({at + "mlp.gate.weight", {c.experts, c.hidden}});
-  visit({at + "mlp.gate.e_score_correction_bias", {c.experts}});
+  if (c.correction_bias) visit({at + "mlp.gate.e_score_correction_bias", {c.experts}});
   for (int32_t e = 0; e < c.experts; ++e) {
     visit_mlp(at + "mlp.experts." + std::to_string(e) + ".", c.hidden, c.moe_intermediate, visit);
   }

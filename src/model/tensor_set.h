@@ -1,5 +1,5 @@
-// The tensors that a DeepSeek-V3 checkpoint must hold, as a function of its config (models.md 8.5).
-// Pure.
+// The tensors that a DeepSeek-V2 or V3 checkpoint must hold, as a function of its config
+// (models.md 8.5). Pure.
 #pragma once
 
 #include <cstdint>

@@ -25,7 +25,8 @@ float deviation(const InventoryTensor& t, const ArchConfig& config) {
       return unit / std::sqrt(2.0F * static_cast<float>(config.layers));
     case TensorRole::kHead:
     case TensorRole::kRouter: return 2.0F * unit;
-    case TensorRole::kEmbedding: return 1.0F;
+    // A tied embedding is the head as well: of size one it would answer each token with itself.
+    case TensorRole::kEmbedding: return config.tied_embeddings ? 2.0F * unit : 1.0F;
     case TensorRole::kRouterBias: return 0.2F;
     case TensorRole::kBias:
     case TensorRole::kNorm: return 0.05F;

@@ -49,6 +49,85 @@ TEST(DeepseekConfig, ReadsThePublishedV3) {
   EXPECT_EQ(parameter_count(c), 671026419200);
 }
 
+// The configs of DeepSeek-V2 and V2-Lite as published.
+Json v2_config() {
+  Json c = v3_config();
+  c["architectures"] = Json::array({"DeepseekV2ForCausalLM"});
+  c["hidden_size"] = 5120;
+  c["intermediate_size"] = 12288;
+  c["moe_intermediate_size"] = 1536;
+  c["num_hidden_layers"] = 60;
+  c["n_routed_experts"] = 160;
+  c["n_shared_experts"] = 2;
+  c["num_experts_per_tok"] = 6;
+  c["topk_group"] = 3;
+  c["topk_method"] = "group_limited_greedy";
+  c["scoring_func"] = "softmax";
+  c["norm_topk_prob"] = false;
+  c["routed_scaling_factor"] = 16.0;
+  c["first_k_dense_replace"] = 1;
+  c["vocab_size"] = 102400;
+  c["rope_scaling"]["mscale"] = 0.707;
+  c["rope_scaling"]["mscale_all_dim"] = 0.707;
+  return c;
+}
+
+Json v2_lite_config() {
+  Json c = v2_config();
+  c["hidden_size"] = 2048;
+  c["intermediate_size"] = 10944;
+  c["moe_intermediate_size"] = 1408;
+  c["num_hidden_layers"] = 27;
+  c["num_attention_heads"] = 16;
+  c["q_lora_rank"] = nullptr;
+  c["n_routed_experts"] = 64;
+  c["n_group"] = 1;
+  c["topk_group"] = 1;
+  c["topk_method"] = "greedy";
+  c["routed_scaling_factor"] = 1.0;
+  return c;
+}
+
+TEST(DeepseekConfig, ReadsThePublishedV2) {
+  const DeepseekConfig c = read(v2_config()).value();
+  EXPECT_EQ(c.score, ScoreFunction::kSoftmax);
+  EXPECT_EQ(c.group_score, GroupScore::kMax);
+  EXPECT_EQ(c.groups, 8);
+  EXPECT_EQ(c.groups_per_token, 3);
+  EXPECT_FALSE(c.normalize);
+  EXPECT_FALSE(c.correction_bias);
+  EXPECT_EQ(c.routed_scale, 16.0F);
+  EXPECT_EQ(c.draft_layers, 0);  // V2 has none, whatever the key says
+  EXPECT_NEAR(c.softmax_scale, 0.1147213868, 1e-8);
+  EXPECT_EQ(parameter_count(c), 235741434880);
+}
+
+TEST(DeepseekConfig, ReadsThePublishedV2Lite) {
+  Json config = v2_lite_config();
+  const DeepseekConfig c = read(config).value();
+  EXPECT_FALSE(c.q_lora);
+  EXPECT_NEAR(c.softmax_scale, 0.1147213868, 1e-8);
+  EXPECT_EQ(parameter_count(c), 15706484224);
+  // Greedy routing knows no groups; the method is greedy where nothing is said.
+  config["n_group"] = 8;
+  config["topk_group"] = 3;
+  config.erase("topk_method");
+  EXPECT_EQ(read(config).value().groups, 1);
+}
+
+TEST(DeepseekConfig, RefusesRoutingThatV2DoesNotHave) {
+  const std::pair<std::pair<const char*, Json>, const char*> wrongs[] = {
+      {{"topk_method", "noaux_tc"}, "topk_method is noaux_tc, must be greedy or group_limited"},
+      {{"scoring_func", "sigmoid"}, "scoring_func is sigmoid, must be softmax"},
+      {{"norm_topk_prob", true}, "norm_topk_prob true is not supported for DeepseekV2"}};
+  for (const auto& [key_value, says] : wrongs) {
+    Json config = v2_config();
+    config[key_value.first] = key_value.second;
+    const Status status = read(config).status();
+    EXPECT_NE(status.message().find(says), std::string::npos) << status.message();
+  }
+}
+
 TEST(DeepseekConfig, TakesRopeParametersAndListsOfEos) {
   Json c = tiny_config();
   Json rope = c["rope_scaling"];
@@ -96,13 +175,14 @@ TEST(DeepseekConfig, NamesFileAndKeyOfWhatIsWrong) {
       {"topk_group", 5, "topk_group is 5"},
       {"scoring_func", "softmax", "scoring_func is softmax"},
       {"attention_bias", true, "attention_bias true is not supported"},
-      {"rope_scaling", Json{{"type", "linear"}, {"factor", 2}}, "rope_scaling.type is linear"},
+      {"rope_scaling", Json{{"type", "dynamic"}, {"factor", 2}}, "rope_scaling.type is dynamic"},
       {"rope_scaling", Json{{"type", "yarn"}, {"factor", 2}},
        "rope_scaling.original_max_position_embeddings is missing"},
       {"rope_scaling", 4, "rope_scaling must be an object"},
       {"eos_token_id", "one", "eos_token_id must be a token id"},
       {"architectures", Json::array({"LlamaForCausalLM"}),
-       "LlamaForCausalLM, which Fathom does not serve (known: DeepseekV3ForCausalLM)"},
+       "LlamaForCausalLM, which Fathom does not serve (known: DeepseekV2ForCausalLM, "
+       "DeepseekV3ForCausalLM)"},
       {"architectures", nullptr, "architectures must be a list"},
   };
   for (const Wrong& wrong : wrongs) {
@@ -198,7 +278,7 @@ TEST(RopeTables, HaveTheFrequenciesOfOtherYarns) {
 }
 
 TEST(RopeTables, RotateByPositionTimesFrequency) {
-  const RopeConfig plain{10000.0, 64, std::nullopt};
+  const RopeConfig plain{10000.0, 64, {}};
   const RopeTables tables = make_rope_tables(plain, 50);
   for (int p = 0; p < 50; ++p) {
     for (int i = 0; i < 32; ++i) {

@@ -171,7 +171,7 @@ StepResult StepDriver::run(const StepPlan& plan) {
     const Tensor logits = model_.head(ops_, batch, normed);
     logits_ = copy_logits(logits);
     ops_.sample(table_, batch, logits, model_.info().eos, out);
-    if (limits_.drafts_max > 0) draft(batch, normed, out);
+    if (limits_.drafts_max > 0 && !by_hand_) draft(batch, normed, out);
   }
   if (stages > 1) {
     for (const Tensor* t : {&out.accepted, &out.new_count, &out.new_tokens, &out.drafted,

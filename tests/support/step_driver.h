@@ -49,6 +49,8 @@ class StepDriver {
   // Of the last plan's sample rows; empty on a stage that does not sample.
   const std::vector<std::vector<float>>& logits() const { return logits_; }
   const std::vector<std::vector<float>>& draft_logits() const { return draft_logits_; }
+  // From now on no draft layer runs: drafts come by set_drafts alone.
+  void draft_by_hand() { by_hand_ = true; }
   // Puts drafts into a slot, as a drafter would.
   void set_drafts(SlotId slot, const std::vector<TokenId>& drafts);
   const SlotTable& slots() const { return table_; }
@@ -74,6 +76,7 @@ class StepDriver {
   const Groups groups_;
   SlotTable table_;
   bool keep_logits_ = true;
+  bool by_hand_ = false;
   std::vector<KvView> caches_;
   std::vector<BlockId> free_blocks_;
   std::vector<SlotId> free_slots_;

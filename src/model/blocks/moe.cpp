@@ -13,12 +13,14 @@ Result<MoeBlock> MoeBlock::load(ShardLoader& loader, const DeepseekConfig& c,
   p.experts_per_token = c.experts_per_token;
   p.groups = c.groups;
   p.groups_per_token = c.groups_per_token;
-  p.score = ScoreFunction::kSigmoid;
-  p.group_score = GroupScore::kTopTwoSum;
+  p.score = c.score;
+  p.group_score = c.group_score;
   p.normalize = c.normalize;
   p.scale = c.routed_scale;
   FATHOM_ASSIGN(p.router, loader.floats(at + "gate.weight"));
-  FATHOM_ASSIGN(p.bias, loader.floats(at + "gate.e_score_correction_bias"));
+  if (c.correction_bias) {
+    FATHOM_ASSIGN(p.bias, loader.floats(at + "gate.e_score_correction_bias"));
+  }
   const Span experts = loader.share(c.experts);
   p.first_expert = static_cast<int32_t>(experts.begin);
   for (int64_t e = experts.begin; e < experts.end; ++e) {

@@ -1,5 +1,5 @@
-// MoeBlock: router, this rank's whole experts, and its columns of the shared expert (DeepSeek-V3,
-// section 2.1.2). Owned by the model; immutable after load.
+// MoeBlock: router, this rank's whole experts, and its columns of the shared expert (DeepSeek-V2,
+// section 2.2; DeepSeek-V3, section 2.1.2). Owned by the model; immutable after load.
 #pragma once
 
 #include <string>
