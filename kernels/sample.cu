@@ -371,8 +371,10 @@ __global__ void sample_kernel(SlotArrays s, BatchArrays b, const float* logits, 
   }
   __syncthreads();
   if (threadIdx.x != 0) return;
-  s.computed[slot] += accepted;
-  s.draft_count[slot] = 0;
+  if (query > 0) {  // padding rows share slot 0
+    s.computed[slot] += accepted;
+    s.draft_count[slot] = 0;
+  }
   out.accepted[r] = accepted;
   out.new_count[r] = fresh;
   out.drafted[r] = kind == 1 ? max(query - 1, 0) : 0;

@@ -62,9 +62,35 @@ __device__ int32_t query_of(const SlotArrays& s, const PlanRowData& row) {
   return 1 + max(0, min(min(s.draft_count[row.slot], room), row.tokens - 1));
 }
 
-// One block a row.
-__global__ void advance_kernel(SlotArrays s, const PlanRowData* rows, BatchArrays b) {
+// Rows, tokens and sample rows past the plan's, by one block.
+__device__ void fill_padding(const PlanTotals& plan, const BatchArrays& b) {
+  const auto thread = static_cast<int32_t>(threadIdx.x);
+  const auto threads = static_cast<int32_t>(blockDim.x);
+  for (int32_t r = plan.rows + thread; r < b.rows; r += threads) {
+    b.row_slot[r] = 0;
+    b.row_kind[r] = 0;
+    b.row_first[r] = plan.tokens;
+    b.row_query[r] = 0;
+    b.row_context[r] = 0;
+  }
+  for (int32_t t = plan.tokens + thread; t < b.tokens; t += threads) {
+    b.token_ids[t] = 0;
+    b.token_row[t] = b.rows - 1;
+    b.positions[t] = 0;
+    b.token_valid[t] = 0;
+  }
+  for (int32_t i = plan.sample_rows + thread; i < b.sample_rows; i += threads) {
+    b.sample_tokens[i] = 0;
+    b.sample_row[i] = b.rows;
+  }
+  if (thread == 0) b.row_first[b.rows] = plan.tokens;
+}
+
+// One block a row of the plan, and one for the padding.
+__global__ void advance_kernel(SlotArrays s, const PlanRowData* rows, PlanTotals plan,
+                               BatchArrays b) {
   const int32_t r = static_cast<int32_t>(blockIdx.x);
+  if (r == plan.rows) return fill_padding(plan, b);
   const PlanRowData row = rows[r];
   const int32_t query = query_of(s, row);
   const int32_t computed = s.computed[row.slot];
@@ -75,7 +101,6 @@ __global__ void advance_kernel(SlotArrays s, const PlanRowData* rows, BatchArray
     b.row_first[r] = row.first;
     b.row_query[r] = query;
     b.row_context[r] = computed;
-    if (r == b.rows - 1) b.row_first[b.rows] = row.first + row.tokens;
   }
   for (int32_t i = threadIdx.x; i < row.tokens; i += blockDim.x) {
     const int32_t position = computed + i;
@@ -121,9 +146,10 @@ void edit_slots(cudaStream_t stream, const SlotArrays& slots, const SlotEdit* ed
 }
 
 void advance(cudaStream_t stream, const SlotArrays& slots, const PlanRowData* rows,
-             const BatchArrays& batch) {
+             const PlanTotals& totals, const BatchArrays& batch) {
   if (batch.rows == 0) return;
-  advance_kernel<<<static_cast<unsigned>(batch.rows), kThreads, 0, stream>>>(slots, rows, batch);
+  advance_kernel<<<static_cast<unsigned>(totals.rows + 1), kThreads, 0, stream>>>(slots, rows,
+                                                                                  totals, batch);
 }
 
 void next_tokens(cudaStream_t stream, const SlotArrays& slots, const BatchArrays& batch,

@@ -97,8 +97,16 @@ struct BatchArrays {
   int32_t sample_rows = 0;
 };
 
+// What a plan fills of the batch's arrays; the rest is padding.
+struct PlanTotals {
+  int32_t rows;
+  int32_t tokens;
+  int32_t sample_rows;
+};
+
+// rows: [totals.rows] in device memory.
 void advance(cudaStream_t stream, const SlotArrays& slots, const PlanRowData* rows,
-             const BatchArrays& batch);
+             const PlanTotals& totals, const BatchArrays& batch);
 
 struct OutputArrays {
   int32_t* accepted = nullptr;

@@ -162,16 +162,28 @@ class Ops {
   // Applies the plan's close, open and append deltas to the slot table.
   virtual void edit_slots(const SlotTable& slots, const StepPlan& plan) = 0;
   // Resolves the plan's rows against the slot table: fills the batch's arrays, which have room for
-  // batch.shape (set by the host from the plan). Writes nothing to the table.
+  // batch.shape (set by the host: the plan's, or larger). Rows past the plan's are padding: slot 0,
+  // decode, no query tokens, at the end of the plan's tokens. Tokens past it are not valid and lie
+  // in no row; sample rows past it name token 0 and no row (batch.shape.rows). Writes nothing to
+  // the table.
   virtual void advance(const SlotTable& slots, const StepPlan& plan, BatchView& batch) = 0;
 
   // ---- Capture, for backends that replay steps.
 
-  // The shape that a step of `shape` is run at: the next of the few that are captured, within the
-  // planned limits. Rows and tokens beyond the plan's are padding (slot 0, block 0, not valid).
-  virtual StepShape padded_shape(const StepShape& shape) const { return shape; }
-  // Runs `body`: everything of a step that follows advance, with its arrays at the addresses of
-  // `frame`. It may be captured once for each shape and frame, and replayed without being called.
+  // Whether steps of decode and verify rows are captured before ready and replayed: such steps are
+  // then padded to the few shapes that are captured (engine/capture_shapes.h).
+  virtual bool replays() const { return false; }
+  // Runs `body` (everything of a step that follows advance, with its arrays at the addresses of
+  // `frame`) once, so that what it needs is loaded, then captures it. Before seal().
+  virtual Status capture(const StepShape& shape, int32_t frame,
+                         const std::function<Status()>& body) {
+    (void)shape;
+    (void)frame;
+    return body();
+  }
+  // Loading is over: from here on the backend allocates nothing and captures nothing.
+  virtual Status seal() { return synchronize(); }
+  // Replays what was captured for `shape` and `frame`, or runs `body`.
   virtual Status run_step(const StepShape& shape, int32_t frame,
                           const std::function<Status()>& body) {
     (void)shape;

@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "engine/capture_shapes.h"
 #include "engine/step_results.h"
 
 namespace fathom {
@@ -42,7 +43,8 @@ Status StepProgram::launch(const StepPlan& plan) {
 
   Launched launched;
   launched.number = plan.number;
-  launched.shape = ops_.padded_shape(step_shape(plan, facts_, options_.cache.block_tokens));
+  launched.shape = step_shape(plan, facts_, options_.cache.block_tokens);
+  if (pads()) launched.shape = padded_shape(launched.shape, options_.step, options_.slots);
   launched.readings = row_readings(plan, facts_);
   for (const PlanRow& row : plan.rows) launched.slots.push_back(row.slot);
   launched.frame = next_frame_;
@@ -51,8 +53,7 @@ Status StepProgram::launch(const StepPlan& plan) {
   if (!plan.rows.empty()) {
     next_frame_ = (next_frame_ + 1) % frames_.size();
     Frame& frame = frames_[launched.frame];
-    BatchView batch = frame.arrays.view(launched.shape, slots_);
-    ops_.advance(slots_, plan, batch);
+    const BatchView batch = advance(plan, launched.shape, launched.frame);
     if (last_stage_ == 0) {
       const auto index = static_cast<int32_t>(launched.frame);
       FATHOM_RETURN_IF_ERROR(
@@ -68,6 +69,31 @@ Status StepProgram::launch(const StepPlan& plan) {
   launched_.push_back(std::move(launched));
   FATHOM_CHECK(launched_.size() <= frames_.size(), "more steps in flight than frames");
   return Status::ok();
+}
+
+BatchView StepProgram::advance(const StepPlan& plan, const StepShape& shape, size_t frame) {
+  BatchView batch = frames_[frame].arrays.view(shape, slots_);
+  ops_.advance(slots_, plan, batch);
+  return batch;
+}
+
+Status StepProgram::warm() {
+  if (!pads()) return Status::ok();
+  const StepPlan nothing;
+  constexpr int32_t kMoreTokens = 8;
+  for (int32_t tokens = 1; tokens <= options_.step.tokens_max; tokens *= kMoreTokens) {
+    const BatchView batch = advance(nothing, prefill_warm_shape(tokens, options_.slots), 0);
+    FATHOM_RETURN_IF_ERROR(forward(batch, frames_[0]));
+  }
+  for (const int32_t rows : row_buckets(options_.step.rows_max)) {
+    const StepShape shape = captured_shape(rows, options_.step, options_.slots);
+    for (size_t frame = 0; frame < frames_.size(); ++frame) {
+      const BatchView batch = advance(nothing, shape, frame);
+      FATHOM_RETURN_IF_ERROR(ops_.capture(batch.shape, static_cast<int32_t>(frame),
+                                          [&] { return forward(batch, frames_[frame]); }));
+    }
+  }
+  return ops_.health();
 }
 
 Status StepProgram::forward(const BatchView& batch, Frame& frame) {

@@ -22,8 +22,9 @@ namespace fathom {
 struct StepProgramOptions {
   SlotLimits slots;
   StepLimits step;
-  KvLayout cache;      // of all pipeline stages together: what plans' cache groups mean
-  int32_t blocks = 0;  // of each cache group, the padding block 0 included
+  KvLayout cache;           // of all pipeline stages together: what plans' cache groups mean
+  int32_t blocks = 0;       // of each cache group, the padding block 0 included
+  bool pad_always = false;  // pad steps as for a backend that replays, whatever Ops::replays says
 };
 
 class StepProgram {
@@ -31,6 +32,10 @@ class StepProgram {
   // Takes all its memory from `ops`. `ops`, `model` and the groups outlive it.
   static Result<std::unique_ptr<StepProgram>> make(Ops& ops, Model& model, const Groups& groups,
                                                    const StepProgramOptions& options);
+
+  // Before the first plan, once: runs the kernels of every kind of step on padding, and captures
+  // the steps that a backend replays.
+  Status warm();
 
   // Runs `plan` (or launches it: see Ops::synchronize). Plans come in order. Not ok when a
   // collective was lost; the program is then of no further use.
@@ -62,6 +67,9 @@ class StepProgram {
 
   StepProgram(Ops& ops, Model& model, const Groups& groups, const StepProgramOptions& options);
 
+  // Fills the frame's arrays for `plan` at `shape`.
+  BatchView advance(const StepPlan& plan, const StepShape& shape, size_t frame);
+  bool pads() const { return last_stage_ == 0 && (options_.pad_always || ops_.replays()); }
   Status forward(const BatchView& batch, Frame& frame);
   Status sample(const BatchView& batch, Hidden& hidden, Frame& frame);
   void draft(const BatchView& batch, const Act& normed, SampleOutput& out);

@@ -42,7 +42,8 @@ Status Worker::load() {
   FATHOM_ASSIGN(model_,
                 load_model(setup_.model_dir, *setup_.weights, *ops_, setup_.groups, setup_.model));
   FATHOM_ASSIGN(program_, StepProgram::make(*ops_, *model_, setup_.groups, setup_.program));
-  return ops_->synchronize();
+  FATHOM_RETURN_IF_ERROR(program_->warm());
+  return ops_->seal();
 }
 
 // A backend that returns before the work is done gets the next plan, when there is one, before the

@@ -109,7 +109,7 @@ def load(server, cases, seconds):
     """Random requests from 64 clients; each answer against the one that was got alone."""
     requests = []
     for i, case in enumerate(cases[:40]):
-        requests.append((case["prompt"], 4 + i % 29, i if i % 3 == 0 else None))
+        requests.append((case["prompt"], 4 + i * 37 % 120, i if i % 3 == 0 else None))
     alone = [server.complete(p, n, seed=s)["token_ids"] for p, n, s in requests]
     deadline = time.monotonic() + seconds
     done, mixed = [0] * 64, [0] * 64

@@ -49,15 +49,36 @@ void fill_tokens(const SlotRow& slot, int32_t row, int32_t bound, int32_t query,
   }
 }
 
+// Rows, tokens and sample rows past the plan's.
+void fill_padding(int32_t rows, int32_t tokens, int32_t samples, BatchView& batch) {
+  for (int32_t r = rows; r < batch.shape.rows; ++r) {
+    batch.row_slot.as<int32_t>()[r] = 0;
+    batch.row_kind.as<int32_t>()[r] = static_cast<int32_t>(RowKind::kDecode);
+    batch.row_first.as<int32_t>()[r] = tokens;
+    batch.row_query.as<int32_t>()[r] = 0;
+    batch.row_context.as<int32_t>()[r] = 0;
+  }
+  for (int32_t t = tokens; t < batch.shape.tokens; ++t) {
+    batch.token_ids.as<int32_t>()[t] = 0;
+    batch.token_row.as<int32_t>()[t] = batch.shape.rows - 1;
+    batch.positions.as<int32_t>()[t] = 0;
+    batch.token_valid.as<uint8_t>()[t] = 0;
+  }
+  for (int32_t s = samples; s < batch.shape.sample_rows; ++s) {
+    batch.sample_tokens.as<int32_t>()[s] = 0;
+    batch.sample_row.as<int32_t>()[s] = batch.shape.rows;
+  }
+}
+
 }  // namespace
 
 void CpuOps::advance(const SlotTable& slots, const StepPlan& plan, BatchView& batch) {
-  FATHOM_CHECK(static_cast<int32_t>(plan.rows.size()) == batch.shape.rows &&
-                   plan.token_count() == batch.shape.tokens,
-               "the batch's shape is not the plan's");
+  const auto rows = static_cast<int32_t>(plan.rows.size());
+  FATHOM_CHECK(rows <= batch.shape.rows && plan.token_count() <= batch.shape.tokens,
+               "the batch's shape has no room for the plan");
   int32_t first = 0;
   int32_t sample = 0;
-  for (int32_t r = 0; r < batch.shape.rows; ++r) {
+  for (int32_t r = 0; r < rows; ++r) {
     const PlanRow& row = plan.rows[r];
     const SlotRow slot(slots, row.slot);
     const int32_t query = query_of(slot, row);
@@ -79,8 +100,7 @@ void CpuOps::advance(const SlotTable& slots, const StepPlan& plan, BatchView& ba
     first += row.tokens;
   }
   batch.row_first.as<int32_t>()[batch.shape.rows] = first;
-  FATHOM_CHECK(sample == batch.shape.sample_rows,
-               "the batch's shape has more sample rows than the plan");
+  fill_padding(rows, first, sample, batch);
   batch.block_table = slots.block_table;
 }
 

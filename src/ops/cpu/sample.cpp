@@ -105,8 +105,10 @@ void sample_row(const Call& call, int32_t r, int64_t first_sample, int64_t wante
       fresh = verify(call, slot, r, 1, first_sample + (all ? query - 1 : 0), scratch);
     }
   }
-  slot.computed() += accepted;
-  slot.draft_count() = 0;
+  if (query > 0) {  // padding rows share slot 0
+    slot.computed() += accepted;
+    slot.draft_count() = 0;
+  }
   SampleOutput& out = call.out;
   out.accepted.as<int32_t>()[r] = accepted;
   out.new_count.as<int32_t>()[r] = fresh;

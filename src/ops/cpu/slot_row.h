@@ -8,10 +8,11 @@
 
 namespace fathom {
 
+// Slot 0 is that of padding rows: read, never written.
 class SlotRow {
  public:
   SlotRow(const SlotTable& table, SlotId slot) : table_(table), slot_(slot) {
-    FATHOM_CHECK(slot > 0 && slot < table.limits.slots, "a plan names a slot that does not exist");
+    FATHOM_CHECK(slot >= 0 && slot < table.limits.slots, "a plan names a slot that does not exist");
   }
 
   int32_t* history() const {

@@ -47,6 +47,10 @@ class CudaOps final : public Ops {
   // frame.cpp
   void edit_slots(const SlotTable& slots, const StepPlan& plan) override;
   void advance(const SlotTable& slots, const StepPlan& plan, BatchView& batch) override;
+  bool replays() const override { return true; }
+  Status capture(const StepShape& shape, int32_t frame,
+                 const std::function<Status()>& body) override;
+  Status seal() override;
   Status run_step(const StepShape& shape, int32_t frame,
                   const std::function<Status()>& body) override;
   bool asynchronous() const override { return true; }
@@ -81,7 +85,8 @@ class CudaOps final : public Ops {
                      const SampleOutput& out) override;
 
   // Steps that ran as a replay of a captured graph; tests read it.
-  int64_t replays() const { return replays_; }
+  int64_t replay_count() const { return replays_; }
+  int64_t graph_count() const { return static_cast<int64_t>(graphs_.size()); }
 
  private:
   // A pinned buffer with its copy on the device; reused when the step that read it is done.
@@ -119,7 +124,7 @@ class CudaOps final : public Ops {
   std::unordered_map<const Weight*, const kernels::Matrix*> expert_tables_;
   const int32_t* eos_ = nullptr;  // device copy of the first call's ids
   std::unordered_map<uint64_t, cudaGraphExec_t> graphs_;
-  std::unordered_map<uint64_t, int> seen_;
+  bool sealed_ = false;
   int64_t replays_ = 0;
   std::vector<cudaEvent_t> marks_;
   uint64_t next_mark_ = 0;

@@ -50,6 +50,15 @@ void add_open(const OpenSlot& open, const SlotLimits& limits, EditBuffer& out) {
   out.edits.push_back(edit);
 }
 
+// Every pointer and bound of a captured body is a function of these.
+uint64_t graph_key(const StepShape& shape, int32_t frame) {
+  return static_cast<uint64_t>(frame) << 56 |
+         static_cast<uint64_t>(shape.query_tokens_max & 0xFF) << 48 |
+         static_cast<uint64_t>(shape.sample_rows & 0xFFFF) << 32 |
+         static_cast<uint64_t>(shape.tokens & 0xFFFF) << 16 |
+         static_cast<uint64_t>(shape.rows & 0xFFFF);
+}
+
 }  // namespace
 
 std::byte* CudaOps::stage(size_t bytes, Staging** used) {
@@ -102,56 +111,43 @@ void CudaOps::edit_slots(const SlotTable& slots, const StepPlan& plan) {
 }
 
 void CudaOps::advance(const SlotTable& slots, const StepPlan& plan, BatchView& batch) {
-  FATHOM_CHECK(static_cast<int32_t>(plan.rows.size()) == batch.shape.rows &&
-                   plan.token_count() == batch.shape.tokens,
-               "the batch's shape is not the plan's");
   Staging* staging = nullptr;
   auto* rows = reinterpret_cast<kernels::PlanRowData*>(
       stage(plan.rows.size() * sizeof(kernels::PlanRowData), &staging));
-  int32_t first = 0;
-  int32_t sample = 0;
+  kernels::PlanTotals totals{static_cast<int32_t>(plan.rows.size()), 0, 0};
   for (size_t r = 0; r < plan.rows.size(); ++r) {
     const PlanRow& row = plan.rows[r];
     int32_t wanted = row.tokens;
     if (row.kind == RowKind::kPrefill && prompt_logprobs_[row.slot] == 0)
       wanted = row.sample ? 1 : 0;
-    rows[r] = {row.slot, static_cast<int32_t>(row.kind), row.tokens, first, sample, wanted};
-    first += row.tokens;
-    sample += wanted;
+    rows[r] = {row.slot,           static_cast<int32_t>(row.kind),
+               row.tokens,         totals.tokens,
+               totals.sample_rows, wanted};
+    totals.tokens += row.tokens;
+    totals.sample_rows += wanted;
   }
-  FATHOM_CHECK(sample == batch.shape.sample_rows, "the batch's sample rows are not the plan's");
+  FATHOM_CHECK(totals.rows <= batch.shape.rows && totals.tokens <= batch.shape.tokens &&
+                   totals.sample_rows <= batch.shape.sample_rows,
+               "the batch's shape has no room for the plan");
   const size_t bytes = plan.rows.size() * sizeof(kernels::PlanRowData);
-  check(cudaMemcpyAsync(staging->device, staging->host, bytes, cudaMemcpyHostToDevice, stream_),
-        "rows");
+  if (bytes > 0) {
+    check(cudaMemcpyAsync(staging->device, staging->host, bytes, cudaMemcpyHostToDevice, stream_),
+          "rows");
+  }
   batch.block_table = slots.block_table;
   kernels::advance(stream_, slot_arrays(slots),
-                   reinterpret_cast<const kernels::PlanRowData*>(staging->device),
+                   reinterpret_cast<const kernels::PlanRowData*>(staging->device), totals,
                    batch_arrays(batch));
   check(cudaEventRecord(staging->done, stream_), "rows");
 }
 
-// Steps of decode and verify rows alone recur with the same bounds. The first of a shape and frame
-// runs eagerly (kernels load, tables of experts are made), the second is captured, and from then on
-// it is replayed: every pointer and bound of a body is a function of the key.
-Status CudaOps::run_step(const StepShape& shape, int32_t frame,
-                         const std::function<Status()>& body) {
-  constexpr size_t kGraphsMax = 512;
-  if (shape.decode_rows != shape.rows || shape.tokens > 0xFFFF) return body();
-  const uint64_t key = static_cast<uint64_t>(frame) << 56 |
-                       static_cast<uint64_t>(shape.query_tokens_max & 0xFF) << 48 |
-                       static_cast<uint64_t>(shape.sample_rows & 0xFFFF) << 32 |
-                       static_cast<uint64_t>(shape.tokens) << 16 |
-                       static_cast<uint64_t>(shape.rows & 0xFFFF);
-  const auto found = graphs_.find(key);
-  if (found != graphs_.end()) {
-    check(cudaGraphLaunch(found->second, stream_), "graph launch");
-    // The engine's end is abrupt by design: what was done is said on the way, at powers of two.
-    if (++replays_ >= 1024 && (replays_ & (replays_ - 1)) == 0) {
-      Logger("cuda").info("steps replayed", {{"graphs", graphs_.size()}, {"replays", replays_}});
-    }
-    return health_;
-  }
-  if (seen_[key]++ == 0 || graphs_.size() >= kGraphsMax) return body();
+Status CudaOps::capture(const StepShape& shape, int32_t frame,
+                        const std::function<Status()>& body) {
+  FATHOM_CHECK(!sealed_, "a step is captured after loading");
+  FATHOM_CHECK(shape.decode_rows == shape.rows && shape.tokens <= 0xFFFF,
+               "only steps of decode and verify rows are captured");
+  FATHOM_RETURN_IF_ERROR(body());
+  FATHOM_RETURN_IF_ERROR(synchronize());
   check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "capture");
   const Status status = body();
   cudaGraph_t graph = nullptr;
@@ -162,8 +158,28 @@ Status CudaOps::run_step(const StepShape& shape, int32_t frame,
   check(cudaGraphInstantiate(&exec, graph, 0), "graph");
   cudaGraphDestroy(graph);
   FATHOM_RETURN_IF_ERROR(health_);
-  graphs_.emplace(key, exec);
-  check(cudaGraphLaunch(exec, stream_), "graph launch");
+  graphs_.emplace(graph_key(shape, frame), exec);
+  check(cudaGraphUpload(exec, stream_), "graph upload");
+  return health_;
+}
+
+Status CudaOps::seal() {
+  FATHOM_RETURN_IF_ERROR(synchronize());
+  sealed_ = true;
+  Logger("cuda").info("steps captured", {{"graphs", graphs_.size()}});
+  return health_;
+}
+
+Status CudaOps::run_step(const StepShape& shape, int32_t frame,
+                         const std::function<Status()>& body) {
+  if (shape.decode_rows != shape.rows) return body();
+  const auto found = graphs_.find(graph_key(shape, frame));
+  if (found == graphs_.end()) return body();
+  check(cudaGraphLaunch(found->second, stream_), "graph launch");
+  // The engine's end is abrupt by design: what was done is said on the way, at powers of two.
+  if (++replays_ >= 1024 && (replays_ & (replays_ - 1)) == 0) {
+    Logger("cuda").info("steps replayed", {{"graphs", graphs_.size()}, {"replays", replays_}});
+  }
   return health_;
 }
 

@@ -57,6 +57,7 @@ CudaOps::~CudaOps() {
 }
 
 Result<void*> CudaOps::allocate(int64_t bytes) {
+  FATHOM_CHECK(!sealed_, "device memory is allocated after loading");
   const auto size = static_cast<size_t>(std::max<int64_t>(bytes, 1));
   void* p = nullptr;
   const cudaError_t error = host_readable_ ? cudaMallocManaged(&p, size) : cudaMalloc(&p, size);
