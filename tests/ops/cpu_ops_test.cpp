@@ -1,33 +1,14 @@
-// CpuOps against the float64 loops of the table of op cases, and the router and quantizer alone.
+// The CPU backend's router and quantizer alone.
 #include <gtest/gtest.h>
 
 #include <cmath>
 
 #include "ops/cpu/activation.h"
-#include "ops/cpu/cpu_ops.h"
 #include "ops/cpu/router.h"
-#include "ops/op_cases.h"
 #include "ops/op_inputs.h"
 
 namespace fathom::testing {
 namespace {
-
-TEST(CpuOps, EveryCaseEqualsItsFloat64Loops) {
-  for (const OpCase& one : op_cases()) {
-    for (const int32_t threads : {1, 3}) {
-      const auto ops = make_cpu_ops({one.numerics, threads, int64_t{16} << 20});
-      const std::vector<float> made = one.run(*ops, read_host_tensor);
-      const std::vector<double> expected = one.expected();
-      ASSERT_EQ(made.size(), expected.size()) << one.name;
-      double largest = 0.0;
-      for (const double x : expected) largest = std::max(largest, std::abs(x));
-      for (size_t i = 0; i < made.size(); ++i) {
-        ASSERT_LE(std::abs(made[i] - expected[i]), one.tolerance * largest)
-            << one.name << ", element " << i;
-      }
-    }
-  }
-}
 
 TEST(Quantizer, EqualsTheScalarConversionInEveryLane) {
   for (uint32_t seed = 0; seed < 200; ++seed) {

@@ -1,30 +1,64 @@
-// The one table of op cases: each builds its inputs from a seed as host arrays, gives them to a
-// backend through Ops alone, and returns what the op computed. CpuOps is held to the float64 loops
-// of `expected`, other backends to CpuOps; the op benchmark times `run`.
+// The one table of op cases. Each builds its inputs from a seed as host arrays and gives them to a
+// backend through Ops alone. CpuOps is held to float64 (loops of these files, or vectors that
+// PyTorch computed: tests/golden/ops), other backends to CpuOps, and the op benchmark times the
+// same cases in larger shapes (benchmarks/op_bench_cases.cpp).
 #pragma once
 
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "fathom/ops.h"
+#include "ops/tolerances.h"
 
 namespace fathom::testing {
 
-// Brings a backend's tensor to the host as float32 (e4m3 codes as their values).
-using TensorReader = std::function<std::vector<float>(const Tensor&)>;
-
-// The backend of machines with no GPU keeps tensors where the host can read them.
-std::vector<float> read_host_tensor(const Tensor& tensor);
-
-struct OpCase {
-  std::string name;   // op and shape
-  Numerics numerics;  // that the backend must have
-  double tolerance;   // largest error, relative to the largest expected value
-  std::function<std::vector<float>(Ops& ops, const TensorReader& read)> run;
-  std::function<std::vector<double>()> expected;  // float64 loops over the same inputs
+// One thing that a call wrote.
+struct OpOutput {
+  std::string name;
+  Act act;  // a plain tensor, or codes with their scales
+  // Every backend must write the same bytes: integers, and quantization of equal inputs.
+  bool exact = false;
+  std::vector<int64_t> rows_left_out = {};  // padding, whose content nobody reads
 };
 
+// A case with its inputs in one backend's memory. Calls may be repeated; those of ops that change
+// the slot table go on from where the last one ended.
+struct PreparedOp {
+  // Outputs lie in the arena until the caller's ArenaScope ends, or in memory of the case.
+  std::function<std::vector<OpOutput>()> launch;
+};
+
+using ExpectedValues = std::vector<std::vector<double>>;  // by output
+
+// What tests/golden/ops/make_op_vectors.py wrote, by name.
+using GoldenVectors = std::map<std::string, std::vector<float>>;
+GoldenVectors read_golden_vectors(const std::string& path);
+// The vector `name`; the process ends when there is none.
+std::vector<double> golden_vector(const GoldenVectors& vectors, const std::string& name);
+
+struct OpCase {
+  std::string op;     // as the interface names it
+  std::string shape;  // what tells it from the others of its op
+  Numerics numerics = Numerics::kReference;
+  Precision precision = Precision::kFloat32;
+  std::function<PreparedOp(Ops& ops)> prepare;
+  std::function<ExpectedValues(const GoldenVectors&)> expected;
+  bool cpu_only = false;  // what the CUDA backend does not have: a rank of several, the naive form
+
+  std::string name() const;
+};
+
+// Every row of the table.
 std::vector<OpCase> op_cases();
+
+// By file.
+std::vector<OpCase> dense_cases();
+std::vector<OpCase> row_cases();
+std::vector<OpCase> attention_cases();
+std::vector<OpCase> moe_cases();
+std::vector<OpCase> frame_cases();
+std::vector<OpCase> sample_cases();
 
 }  // namespace fathom::testing

@@ -1,14 +1,35 @@
-// Inputs of op cases: host arrays from a seed, and their way into a backend.
+// Inputs of op cases: host arrays that are a hash of (seed, element), the same in C++ and in
+// tests/golden/ops/make_op_vectors.py, and their way into a backend.
 #pragma once
 
 #include <cmath>
-#include <random>
+#include <cstdint>
 #include <vector>
 
 #include "base/float_formats.h"
 #include "fathom/ops.h"
 
 namespace fathom::testing {
+
+inline uint64_t splitmix64(uint64_t x) {
+  x += 0x9E3779B97F4A7C15U;
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9U;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBU;
+  return x ^ (x >> 31);
+}
+
+// Uniform numbers in [-1, 1) with 24 bits.
+class HashNumbers {
+ public:
+  explicit HashNumbers(uint32_t seed) : base_(splitmix64(seed)) {}
+  float operator[](uint64_t i) const {
+    const uint64_t bits = splitmix64(base_ + i * 0x9E3779B97F4A7C15U) >> 40;
+    return static_cast<float>(static_cast<int64_t>(bits) - (int64_t{1} << 23)) * 0x1p-23F;
+  }
+
+ private:
+  uint64_t base_;
+};
 
 // A matrix with the values that its stored form stands for.
 struct HostMatrix {
@@ -19,17 +40,22 @@ struct HostMatrix {
   double at(int64_t r, int64_t c) const { return values[r * columns + c]; }
 };
 
+// Uniform in [-spread, spread).
 inline HostMatrix random_matrix(int64_t rows, int64_t columns, uint32_t seed, float spread = 1.0F) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0.0F, spread);
+  const HashNumbers numbers(seed);
   HostMatrix m{rows, columns, std::vector<float>(rows * columns)};
-  for (float& x : m.values) x = normal(random);
+  for (size_t i = 0; i < m.values.size(); ++i) m.values[i] = spread * numbers[i];
   return m;
 }
 
 inline HostMatrix rounded_to_bf16(HostMatrix m) {
   for (float& x : m.values) x = round_to_bf16(x);
   return m;
+}
+
+// The values that a matrix has once it is in a backend's act_dtype.
+inline HostMatrix as_stored(const HostMatrix& m, Numerics numerics) {
+  return numerics == Numerics::kNative ? rounded_to_bf16(m) : m;
 }
 
 template <typename T>
@@ -54,30 +80,9 @@ inline Tensor place_ints(Ops& ops, const std::vector<int32_t>& values) {
   return ops.place(host_tensor(values, DType::kI32, {n}), DType::kI32).value();
 }
 
-// An FP8 block weight whose first column lies inside a scale block, and the values it stands for.
-struct Fp8Weight {
-  HostWeight stored;
-  HostMatrix matrix;
-};
-
-inline Fp8Weight random_fp8(int64_t rows, int64_t columns, int32_t first_column, uint32_t seed) {
-  const HostMatrix source = random_matrix(rows, columns, seed, 60.0F);
-  const int64_t blocks = (first_column + columns + 127) / 128;
-  const HostMatrix scales = random_matrix((rows + 127) / 128, blocks, seed + 1, 0.001F);
-  Fp8Weight w;
-  w.matrix = source;
-  std::vector<uint8_t> codes(rows * columns);
-  std::vector<float> positive = scales.values;
-  for (float& s : positive) s = std::fabs(s) + 0.0005F;
-  for (int64_t i = 0; i < rows * columns; ++i) {
-    codes[i] = float_to_e4m3(source.values[i]);
-    const int64_t block = i / columns / 128 * blocks + (first_column + i % columns) / 128;
-    w.matrix.values[i] = e4m3_to_float(codes[i]) * positive[block];
-  }
-  w.stored.values = host_tensor(codes, DType::kF8E4M3, {rows, columns});
-  w.stored.scales = host_tensor(positive, DType::kF32, {scales.rows, blocks});
-  w.stored.first_column_in_block = first_column;
-  return w;
+inline Tensor place_bytes(Ops& ops, const std::vector<uint8_t>& values) {
+  const auto n = static_cast<int64_t>(values.size());
+  return ops.place(host_tensor(values, DType::kU8, {n}), DType::kU8).value();
 }
 
 inline Act plain_act(Ops& ops, const HostMatrix& m) {
@@ -85,17 +90,54 @@ inline Act plain_act(Ops& ops, const HostMatrix& m) {
   return Act{place(ops, m), {}, {reference ? ActFormat::kF32 : ActFormat::kBF16, false, 0}};
 }
 
-// x times w transposed, in float64.
-inline std::vector<double> product(const HostMatrix& x, const HostMatrix& w) {
-  std::vector<double> y(x.rows * w.rows);
-  for (int64_t i = 0; i < x.rows; ++i) {
-    for (int64_t o = 0; o < w.rows; ++o) {
-      double sum = 0.0;
-      for (int64_t k = 0; k < x.columns; ++k) sum += x.at(i, k) * w.at(o, k);
-      y[i * w.rows + o] = sum;
+// A matrix as a checkpoint stores it, and the values it stands for.
+struct StoredWeight {
+  HostWeight stored;
+  HostMatrix matrix;
+};
+
+inline StoredWeight random_bf16(int64_t rows, int64_t columns, uint32_t seed, float spread) {
+  StoredWeight w{{}, random_matrix(rows, columns, seed, spread)};
+  std::vector<uint16_t> bits(w.matrix.values.size());
+  for (size_t i = 0; i < bits.size(); ++i) {
+    bits[i] = float_to_bf16(w.matrix.values[i]);
+    w.matrix.values[i] = bf16_to_float(bits[i]);
+  }
+  w.stored.values = host_tensor(std::move(bits), DType::kBF16, {rows, columns});
+  return w;
+}
+
+// FP8 e4m3 with 128x128 blocks whose first column lies inside a scale block.
+inline StoredWeight random_fp8(int64_t rows, int64_t columns, int32_t first_column, uint32_t seed,
+                               float spread = 0.1F) {
+  const HashNumbers numbers(seed);
+  const HashNumbers scale_numbers(seed + 1);
+  const int64_t row_blocks = (rows + 127) / 128;
+  const int64_t blocks = (first_column + columns + 127) / 128;
+  std::vector<float> scales(row_blocks * blocks);
+  for (size_t i = 0; i < scales.size(); ++i) {
+    scales[i] = spread / 256.0F * (1.0F + 0.5F * scale_numbers[i]);
+  }
+  StoredWeight w{{}, {rows, columns, std::vector<float>(rows * columns)}};
+  std::vector<uint8_t> codes(rows * columns);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < columns; ++c) {
+      const int64_t i = r * columns + c;
+      codes[i] = float_to_e4m3(256.0F * numbers[i]);
+      w.matrix.values[i] =
+          e4m3_to_float(codes[i]) * scales[r / 128 * blocks + (first_column + c) / 128];
     }
   }
-  return y;
+  w.stored.values = host_tensor(std::move(codes), DType::kF8E4M3, {rows, columns});
+  w.stored.scales = host_tensor(std::move(scales), DType::kF32, {row_blocks, blocks});
+  w.stored.first_column_in_block = first_column;
+  return w;
+}
+
+inline StoredWeight random_weight(int64_t rows, int64_t columns, WeightFormat format, uint32_t seed,
+                                  float spread) {
+  return format == WeightFormat::kFp8Block ? random_fp8(rows, columns, 0, seed, spread)
+                                           : random_bf16(rows, columns, seed, spread);
 }
 
 }  // namespace fathom::testing

@@ -1,0 +1,260 @@
+// Linear layers and norms.
+#include <algorithm>
+
+#include "ops/op_builders.h"
+#include "ops/op_inputs.h"
+#include "ops/op_loops.h"
+
+namespace fathom::testing {
+namespace {
+
+std::string describe(const LinearShape& s) {
+  std::string text = s.format == WeightFormat::kFp8Block ? "fp8 " : "bf16 ";
+  text += std::to_string(s.rows) + "x" + std::to_string(s.out) + "x" + std::to_string(s.in);
+  if (s.first_column != 0) text += " from column " + std::to_string(s.first_column);
+  return s.ue8m0 ? text + " ue8m0" : text;
+}
+
+struct LinearInputs {
+  HostMatrix x;
+  StoredWeight weight;
+};
+
+Lazy<LinearInputs> linear_inputs(const LinearShape& s, int64_t out) {
+  return Lazy<LinearInputs>([=] {
+    const float spread = 2.0F / std::sqrt(static_cast<float>(s.in));
+    LinearInputs inputs;
+    inputs.x = as_stored(random_matrix(s.rows, s.in, 1), s.numerics);
+    inputs.weight = s.format == WeightFormat::kFp8Block
+                        ? random_fp8(out, s.in, s.first_column, 2, spread)
+                        : random_bf16(out, s.in, 2, spread);
+    inputs.weight.stored.ue8m0_activations = s.ue8m0;
+    return inputs;
+  });
+}
+
+// The activation as the weight wants it, uploaded; and the values that its codes stand for.
+HostMatrix quantized_input(const LinearShape& s, const HostMatrix& x) {
+  const bool codes = s.numerics == Numerics::kNative && s.format == WeightFormat::kFp8Block;
+  return codes ? quantized_rows(x, s.first_column, s.ue8m0).matrix : x;
+}
+
+Act place_input(Ops& ops, const HostMatrix& x, const ActSpec& spec) {
+  if (spec.format != ActFormat::kFp8Block) return plain_act(ops, x);
+  return place_quantized(ops, quantized_rows(x, spec.first_column_in_block, spec.ue8m0), spec);
+}
+
+Precision precision_of(Numerics numerics) {
+  return numerics == Numerics::kReference ? Precision::kFloat32 : Precision::kBF16;
+}
+
+// Two weights with different scales below each other, joined by prepare_linear.
+OpCase joined_linear_case(Numerics numerics) {
+  const auto a = Lazy<StoredWeight>([] { return random_fp8(136, 200, 32, 4); });
+  const auto b = Lazy<StoredWeight>([] { return random_fp8(65, 200, 32, 6); });
+  const HostMatrix x = as_stored(random_matrix(6, 200, 3), numerics);
+  LinearShape s{6, 201, 200, WeightFormat::kFp8Block, numerics, 32};
+  const auto prepare = [=](Ops& ops) {
+    const Weight weight = ops.prepare_linear({a.get().stored, b.get().stored}).value();
+    const Act act = place_input(ops, x, ops.act_spec(weight));
+    const Tensor out = ops.reserve(ops.act_dtype(), {6, 201}).value();
+    return PreparedOp{[=, &ops]() -> std::vector<OpOutput> {
+      return {{"y", {ops.linear_partial(act, weight, out).data, {}, {}}}};
+    }};
+  };
+  const auto expected = [=](const GoldenVectors&) -> ExpectedValues {
+    HostMatrix w = a.get().matrix;
+    w.rows += b.get().matrix.rows;
+    w.values.insert(w.values.end(), b.get().matrix.values.begin(), b.get().matrix.values.end());
+    return {rounded(product(quantized_input(s, x), w), numerics)};
+  };
+  return {"linear_partial", describe(s) + " of two parts",
+          numerics,         precision_of(numerics),
+          prepare,          expected};
+}
+
+ActSpec spec_of(const NormShape& s) {
+  if (s.numerics == Numerics::kReference) return {};
+  return {s.out, s.ue8m0, s.first_column};
+}
+
+std::string describe(const NormShape& s) {
+  std::string text = std::to_string(s.rows) + "x" + std::to_string(s.columns);
+  if (s.numerics == Numerics::kReference || s.out != ActFormat::kFp8Block) return text;
+  text += " to fp8";
+  if (s.first_column != 0) text += " from column " + std::to_string(s.first_column);
+  return s.ue8m0 ? text + " ue8m0" : text;
+}
+
+// What an op's epilogue makes of float64 rows.
+std::vector<double> stored_rows(const NormShape& s, std::vector<double> rows) {
+  if (s.numerics == Numerics::kReference || s.out != ActFormat::kFp8Block) {
+    return rounded(std::move(rows), s.numerics);
+  }
+  HostMatrix m{s.rows, s.columns, std::vector<float>(rows.begin(), rows.end())};
+  const HostMatrix back = quantized_rows(rounded_to_bf16(m), s.first_column, s.ue8m0).matrix;
+  return {back.values.begin(), back.values.end()};
+}
+
+Precision norm_precision(const NormShape& s) {
+  if (s.numerics == Numerics::kReference) return Precision::kFloat32;
+  return s.out == ActFormat::kFp8Block ? Precision::kFp8Output : Precision::kBF16;
+}
+
+// x is a slice of wider rows. `whole` numbers are multiples of 1/8 below 4: their squares sum
+// without rounding, in any order, so that every backend must write the same bytes.
+OpCase norm_case(const NormShape& s, bool whole) {
+  constexpr int64_t kBefore = 64;
+  const auto wide = Lazy<HostMatrix>([=] {
+    HostMatrix m =
+        as_stored(random_matrix(s.rows, s.columns + kBefore, 8, whole ? 4.0F : 3.0F), s.numerics);
+    for (float& x : m.values) x = whole ? std::trunc(x * 8.0F) / 8.0F : x;
+    if (s.rows > 2) {  // a row of zeroes has the smallest scale
+      std::fill_n(m.values.begin() + 2 * m.columns, m.columns, 0.0F);
+    }
+    return m;
+  });
+  const std::vector<float> weight = random_matrix(1, s.columns, 9, 2.0F).values;
+  const auto prepare = [=](Ops& ops) {
+    const Tensor x = place(ops, wide.get()).columns(kBefore, s.columns);
+    const Tensor w = place_floats(ops, weight);
+    return PreparedOp{[=, &ops]() -> std::vector<OpOutput> {
+      return {{"y", ops.norm(x, w, 1e-6F, spec_of(s)), whole}};
+    }};
+  };
+  const auto expected = [=](const GoldenVectors&) -> ExpectedValues {
+    const HostMatrix& all = wide.get();
+    HostMatrix x{s.rows, s.columns, {}};
+    for (int64_t i = 0; i < s.rows; ++i) {
+      const auto from = all.values.begin() + i * all.columns + kBefore;
+      x.values.insert(x.values.end(), from, from + s.columns);
+    }
+    return {stored_rows(s, norm_by_definition(x, weight))};
+  };
+  return {"norm",     describe(s) + (whole ? " of eighths" : ""),
+          s.numerics, norm_precision(s),
+          prepare,    expected};
+}
+
+}  // namespace
+
+OpCase linear_case(const LinearShape& s) {
+  const Lazy<LinearInputs> inputs = linear_inputs(s, s.out);
+  const auto prepare = [=](Ops& ops) {
+    const Weight weight = ops.prepare_linear({inputs.get().weight.stored}).value();
+    const Act act = place_input(ops, inputs.get().x, ops.act_spec(weight));
+    return PreparedOp{[=, &ops]() -> std::vector<OpOutput> {
+      return {{"y", {ops.linear(act, weight), {}, {}}}};
+    }};
+  };
+  const auto expected = [=](const GoldenVectors&) -> ExpectedValues {
+    return {rounded(product(quantized_input(s, inputs.get().x), inputs.get().weight.matrix),
+                    s.numerics)};
+  };
+  return {"linear", describe(s), s.numerics, precision_of(s.numerics), prepare, expected};
+}
+
+OpCase gated_linear_case(const LinearShape& s, bool quantized) {
+  const Lazy<LinearInputs> inputs = linear_inputs(s, 2 * s.out);
+  const bool native = s.numerics == Numerics::kNative;
+  const NormShape stored{
+      s.rows, s.out, s.numerics, quantized ? ActFormat::kFp8Block : ActFormat::kBF16, s.ue8m0, 0};
+  const auto prepare = [=](Ops& ops) {
+    const Weight weight = ops.prepare_linear({inputs.get().weight.stored}).value();
+    const Act act = place_input(ops, inputs.get().x, ops.act_spec(weight));
+    return PreparedOp{[=, &ops]() -> std::vector<OpOutput> {
+      return {{"y", ops.gated_linear(act, weight, spec_of(stored))}};
+    }};
+  };
+  const auto expected = [=](const GoldenVectors&) -> ExpectedValues {
+    const std::vector<double> both = rounded(
+        product(quantized_input(s, inputs.get().x), inputs.get().weight.matrix), s.numerics);
+    return {stored_rows(stored, gated(both, s.out))};
+  };
+  const Precision precision = !native     ? Precision::kFloat32
+                              : quantized ? Precision::kFp8Output
+                                          : Precision::kBF16Chain;
+  return {"gated_linear", describe(s) + (native && quantized ? " to fp8" : ""),
+          s.numerics,     precision,
+          prepare,        expected};
+}
+
+// float32 in both numerics: no rounding of the output.
+OpCase logits_case(const LinearShape& s) {
+  const Lazy<LinearInputs> inputs = linear_inputs(s, s.out);
+  const auto prepare = [=](Ops& ops) {
+    const Weight weight = ops.prepare_linear({inputs.get().weight.stored}).value();
+    const Act act = place_input(ops, inputs.get().x, ops.act_spec(weight));
+    return PreparedOp{[=, &ops]() -> std::vector<OpOutput> {
+      return {{"logits", {ops.logits(act, weight, nullptr), {}, {}}}};
+    }};
+  };
+  const auto expected = [=](const GoldenVectors&) -> ExpectedValues {
+    return {product(quantized_input(s, inputs.get().x), inputs.get().weight.matrix)};
+  };
+  return {"logits", describe(s), s.numerics, Precision::kFloat32, prepare, expected};
+}
+
+OpCase reduce_add_norm_case(const NormShape& s) {
+  const auto residual = Lazy<HostMatrix>(
+      [=] { return as_stored(random_matrix(s.rows, s.columns, 17, 2.0F), s.numerics); });
+  const auto partial =
+      Lazy<HostMatrix>([=] { return as_stored(random_matrix(s.rows, s.columns, 18), s.numerics); });
+  const std::vector<float> weight = random_matrix(1, s.columns, 19).values;
+  const auto prepare = [=](Ops& ops) {
+    const Tensor r = place(ops, residual.get());
+    const Partial p{place(ops, partial.get())};
+    const Tensor w = place_floats(ops, weight);
+    return PreparedOp{[=, &ops]() -> std::vector<OpOutput> {
+      const Act act = ops.reduce_add_norm(p, r, w, 1e-6F, spec_of(s), nullptr);
+      return {{"residual", {r, {}, {}}, true}, {"y", act}};
+    }};
+  };
+  const auto expected = [=](const GoldenVectors&) -> ExpectedValues {
+    HostMatrix sum = residual.get();
+    for (size_t i = 0; i < sum.values.size(); ++i) sum.values[i] += partial.get().values[i];
+    sum = as_stored(sum, s.numerics);
+    return {{sum.values.begin(), sum.values.end()},
+            stored_rows(s, norm_by_definition(sum, weight))};
+  };
+  return {"reduce_add_norm", describe(s), s.numerics, norm_precision(s), prepare, expected};
+}
+
+std::vector<OpCase> dense_cases() {
+  std::vector<OpCase> cases;
+  constexpr WeightFormat kFp8 = WeightFormat::kFp8Block;
+  for (const Numerics n : {Numerics::kReference, Numerics::kNative}) {
+    for (const WeightFormat f : {WeightFormat::kBF16, kFp8}) {
+      for (const int64_t rows : {1, 2, 3, 4, 5, 11})
+        cases.push_back(linear_case({rows, 37, 261, f, n}));
+      for (const int64_t rows : {1, 8, 16, 17, 64, 65}) {
+        cases.push_back(linear_case({rows, 256, 512, f, n}));
+      }
+      cases.push_back(linear_case({4, 9, 5, f, n}));
+      cases.push_back(linear_case({1, 2112, 1536, f, n}));
+      cases.push_back(linear_case({130, 192, 2048, f, n}));
+      cases.push_back(gated_linear_case({7, 48, 96, f, n}, false));
+      cases.push_back(gated_linear_case({33, 256, 384, f, n}, true));
+      cases.push_back(logits_case({5, 1000, 256, f, n}));
+    }
+    for (const int32_t first : {32, 96, 120}) {
+      cases.push_back(linear_case({6, 200, 200, kFp8, n, first}));
+    }
+    cases.push_back(joined_linear_case(n));
+    for (const int64_t rows : {1, 3, 70}) {
+      cases.push_back(norm_case({rows, 320, n}, false));
+      cases.push_back(reduce_add_norm_case({rows, 512, n}));
+    }
+    cases.push_back(norm_case({4, 2048, n, ActFormat::kFp8Block, false, 0}, false));
+    cases.push_back(norm_case({4, 7168, n}, true));
+    cases.push_back(reduce_add_norm_case({9, 2048, n, ActFormat::kFp8Block, false, 0}));
+  }
+  cases.push_back(linear_case({3, 256, 384, kFp8, Numerics::kNative, 0, true}));
+  for (const bool ue8m0 : {false, true}) {
+    cases.push_back(norm_case({4, 200, Numerics::kNative, ActFormat::kFp8Block, ue8m0, 96}, false));
+    cases.push_back(norm_case({5, 1536, Numerics::kNative, ActFormat::kFp8Block, ue8m0, 0}, true));
+  }
+  return cases;
+}
+
+}  // namespace fathom::testing

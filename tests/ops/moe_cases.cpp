@@ -1,0 +1,183 @@
+// Mixture of experts, route to combine. Expected values come from PyTorch, which also checks that
+// no routing choice is a near tie: a token on another expert would miss every tolerance.
+#include "ops/op_builders.h"
+#include "ops/op_inputs.h"
+
+namespace fathom::testing {
+namespace {
+
+struct Inputs {
+  HostMatrix x;
+  HostMatrix router;
+  HostMatrix bias;
+  std::vector<StoredWeight> gate_up, down;  // of distinct experts
+  StoredWeight shared_gate_up, shared_down;
+};
+
+StoredWeight matrix(const MoeShape& s, int64_t out, int64_t in, uint32_t seed) {
+  StoredWeight w = random_weight(out, in, s.format, seed, 2.0F / std::sqrt(static_cast<float>(in)));
+  w.stored.ue8m0_activations = s.ue8m0;
+  return w;
+}
+
+Inputs make_inputs(const MoeShape& s) {
+  const uint32_t seed = 10000 + 1000 * s.seed;
+  Inputs in;
+  in.x = random_matrix(s.tokens, s.hidden, seed, 2.0F);
+  in.router =
+      random_matrix(s.experts, s.hidden, seed + 1, 2.0F / std::sqrt(static_cast<float>(s.hidden)));
+  in.bias = random_matrix(1, s.experts, seed + 2, 0.1F);
+  in.shared_gate_up = matrix(s, 2 * s.shared_intermediate, s.hidden, seed + 4);
+  in.shared_down = matrix(s, s.hidden, s.shared_intermediate, seed + 6);
+  const int32_t distinct = s.distinct_experts == 0 ? s.experts : s.distinct_experts;
+  for (int32_t e = 0; e < distinct; ++e) {
+    in.gate_up.push_back(matrix(s, 2 * s.intermediate, s.hidden, seed + 10 + 4 * e));
+    in.down.push_back(matrix(s, s.hidden, s.intermediate, seed + 12 + 4 * e));
+  }
+  return in;
+}
+
+struct Call {
+  BatchView batch;
+  Act x;
+  MoeParams params;
+  Tensor out;
+};
+
+MoeParams prepare_params(Ops& ops, const MoeShape& s, const Inputs& in) {
+  MoeParams p;
+  p.experts = s.experts;
+  p.experts_per_token = s.experts_per_token;
+  p.groups = s.groups;
+  p.groups_per_token = s.groups_per_token;
+  p.score = s.score;
+  p.group_score = s.group_score;
+  p.normalize = s.normalize;
+  p.scale = s.scale;
+  p.first_expert = s.first_expert;
+  const HostTensor router = host_tensor(in.router.values, DType::kF32, {s.experts, s.hidden});
+  p.router = ops.place(router, DType::kF32).value();
+  if (s.bias) p.bias = place_floats(ops, in.bias.values);
+  const int32_t here = s.experts_here == 0 ? s.experts : s.experts_here;
+  for (int32_t e = s.first_expert; e < s.first_expert + here; ++e) {
+    const size_t at = static_cast<size_t>(e) % in.gate_up.size();
+    p.gate_up.push_back(ops.prepare_linear({in.gate_up[at].stored}).value());
+    p.down.push_back(ops.prepare_linear({in.down[at].stored}).value());
+  }
+  if (s.shared_intermediate > 0) {
+    p.shared_gate_up = ops.prepare_linear({in.shared_gate_up.stored}).value();
+    p.shared_down = ops.prepare_linear({in.shared_down.stored}).value();
+  }
+  return p;
+}
+
+Call prepare_call(Ops& ops, const MoeShape& s, const Inputs& in) {
+  Call call;
+  std::vector<uint8_t> valid(s.tokens, 1);
+  for (const int64_t t : s.padding) valid[t] = 0;
+  call.batch.shape.rows = call.batch.shape.decode_rows = call.batch.shape.tokens =
+      static_cast<int32_t>(s.tokens);
+  call.batch.shape.query_tokens_max = 1;
+  call.batch.token_valid = place_bytes(ops, valid);
+  call.x = plain_act(ops, in.x);
+  call.params = prepare_params(ops, s, in);
+  call.out = ops.reserve(ops.act_dtype(), {s.tokens, s.hidden}).value();
+  return call;
+}
+
+std::vector<MoeShape> shapes() {
+  std::vector<MoeShape> all;
+  for (const WeightFormat f : {WeightFormat::kBF16, WeightFormat::kFp8Block}) {
+    MoeShape v3{.name = "v3", .tokens = 9, .padding = {3, 8}};
+    v3.shared_intermediate = 128;
+    v3.experts = 32;
+    v3.experts_per_token = 8;
+    v3.groups = 8;
+    v3.groups_per_token = 4;
+    v3.format = f;
+    v3.seed = 1;
+    MoeShape one = v3;  // most experts have no row
+    one.name = "one token";
+    one.tokens = 1;
+    one.padding = {};
+    one.seed = 2;
+    MoeShape lite{.name = "v2 lite", .tokens = 5, .padding = {}};
+    lite.shared_intermediate = 256;
+    lite.experts = 64;
+    lite.experts_per_token = 6;
+    lite.score = ScoreFunction::kSoftmax;
+    lite.bias = lite.normalize = false;
+    lite.scale = 1.0F;
+    lite.format = f;
+    lite.seed = 3;
+    MoeShape v2 = lite;
+    v2.name = "v2";
+    v2.tokens = 40;
+    v2.experts = 16;
+    v2.experts_per_token = 3;
+    v2.groups = 4;
+    v2.groups_per_token = 2;
+    v2.group_score = GroupScore::kMax;
+    v2.scale = 16.0F;
+    v2.shared_intermediate = 0;
+    v2.seed = 4;
+    MoeShape rank = v3;  // a quarter of the experts, and the shared expert on another rank
+    rank.name = "rank 1 of 4";
+    rank.tokens = 12;
+    rank.padding = {0};
+    rank.first_expert = 8;
+    rank.experts_here = 8;
+    rank.shared_intermediate = 0;
+    rank.seed = 5;
+    all.insert(all.end(), {v3, one, lite, v2, rank});
+  }
+  MoeShape powers = all[5];  // v3 in FP8
+  powers.name = "v3 ue8m0";
+  powers.ue8m0 = true;
+  all.push_back(powers);
+  return all;
+}
+
+}  // namespace
+
+OpCase moe_case(const MoeShape& s, Numerics numerics) {
+  const auto inputs = Lazy<Inputs>([=] { return make_inputs(s); });
+  const auto prepare = [=](Ops& ops) {
+    const auto call = std::make_shared<Call>(prepare_call(ops, s, inputs.get()));
+    return PreparedOp{[=, &ops]() -> std::vector<OpOutput> {
+      const Partial sum = ops.moe(call->batch, call->x, call->params, call->out);
+      return {{"sum", {sum.data, {}, {}}, false, s.padding}};
+    }};
+  };
+  const bool fp8 = s.format == WeightFormat::kFp8Block;
+  const bool reference = numerics == Numerics::kReference;
+  const std::string name = std::string(s.name) + (fp8 ? " fp8" : " bf16");
+  const auto expected = [=](const GoldenVectors& vectors) -> ExpectedValues {
+    const auto all = golden_vector(vectors, "moe " + name + (reference ? " reference" : " native"));
+    std::vector<double> valid;
+    for (int64_t t = 0, skip = 0; t < s.tokens; ++t) {
+      const bool padding = skip < static_cast<int64_t>(s.padding.size()) && s.padding[skip] == t;
+      skip += padding ? 1 : 0;
+      if (padding) continue;
+      valid.insert(valid.end(), all.begin() + t * s.hidden, all.begin() + (t + 1) * s.hidden);
+    }
+    return {valid};
+  };
+  return {"moe",
+          name + ", " + std::to_string(s.tokens) + " tokens",
+          numerics,
+          reference ? Precision::kFloat32 : fp8 ? Precision::kFp8Chain : Precision::kBF16Chain,
+          prepare,
+          expected};
+}
+
+std::vector<OpCase> moe_cases() {
+  std::vector<OpCase> cases;
+  for (const MoeShape& s : shapes()) {
+    cases.push_back(moe_case(s, Numerics::kReference));
+    cases.push_back(moe_case(s, Numerics::kNative));
+  }
+  return cases;
+}
+
+}  // namespace fathom::testing

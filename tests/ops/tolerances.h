@@ -1,0 +1,65 @@
+// How far results may lie apart, in one place. Errors are measured against the expected values of
+// one output: the largest error over the largest value, and the root of the mean square over
+// theirs. The second is what finds a lost key, or a rounding that is missing everywhere; a bound on
+// the largest error alone would not.
+#pragma once
+
+#include <cstdint>
+
+namespace fathom::testing {
+
+// What lies between an op's inputs and its outputs.
+enum class Precision : uint8_t {
+  kExact,      // integers, copies, additions
+  kFloat32,    // sums of up to a few thousand float32 products, in any order
+  kLongSum,    // sums over a vocabulary of 129,280
+  kBF16,       // the same as kFloat32, rounded to bfloat16 once
+  kBF16Chain,  // bfloat16 roundings one after another: attention, an expert's two products
+  kFp8Chain,   // activations quantized on the way
+  kFp8Output,  // the output itself quantized
+};
+
+struct Tolerance {
+  double largest = 0.0;
+  double mean_square = 0.0;  // its root
+};
+
+// One step of bfloat16 is 2^-7 of a number just above a power of two, one of e4m3 32 of 448 at the
+// top of its range.
+inline constexpr double kBF16Step = 0.0079;
+inline constexpr double kE4m3Step = 0.0715;
+
+// Of the CPU's result against float64 that is rounded at the same places (docs/numerics.md). So
+// only numbers next to a tie differ, by one whole step; how many of them there are is what the mean
+// square says: a share p of the elements gives about 0.5 sqrt(p) steps.
+//  kFloat32: random errors of 2^-24 add up as the root of the number of terms: 45 * 6e-8 at 2,048
+//    terms, relative to terms that are smaller than the sum's spread; measured 4.1e-7 and 3.4e-7.
+//  kLongSum: 360 * 6e-8 = 2.1e-5 in a logprob of about 9.
+//  kBF16: a float32 sum lies within 1e-6 of the float64 one, a tie every 2^-8: p is about 3e-4.
+//  kBF16Chain: a number that fell on the other side moves those computed from it by a small part of
+//    a step, so that of them more lie beyond a tie; two steps where two such meet.
+//  kFp8Chain: the same with e4m3's larger step, spread over the 128 and more terms of a product.
+//  kFp8Output: bfloat16 ties that became e4m3 ties: a whole step of e4m3.
+constexpr Tolerance against_float64(Precision precision) {
+  switch (precision) {
+    case Precision::kExact: return {0.0, 0.0};
+    case Precision::kFloat32: return {1e-6, 5e-7};
+    case Precision::kLongSum: return {4e-6, 3e-6};
+    case Precision::kBF16: return {kBF16Step, 3e-4};
+    case Precision::kBF16Chain: return {2 * kBF16Step, 1e-3};
+    case Precision::kFp8Chain: return {2 * kBF16Step, 1e-3};
+    case Precision::kFp8Output: return {kE4m3Step, 3e-3};
+  }
+  return {};
+}
+
+// Of one backend against the CPU: both lie that far from float64, and their sums run in other
+// orders.
+constexpr Tolerance between_backends(Precision precision) {
+  const Tolerance one = against_float64(precision);
+  return {precision == Precision::kFp8Output || precision == Precision::kBF16 ? one.largest
+                                                                              : 2 * one.largest,
+          2 * one.mean_square};
+}
+
+}  // namespace fathom::testing
