@@ -1,11 +1,11 @@
 // Streamed tokens a second through the whole front end, and the CPU time that they cost: 256
-// streams over HTTP, HTTPS and gRPC from a simulated engine to a reader beside it. A step's tokens
-// are released when the reader has those of the step before, so that every token is an event and a
-// write of its own.
+// streams over HTTP, HTTPS and gRPC from a simulated engine to a reader beside it. A step is handed
+// out when the reader has the tokens of the steps before, but for a quarter of the last, so that a
+// token is an event and a write of its own and the threads do not stand idle between steps.
 // Usage: front_bench [--seconds=5] [--rounds=5] [--warmup=1] [--streams=256] [--tokens=512]
-//                    [--free] [--only=http] [--model=DIR]
-// --tokens: of an answer, a half less or more; --free: the engine does not wait for the reader, and
-// events share writes. The result is JSON on stdout.
+//                    [--unread=25] [--free] [--only=http] [--model=DIR]
+// --tokens: of an answer, up to a half less or more; --unread: percent of a step; --free: the
+// engine does not wait for the reader, and events share writes. The result is JSON on stdout.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -32,6 +32,7 @@ struct Settings {
   double warmup_s = 1.0;
   int32_t streams = 256;
   int32_t tokens = 512;
+  int32_t unread_percent = 25;
   bool free_running = false;
   std::string only;
   std::string model_dir = FATHOM_SOURCE_DIR "/deploy/demo-model";
@@ -164,6 +165,8 @@ bool read_settings(int argc, char** argv, Settings& out) {
       out.streams = std::max(1, std::atoi(value.c_str()));
     else if (key == "--tokens")
       out.tokens = std::max(1, std::atoi(value.c_str()));
+    else if (key == "--unread")
+      out.unread_percent = std::clamp(std::atoi(value.c_str()), 0, 100);
     else if (key == "--free")
       out.free_running = true;
     else if (key == "--only")
@@ -197,7 +200,9 @@ Status measure_all(Rig rig, FrontServerOptions options, Json& out) {
   }
   options.streams = rig.settings.streams;
   options.tokens_per_stream_max = rig.settings.tokens * 3 / 2 + 1;
-  if (!rig.settings.free_running) options.unread_max = 0;
+  if (!rig.settings.free_running) {
+    options.unread_max = static_cast<uint64_t>(options.streams * rig.settings.unread_percent / 100);
+  }
   FATHOM_ASSIGN(const auto server, FrontServer::start(options, rig.gate));
   rig.server = server.get();
   for (const Case& what : kCases) {
@@ -221,7 +226,8 @@ Status run(const Settings& settings) {
   out["version"] = version_line();
   out["cores"] = machine_cores();
   out["streams"] = settings.streams;
-  out["paced_by_reader"] = !settings.free_running;
+  out["unread_percent_of_a_step_max"] =
+      settings.free_running ? Json("no bound") : Json(settings.unread_percent);
   out["seconds_per_round"] = settings.seconds;
   FrontServerOptions options;
   options.model_dir = settings.model_dir;
@@ -241,7 +247,8 @@ int main(int argc, char** argv) {
   if (!fathom::bench::read_settings(argc, argv, settings)) {
     std::fprintf(stderr,
                  "usage: front_bench [--seconds=5] [--rounds=5] [--warmup=1] [--streams=256]\n"
-                 "                   [--tokens=512] [--free] [--only=http] [--model=DIR]\n");
+                 "                   [--tokens=512] [--unread=25] [--free] [--only=http]\n"
+                 "                   [--model=DIR]\n");
     return 2;
   }
   const fathom::Status status = fathom::bench::run(settings);

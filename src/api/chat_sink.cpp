@@ -16,7 +16,7 @@ class ChatSink final : public GenerationSink {
         envelope_(make_envelope(context, "chatcmpl-", "chat.completion")),
         answers_(options_.choices) {}
 
-  void on_delta(ChoiceDelta delta) override {
+  void on_delta(ChoiceDelta& delta) override {
     Answer& answer = answers_[delta.choice];
     answer.reasoning += delta.reasoning;
     answer.content += delta.content;

@@ -22,7 +22,7 @@ class CompletionSink final : public GenerationSink {
                std::make_move_iterator(logprobs.end()));
   }
 
-  void on_delta(ChoiceDelta delta) override {
+  void on_delta(ChoiceDelta& delta) override {
     Answer& answer = answers_[delta.choice];
     answer.text += delta.content;
     answer.tokens.insert(answer.tokens.end(), delta.tokens.begin(), delta.tokens.end());

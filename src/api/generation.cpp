@@ -153,9 +153,8 @@ void Generation::take_text(Choice& choice, const std::string& text) {
     return;
   }
   if (choice.held.reasoning.empty() && choice.held.content.empty()) return;
-  ChoiceDelta delta = std::exchange(choice.held, {});
-  choice.held.choice = delta.choice;
-  sink_->on_delta(std::move(delta));
+  sink_->on_delta(choice.held);
+  choice.held.clear();
 }
 
 void Generation::on_end(Choice& choice, const FinishedEvent& event) {
@@ -191,7 +190,7 @@ void Generation::end_choice(Choice& choice, FinishReason reason,
   choice.ended = true;
   if (!choice.held.reasoning.empty() || !choice.held.content.empty() ||
       !choice.held.tokens.empty()) {
-    sink_->on_delta(std::move(choice.held));
+    sink_->on_delta(choice.held);
   }
   sink_->on_end({index_of(choice), reason, std::move(matched_stop)});
   const std::string_view outcome = reason == FinishReason::kLength ? "length" : "stop";

@@ -44,6 +44,14 @@ struct ChoiceDelta {
   std::string content;
   std::vector<TokenId> tokens;
   std::vector<TokenLogprobs> logprobs;
+
+  // Keeps the memory, for the next token.
+  void clear() {
+    reasoning.clear();
+    content.clear();
+    tokens.clear();
+    logprobs.clear();
+  }
 };
 
 struct ChoiceEnd {
@@ -70,7 +78,8 @@ class GenerationSink {
   virtual void on_prompt_logprobs(int32_t choice, std::vector<TokenLogprobs> logprobs) {
     (void)choice, (void)logprobs;
   }
-  virtual void on_delta(ChoiceDelta delta) = 0;
+  // The sink may take what `delta` holds; what it leaves is dropped.
+  virtual void on_delta(ChoiceDelta& delta) = 0;
   virtual void on_end(const ChoiceEnd& end) = 0;
   virtual void on_finished(const Usage& usage) = 0;
   virtual void on_failed(const Status& status) = 0;

@@ -97,7 +97,7 @@ class GrpcStreamSink final : public GenerationSink {
     writer_->push(std::move(event));
   }
 
-  void on_delta(ChoiceDelta delta) override {
+  void on_delta(ChoiceDelta& delta) override {
     open(delta.choice);
     v1::GenerationEvent event;
     auto* out = event.mutable_delta();
@@ -179,7 +179,7 @@ class GrpcUnarySink final : public GenerationSink {
                           logprobs, [&] { return out->add_prompt_logprobs(); });
   }
 
-  void on_delta(ChoiceDelta delta) override {
+  void on_delta(ChoiceDelta& delta) override {
     v1::Choice* out = response_.mutable_choices(delta.choice);
     out->mutable_reasoning()->append(delta.reasoning);
     out->mutable_text()->append(delta.content);

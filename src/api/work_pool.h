@@ -57,9 +57,11 @@ class WorkPool {
   friend class Task;
   using Work = std::variant<std::shared_ptr<Task>, std::function<void()>>;
   void push(Work work);
+  bool take(std::vector<Work>& share);
   void run_worker();
   void run_ticker();
 
+  const size_t threads_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Work> queue_;

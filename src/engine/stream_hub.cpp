@@ -1,7 +1,6 @@
 // Queues between one writer and a reader per stream.
 #include "engine/stream_hub.h"
 
-#include <deque>
 #include <utility>
 
 namespace fathom {
@@ -9,26 +8,26 @@ namespace fathom {
 // One stream's queue. The writer pushes, the reader polls; the request's max_tokens bounds it.
 class StreamState {
  public:
-  // True when the reader must be woken: it had seen the queue empty.
+  // True when the reader must be woken: it had taken all there was.
   bool push(StreamEvent event) {
     std::lock_guard lock(mutex_);
     if (ended_) return false;
     ended_ = std::holds_alternative<FinishedEvent>(event);
-    events_.push_back(std::move(event));
-    return events_.size() == 1;
+    arrived_.push_back(std::move(event));
+    return arrived_.size() == 1;
   }
 
+  // The reader takes all that has arrived, and gives it out without the lock. Both lists keep their
+  // memory.
   std::optional<StreamEvent> poll() {
-    std::lock_guard lock(mutex_);
-    if (events_.empty()) return std::nullopt;
-    StreamEvent event = std::move(events_.front());
-    events_.pop_front();
-    return event;
-  }
-
-  bool has_events() const {
-    std::lock_guard lock(mutex_);
-    return !events_.empty();
+    if (next_ == taken_.size()) {
+      taken_.clear();
+      next_ = 0;
+      std::lock_guard lock(mutex_);
+      taken_.swap(arrived_);
+    }
+    if (taken_.empty()) return std::nullopt;
+    return std::move(taken_[next_++]);
   }
 
   bool ended() const {
@@ -36,10 +35,11 @@ class StreamState {
     return ended_;
   }
 
+  // The reader's call.
   void set_waker(std::function<void()> wake) {
     std::lock_guard lock(waker_mutex_);
     waker_ = std::move(wake);
-    if (waker_ && has_events()) waker_();
+    if (waker_ && (next_ < taken_.size() || has_arrived())) waker_();
   }
 
   // Under the waker's own lock, so that after set_waker({}) no call runs any more, and a waker may
@@ -50,9 +50,16 @@ class StreamState {
   }
 
  private:
+  bool has_arrived() const {
+    std::lock_guard lock(mutex_);
+    return !arrived_.empty();
+  }
+
   mutable std::mutex mutex_;
-  std::deque<StreamEvent> events_;
-  bool ended_ = false;
+  std::vector<StreamEvent> arrived_;  // guarded by mutex_
+  bool ended_ = false;                // guarded by mutex_
+  std::vector<StreamEvent> taken_;    // the reader's; given out up to next_
+  size_t next_ = 0;
   std::mutex waker_mutex_;
   std::function<void()> waker_;
 };

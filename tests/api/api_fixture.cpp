@@ -175,7 +175,7 @@ ApiFixture::ApiFixture(ScriptedEngine::Script script)
   context.version = "0";
 }
 
-void RecordingSink::on_delta(ChoiceDelta delta) {
+void RecordingSink::on_delta(ChoiceDelta& delta) {
   std::lock_guard lock(record_->mutex);
   record_->content[delta.choice] += delta.content;
   record_->reasoning[delta.choice] += delta.reasoning;

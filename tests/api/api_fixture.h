@@ -84,7 +84,7 @@ class RecordingSink final : public GenerationSink {
   explicit RecordingSink(std::shared_ptr<Record> record) : record_(std::move(record)) {}
 
   void on_started() override { record_->started = true; }
-  void on_delta(ChoiceDelta delta) override;
+  void on_delta(ChoiceDelta& delta) override;
   void on_end(const ChoiceEnd& end) override { record_->ends[end.choice] = end; }
   void on_finished(const Usage& usage) override;
   void on_failed(const Status& status) override;
