@@ -190,7 +190,15 @@ AdvanceInputs advance_inputs() {
   return in;
 }
 
-// The same with prompts that want their own logprobs, which a backend may learn when they are
+// The decode and verify rows alone, padded to a larger shape.
+AdvanceInputs padded_inputs() {
+  AdvanceInputs in = advance_inputs();
+  in.plan.rows.resize(4);
+  in.shape = {7, 7, 28, 4, 0, 40, 28};
+  return in;
+}
+
+// Prompts that want their own logprobs, which a backend may learn when they are
 // opened: slots 2 and 3 are opened by the plan.
 AdvanceInputs opened_inputs() {
   AdvanceInputs in;
@@ -370,6 +378,7 @@ OpCase after_case(const char* op, After what) {
 std::vector<OpCase> frame_cases() {
   return {edit_slots_case(),
           advance_case("rows of every kind", advance_inputs),
+          advance_case("padded", padded_inputs),
           advance_case("prompt logprobs", opened_inputs),
           after_case("next_tokens", After::kNextTokens),
           after_case("last_accepted", After::kLastAccepted),

@@ -47,12 +47,13 @@ void fill_slot(SlotState& s, int32_t slot, int32_t length, int32_t prompt, int32
   s.sampling[slot].seed_high = static_cast<uint32_t>(slot);
 }
 
-// Random logits; padding columns are the largest, and must never be sampled.
-void finish(Inputs& in, StepShape shape, uint32_t seed) {
-  shape.rows = static_cast<int32_t>(in.plan.rows.size());
-  shape.tokens = in.plan.token_count();
+// Random logits; padding columns are the largest, and must never be sampled. A step of
+// `sample_rows` is padded with rows of one token.
+void finish(Inputs& in, StepShape shape, int32_t sample_rows, uint32_t seed, int32_t padding = 0) {
+  shape.rows = static_cast<int32_t>(in.plan.rows.size()) + padding;
+  shape.tokens = in.plan.token_count() + padding;
+  shape.sample_rows = sample_rows + padding;
   in.batch = resolved(in.slots, in.plan, shape);
-  in.batch.shape.sample_rows = static_cast<int32_t>(in.batch.sample_row.size());
   const SlotLimits& l = in.slots.limits;
   in.logits = random_matrix(in.batch.shape.sample_rows, l.vocab_padded, seed, 8.0F).values;
   for (size_t i = 0; i < in.logits.size(); ++i) {
@@ -102,7 +103,8 @@ Inputs parameter_inputs(int32_t vocab) {
   s.sampling[13].total_tokens_max = 34;  // ends here
   s.sampling[14].temperature = 1e-30F;
   in.eos = {5, 6};
-  finish(in, {.decode_rows = kRows, .query_tokens_max = 1, .context_tokens_max = 64}, 31);
+  finish(in, {.decode_rows = kRows + 2, .query_tokens_max = 1, .context_tokens_max = 64}, kRows, 31,
+         2);
   const auto row_of = [&](int32_t slot) { return kRows - slot; };
   for (const TokenId id : {5, 9}) logit(in, row_of(12), id) = 20.0F;
   for (const TokenId id : {70, 4, 40}) logit(in, row_of(1), id) = 15.0F;
@@ -125,7 +127,7 @@ Inputs verify_inputs() {
   s.sampling[5].total_tokens_max = 27;
   s.finished[7] = 1;
   in.eos = {11};
-  finish(in, {.decode_rows = 7, .query_tokens_max = 3, .context_tokens_max = 64}, 33);
+  finish(in, {.decode_rows = 7, .query_tokens_max = 3, .context_tokens_max = 64}, 21, 33);
   logit(in, 9, 11) = 30.0F;
   // What would be sampled if every draft were right, position by position, gives right drafts.
   SlotState trial = s;
@@ -158,7 +160,7 @@ Inputs prompt_inputs() {
                   {3, RowKind::kPrefill, 6, false},
                   {4, RowKind::kPrefill, 9, true}};
   in.eos = {2};
-  finish(in, {.prefill_tokens_max = 9, .context_tokens_max = 64}, 35);
+  finish(in, {.prefill_tokens_max = 9, .context_tokens_max = 64}, 16, 35);
   return in;
 }
 
@@ -235,7 +237,7 @@ Inputs bench_inputs(int32_t rows, int32_t vocab, bool everything) {
     }
     in.plan.rows.push_back({slot, RowKind::kDecode, 1, true});
   }
-  finish(in, {.decode_rows = rows, .query_tokens_max = 1, .context_tokens_max = 1000}, 37);
+  finish(in, {.decode_rows = rows, .query_tokens_max = 1, .context_tokens_max = 1000}, rows, 37);
   return in;
 }
 

@@ -157,8 +157,10 @@ void sample_row(const Call& call, int32_t r, int64_t at, int64_t wanted) {
       fresh = verify(call, r, slot, at + (all ? query - 1 : 0), 1);
     }
   }
-  s.computed[slot] += accepted;
-  s.draft_count[slot] = 0;
+  if (query > 0) {
+    s.computed[slot] += accepted;
+    s.draft_count[slot] = 0;
+  }
   call.out.accepted[r] = accepted;
   call.out.new_count[r] = fresh;
   call.out.drafted[r] =

@@ -45,6 +45,22 @@ void add_samples(HostBatch& b, const SlotState& s, const PlanRow& row, int32_t r
   }
 }
 
+// What the shape has more than the plan.
+void pad(HostBatch& b) {
+  const auto tokens = static_cast<int32_t>(b.token_ids.size());
+  const auto rows = static_cast<size_t>(b.shape.rows);
+  b.row_slot.resize(rows);
+  b.row_kind.resize(rows);
+  b.row_query.resize(rows);
+  b.row_context.resize(rows);
+  b.row_first.resize(rows + 1, tokens);
+  b.token_row.resize(static_cast<size_t>(b.shape.tokens), b.shape.rows - 1);
+  for (auto* list : {&b.token_ids, &b.positions}) list->resize(b.token_row.size());
+  b.token_valid.resize(b.token_row.size());
+  b.sample_tokens.resize(static_cast<size_t>(b.shape.sample_rows));
+  b.sample_row.resize(b.sample_tokens.size(), b.shape.rows);
+}
+
 }  // namespace
 
 SlotState::SlotState(const SlotLimits& l) : limits(l) {
@@ -116,7 +132,7 @@ HostBatch resolved(const SlotState& s, const StepPlan& plan, const StepShape& sh
     }
     add_samples(b, s, row, r, query);
   }
-  b.row_first.push_back(static_cast<int32_t>(b.token_ids.size()));
+  pad(b);
   return b;
 }
 

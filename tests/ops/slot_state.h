@@ -43,7 +43,7 @@ struct HostBatch {
   std::vector<int32_t> sample_tokens, sample_row;
 };
 
-// What Ops::advance makes of a plan, by its definition (fathom/batch.h).
+// What Ops::advance makes of a plan, by its definition (fathom/ops.h), padded to `shape`.
 HostBatch resolved(const SlotState& slots, const StepPlan& plan, const StepShape& shape);
 
 BatchView place_batch(Ops& ops, const HostBatch& batch, const SlotTable& table);
