@@ -10,5 +10,6 @@ bin=${1:-build/cuda/bin}
 }
 command -v nvidia-smi >/dev/null || { echo "gpu_test: this host has no NVIDIA driver" >&2; exit 1; }
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
+if [ -x "$bin/cuda_ops_test" ]; then "$bin/cuda_ops_test"; fi
 if [ -x "$bin/cuda_step_test" ]; then "$bin/cuda_step_test"; fi
 python3 tests/gpu/compare_devices.py --bin "$bin/fathomd" --seconds "${GPU_TEST_SECONDS:-45}"

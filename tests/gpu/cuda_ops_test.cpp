@@ -1,0 +1,88 @@
+// CudaOps against CpuOps, its oracle, over the table of op cases. Needs a GPU and no file.
+//
+//   cuda_ops_test [--gtest_filter=...]   a test for each op and numerics
+#include <cuda_runtime_api.h>
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <map>
+#include <thread>
+
+#include "ops/cpu/cpu_ops.h"
+#include "ops/cuda/cuda_ops.h"
+#include "ops/op_compare.h"
+
+namespace fathom::testing {
+namespace {
+
+constexpr int64_t kArenaBytes = int64_t{256} << 20;
+
+// Device memory, or host memory that the device writes.
+void copy_from_device(const Tensor& from, void* to) {
+  const int64_t size = dtype_bytes(from.dtype);
+  const int64_t columns = from.shape[from.rank - 1];
+  const int64_t rows = from.elements() / columns;
+  const int64_t stride = from.rank < 2 ? columns : from.stride[from.rank - 2];
+  const cudaError_t error = cudaMemcpy2D(
+      to, static_cast<size_t>(columns * size), from.data, static_cast<size_t>(stride * size),
+      static_cast<size_t>(columns * size), static_cast<size_t>(rows), cudaMemcpyDefault);
+  FATHOM_CHECK(error == cudaSuccess, cudaGetErrorString(error));
+}
+
+// Cases of one op in one numerics.
+struct Group {
+  std::string op;
+  Numerics numerics;
+};
+
+std::vector<Group> groups() {
+  std::map<std::string, Group> found;
+  for (const OpCase& one : op_cases()) {
+    found[one.op + std::to_string(static_cast<int>(one.numerics))] = {one.op, one.numerics};
+  }
+  std::vector<Group> all;
+  for (const auto& [name, group] : found) all.push_back(group);
+  return all;
+}
+
+class CudaOpsTable : public ::testing::TestWithParam<Group> {};
+
+TEST_P(CudaOpsTable, EqualsTheOracle) {
+  double largest = 0.0;
+  double mean_square = 0.0;
+  int cases = 0;
+  int left_out = 0;
+  for (const OpCase& one : op_cases()) {
+    if (one.op != GetParam().op || one.numerics != GetParam().numerics) continue;
+    if (one.cpu_only) {
+      ++left_out;
+      continue;
+    }
+    SCOPED_TRACE(one.name());
+    const auto threads = static_cast<int32_t>(std::thread::hardware_concurrency());
+    const auto oracle = make_cpu_ops({one.numerics, threads, kArenaBytes});
+    const std::vector<HostOutput> expected = run_case(one, *oracle, copy_from_host);
+    auto made = CudaOps::make({one.numerics, kArenaBytes});
+    ASSERT_TRUE(made.is_ok()) << made.status().to_string();
+    const std::vector<HostOutput> outputs = run_case(one, **made, copy_from_device);
+    for (const OutputError& error : compare_backends(one, outputs, expected)) {
+      EXPECT_EQ(error.complaint, "");
+      largest = std::max(largest, error.largest);
+      mean_square = std::max(mean_square, error.mean_square);
+    }
+    ++cases;
+  }
+  std::printf("%s: %d cases, largest error %.2g, mean square %.2g", GetParam().op.c_str(), cases,
+              largest, mean_square);
+  if (left_out > 0) std::printf("; %d left out, which this backend does not have", left_out);
+  std::printf("\n");
+  if (cases == 0) GTEST_SKIP() << "this backend does not have the op";
+}
+
+INSTANTIATE_TEST_SUITE_P(Ops, CudaOpsTable, ::testing::ValuesIn(groups()), [](const auto& info) {
+  const bool reference = info.param.numerics == Numerics::kReference;
+  return info.param.op + (reference ? "_reference" : "_native");
+});
+
+}  // namespace
+}  // namespace fathom::testing
