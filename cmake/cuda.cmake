@@ -10,7 +10,13 @@ set(CMAKE_CUDA_ARCHITECTURES 90a CACHE STRING "GPU architectures")
 enable_language(CUDA)
 find_package(CUDAToolkit 13 REQUIRED)
 
-# CMake 3.25 does not know nvcc 13's C++20: the dialect is given as a flag.
+# CMake 3.25 does not know how nvcc is asked for C++20, which CUDA sources take over from
+# CMAKE_CXX_STANDARD: it is told. nvcc has no dialect with extensions.
+if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+endif()
+
 target_compile_options(fathom_options INTERFACE
-  $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;-lineinfo;--expt-relaxed-constexpr>
+  $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo;--expt-relaxed-constexpr>
   $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings;-Xcompiler=-Wall,-Wextra>)
