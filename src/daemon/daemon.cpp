@@ -312,13 +312,13 @@ bool Daemon::Impl::wait_for_signal(int timeout_ms) {
 void Daemon::Impl::tick() {
   const EngineHealth health = engine_->health();
   const bool ready = engine_ready(health, clock_.now_us(), state_.ready_bound_us);
+  if (std::exchange(serving_, ready) != ready) grpc_->set_serving(ready);
   if (ready && !std::exchange(announced_, true)) {
     const EngineInfo info = engine_->info();
     log_.info(
         "ready",
         {{"model", context_.model.name}, {"device", info.device}, {"numerics", info.numerics}});
   }
-  if (std::exchange(serving_, ready) != ready) grpc_->set_serving(ready);
   notify_.update(health, ready || health.state == EngineState::kLoading);
 }
 

@@ -46,7 +46,11 @@ class Fathomd:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         if wait:
-            self.wait_ready()
+            try:
+                self.wait_ready()
+            except AssertionError:
+                self.process.kill()
+                raise
 
     def _read(self):
         for raw in self.process.stderr:
@@ -58,7 +62,7 @@ class Fathomd:
                 continue
             if entry.get("msg") == "listening":
                 self.ports[entry["listener"]] = entry["port"]
-            if entry.get("msg") == "ready":
+            if (entry.get("component"), entry.get("msg")) == ("daemon", "ready"):
                 self._ready.set()
         self._ready.set()
 

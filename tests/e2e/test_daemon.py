@@ -20,6 +20,13 @@ def body(tokens, **more):
     return {"prompt": PROMPT, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, **more}
 
 
+def tokens_lasting(daemon, seconds):
+    """How many tokens take about so long, as fast as this model goes here."""
+    begun = time.monotonic()
+    httpx.post(daemon.url() + "/v1/completions", json=body(64), timeout=60).raise_for_status()
+    return min(3500, max(64, int(64 * seconds / (time.monotonic() - begun))))
+
+
 class Stream(threading.Thread):
     """Reads one completion stream in the background."""
 
@@ -101,10 +108,10 @@ def test_help_and_version():
 
 # The end.
 
-def test_sigterm_drains(model_length=400):
+def test_sigterm_drains():
     with Fathomd("--drain-seconds=60") as daemon, httpx.Client(base_url=daemon.url()) as early:
         assert early.get("/health/ready").status_code == 200  # a connection from before
-        stream = Stream(daemon, model_length)
+        stream = Stream(daemon, tokens_lasting(daemon, 4))
         assert stream.first.wait(30)
         daemon.terminate()
         time.sleep(0.5)
