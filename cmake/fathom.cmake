@@ -145,6 +145,39 @@ function(fathom_test name)
     add_custom_target(tests_${folder})
   endif()
   add_dependencies(tests_${folder} ${name})
+  if(gpu IN_LIST arg_LABELS)
+    fathom_gpu_test(${name})
+  endif()
+endfunction()
+
+# fathom_gpu_test(NAME [BENCHMARK] [DATA files or folders]): what `make bundle` packs for GPU hosts,
+# which have no build tree. `ninja gpu_tests` builds the programs; deploy/gpu_test.sh runs those that
+# are no benchmarks. A GoogleTest program with the label gpu is named already; call it again for its
+# DATA, which it finds with tests/support/source_folder.h.
+function(fathom_gpu_test name)
+  cmake_parse_arguments(arg "BENCHMARK" "" "DATA" ${ARGN})
+  if(NOT TARGET gpu_tests)
+    add_custom_target(gpu_tests)
+  endif()
+  add_dependencies(gpu_tests ${name})
+  if(arg_BENCHMARK)
+    set_property(GLOBAL APPEND PROPERTY FATHOM_GPU_FILES "benchmark ${name}")
+  else()
+    set_property(GLOBAL APPEND PROPERTY FATHOM_GPU_FILES "test ${name}")
+  endif()
+  foreach(path IN LISTS arg_DATA)
+    cmake_path(ABSOLUTE_PATH path NORMALIZE)
+    cmake_path(RELATIVE_PATH path BASE_DIRECTORY "${PROJECT_SOURCE_DIR}")
+    set_property(GLOBAL APPEND PROPERTY FATHOM_GPU_FILES "data ${path}")
+  endforeach()
+endfunction()
+
+# Writes gpu_tests.txt beside bin/: a line for every program and every piece of data.
+function(fathom_write_gpu_list)
+  get_property(lines GLOBAL PROPERTY FATHOM_GPU_FILES)
+  list(REMOVE_DUPLICATES lines)
+  list(JOIN lines "\n" text)
+  file(CONFIGURE OUTPUT "${CMAKE_BINARY_DIR}/gpu_tests.txt" CONTENT "${text}\n" @ONLY)
 endfunction()
 
 # fathom_fuzz(NAME SOURCES ... [DEPS ...] [LIBS ...] CORPUS folder): a libFuzzer entry point

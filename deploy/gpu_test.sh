@@ -1,15 +1,40 @@
 #!/usr/bin/env bash
-# make gpu-test: the tests that need a GPU, on a GPU host. Uses a build of the cuda preset, or the
-# folder given as first argument (a bundle's or build's bin/).
+# make gpu-test: the tests that need a GPU, on a GPU host. In a checkout it uses a build of the cuda
+# preset; in an unpacked bundle with fathom-gpu-tests unpacked over it, the bundle's programs.
+#
+#   deploy/gpu_test.sh [--seconds SECONDS_OF_LOAD] [BIN_FOLDER]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bin=${1:-build/cuda/bin}
-[ -x "$bin/fathomd" ] || {
-  echo "gpu_test: no fathomd in $bin (cmake --preset cuda && ninja -C build/cuda)" >&2
-  exit 1
-}
-command -v nvidia-smi >/dev/null || { echo "gpu_test: this host has no NVIDIA driver" >&2; exit 1; }
+
+fail() { echo "gpu_test: $*" >&2; exit 1; }
+
+seconds=45
+bin=
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --seconds) [ $# -ge 2 ] || fail "--seconds needs a number"; seconds=$2; shift 2 ;;
+    -*) fail "unknown argument '$1' (--seconds)" ;;
+    *) bin=$1; shift ;;
+  esac
+done
+if [ -z "$bin" ]; then
+  bin=bin
+  [ -d "$bin" ] || bin=build/cuda/bin
+fi
+list=$bin/../gpu_tests.txt
+[ -x "$bin/fathomd" ] || fail "no fathomd in $bin (cmake --preset cuda && ninja -C build/cuda)"
+[ -f "$list" ] || fail "no $list: unpack fathom-gpu-tests.tar.xz over the bundle"
+command -v nvidia-smi >/dev/null || fail "this host has no NVIDIA driver"
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
-if [ -x "$bin/cuda_ops_test" ]; then "$bin/cuda_ops_test"; fi
-if [ -x "$bin/cuda_step_test" ]; then "$bin/cuda_step_test"; fi
-python3 tests/gpu/compare_devices.py --bin "$bin/fathomd" --seconds "${GPU_TEST_SECONDS:-45}"
+
+failed=()
+while read -r kind name; do
+  [ "$kind" = test ] || continue
+  echo "== $name"
+  "$bin/$name" || failed+=("$name")
+done <"$list"
+echo "== compare_devices"
+python3 tests/gpu/compare_devices.py --bin "$bin/fathomd" --seconds "$seconds" ||
+  failed+=(compare_devices)
+[ "${#failed[@]}" = 0 ] || fail "failed: ${failed[*]}"
+echo "gpu_test: passed in $SECONDS s"

@@ -9,6 +9,7 @@
 #include "base/float_formats.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cuda/cuda_ops.h"
+#include "support/source_folder.h"
 #include "support/step_driver.h"
 #include "weights/checkpoint.h"
 
@@ -199,7 +200,7 @@ void print_where_they_part(const Trace& cpu, const Trace& gpu) {
 class CudaStep : public ::testing::TestWithParam<Numerics> {};
 
 TEST_P(CudaStep, AnswersAsTheOracle) {
-  const std::string directory = std::string(FATHOM_SOURCE_DIR) + "/deploy/demo-model";
+  const std::string directory = source_folder(FATHOM_SOURCE_DIR) + "/deploy/demo-model";
   auto cpu_ops = make_cpu_ops({.numerics = GetParam(), .threads = 4, .arena_bytes = 64 << 20});
   const Trace cpu = run_on(*cpu_ops, directory);
   auto made = CudaOps::make({GetParam(), 256 << 20, true});
