@@ -151,9 +151,9 @@ function(fathom_test name)
 endfunction()
 
 # fathom_gpu_test(NAME [BENCHMARK] [DATA files or folders]): what `make bundle` packs for GPU hosts,
-# which have no build tree. `ninja gpu_tests` builds the programs; deploy/gpu_test.sh runs those that
-# are no benchmarks. A GoogleTest program with the label gpu is named already; call it again for its
-# DATA, which it finds with tests/support/source_folder.h.
+# which have no build tree. `ninja gpu_tests` builds the programs; deploy/gpu_test.sh runs those
+# that are no benchmarks. A GoogleTest program with the label gpu is named already; call it again
+# for its DATA, which it finds with tests/support/source_folder.h.
 function(fathom_gpu_test name)
   cmake_parse_arguments(arg "BENCHMARK" "" "DATA" ${ARGN})
   if(NOT TARGET gpu_tests)

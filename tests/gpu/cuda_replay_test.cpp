@@ -13,6 +13,7 @@
 #include "engine/capture_shapes.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cuda/cuda_ops.h"
+#include "support/source_folder.h"
 #include "support/step_loop.h"
 #include "weights/checkpoint.h"
 
@@ -33,7 +34,7 @@ struct Asked {
 // The golden prompts, each several times with more or less of its answer.
 std::vector<Asked> requests() {
   const auto text =
-      read_file(std::string(FATHOM_SOURCE_DIR) + "/tests/demo/goldens/greedy.json", 64U << 20);
+      read_file(source_folder(FATHOM_SOURCE_DIR) + "/tests/demo/goldens/greedy.json", 64U << 20);
   const Json cases = parse_json(text.value()).value()["cases"];
   std::mt19937 random(11);
   std::vector<Asked> all;
@@ -101,7 +102,7 @@ void compare(const StepAnswer& cpu, const StepAnswer& gpu, Compared& all) {
 }
 
 TEST(CudaReplay, CapturedStepsServeChangingBatches) {
-  const std::string directory = std::string(FATHOM_SOURCE_DIR) + "/deploy/demo-model";
+  const std::string directory = source_folder(FATHOM_SOURCE_DIR) + "/deploy/demo-model";
   const std::vector<Asked> asked_all = requests();
   auto cpu_ops =
       make_cpu_ops({.numerics = Numerics::kNative, .threads = 8, .arena_bytes = 128 << 20});
