@@ -98,8 +98,10 @@ Json describe(const Sample& a, const Sample& b) {
   out["server_cpu_s_per_1000_tokens"] = rounded(server_s / tokens * 1e3, 5);
   out["cores_used"] = rounded((server_s + reader_s + sim_s) / seconds, 2);
   out["cores_taken_by_others"] = rounded(std::max(0.0, others_s) / seconds, 2);
-  out["tokens_per_step"] =
-      rounded(tokens / std::max<uint64_t>(1, b.front.steps - a.front.steps), 0);
+  if (b.front.steps > a.front.steps) {
+    out["tokens_per_step"] =
+        rounded(tokens / static_cast<double>(b.front.steps - a.front.steps), 0);
+  }
   out["tokens_per_read"] = rounded(tokens / std::max<uint64_t>(1, b.reads - a.reads), 2);
   if (b.front.socket_writes > a.front.socket_writes) {
     out["writes_per_token"] =
