@@ -1,332 +1,250 @@
 // Sampling: one block a row of the batch. The order of application and the tie-breaks are the
-// oracle's (src/ops/cpu/sampler.cpp); sums run in double in a fixed order, so a draw depends on its
-// row alone.
-#include "number.cuh"
+// oracle's (src/ops/cpu/sampler.cpp); a draw depends on its row alone (docs/kernels/sampler.md).
+#include "sample_choose.cuh"
 #include "steps.h"
 
 namespace fathom::kernels {
 namespace {
 
-constexpr int kThreads = 256;
 constexpr int32_t kSeen = 1 << 30;  // in counts: the token occurs in prompt or answer
+constexpr int kDirtyWords = kChunksMax / 32;
 
 struct Shared {
-  double sums[kThreads];
-  float best[kThreads];
-  int32_t at[kThreads];
-  int32_t token;
+  SampleShared sample;
+  uint32_t dirty[kDirtyWords];  // chunks that were edited after they were measured
+  int32_t first;                // sample row
 };
 
-__device__ double block_total(double x, Shared& sh) {
-  __syncthreads();
-  sh.sums[threadIdx.x] = x;
-  __syncthreads();
-  for (int width = kThreads / 2; width > 0; width /= 2) {
-    if (static_cast<int>(threadIdx.x) < width) sh.sums[threadIdx.x] += sh.sums[threadIdx.x + width];
-    __syncthreads();
-  }
-  return sh.sums[0];
+// One row's arrays for a position.
+struct Position {
+  float* logits = nullptr;  // [vocab_padded]; edited in place
+  float* raw = nullptr;     // [vocab_padded] raw logits of edited tokens
+  float* probabilities = nullptr;
+  int32_t* counts = nullptr;
+};
+
+__device__ bool edits_logits(const SlotSamplingData& c, int32_t length) {
+  return c.bias_count > 0 || c.uses_penalties != 0 || length < c.min_total_tokens;
 }
 
-// Largest value and its lowest index over [0, n).
-__device__ void block_argmax(const float* x, int32_t n, Shared& sh, float& best, int32_t& at) {
-  float mine = -INFINITY;
-  int32_t mine_at = n;
-  for (int32_t i = threadIdx.x; i < n; i += kThreads) {
-    if (x[i] > mine) {
-      mine = x[i];
-      mine_at = i;
-    }
-  }
-  __syncthreads();
-  sh.best[threadIdx.x] = mine;
-  sh.at[threadIdx.x] = mine_at;
-  __syncthreads();
-  for (int width = kThreads / 2; width > 0; width /= 2) {
-    if (static_cast<int>(threadIdx.x) < width) {
-      const float other = sh.best[threadIdx.x + width];
-      const int32_t other_at = sh.at[threadIdx.x + width];
-      const float own = sh.best[threadIdx.x];
-      if (other > own || (other == own && other_at < sh.at[threadIdx.x])) {
-        sh.best[threadIdx.x] = other;
-        sh.at[threadIdx.x] = other_at;
-      }
-    }
-    __syncthreads();
-  }
-  best = sh.best[0];
-  at = sh.at[0] == n ? 0 : sh.at[0];
+// Calls f(id) for every token whose logit may change, by all threads; ids may repeat.
+template <typename F>
+__device__ void each_edited(const SlotArrays& s, int32_t slot, const int32_t* eos,
+                            int32_t eos_count, F f) {
+  const SlotSamplingData& c = s.sampling[slot];
+  const auto call = [&](int32_t id) {
+    if (id >= 0 && id < s.vocab_padded) f(id);
+  };
+  const int32_t length = s.length[slot];
+  const auto thread = static_cast<int32_t>(threadIdx.x);
+  for (int32_t i = thread; i < c.bias_count; i += kSampleThreads)
+    call(s.bias_ids[int64_t{slot} * kBiasMax + i]);
+  for (int32_t i = thread; c.uses_penalties != 0 && i < length; i += kSampleThreads)
+    call(s.history[slot * s.history_stride + i]);
+  if (length >= c.min_total_tokens || thread != 0) return;
+  for (int32_t i = 0; i < c.stop_id_count; ++i) call(c.stop_ids[i]);
+  for (int32_t i = 0; c.ignore_eos == 0 && i < eos_count; ++i) call(eos[i]);
+}
+
+// Marks the chunks that will change and keeps the raw logits of the tokens that will.
+__device__ void keep_raw(const SlotArrays& s, int32_t slot, const int32_t* eos, int32_t eos_count,
+                         const Position& at, Shared& sh) {
+  each_edited(s, slot, eos, eos_count, [&](int32_t id) {
+    const int32_t chunk = id / kChunk;
+    atomicOr(&sh.dirty[chunk / 32], 1U << (chunk % 32));
+    at.raw[id] = at.logits[id];
+  });
   __syncthreads();
 }
 
-__device__ float log_sum_exp(const float* x, int32_t n, Shared& sh) {
-  float peak = 0.0F;
-  int32_t at = 0;
-  block_argmax(x, n, sh, peak, at);
-  double sum = 0.0;
-  for (int32_t i = threadIdx.x; i < n; i += kThreads) sum += static_cast<double>(expf(x[i] - peak));
-  return peak + static_cast<float>(log(block_total(sum, sh)));
+// The raw logit of `token` after edits.
+__device__ float raw_logit(const SlotArrays& s, int32_t slot, const int32_t* eos, int32_t eos_count,
+                           const Position& at, int32_t token) {
+  int edited = 0;
+  each_edited(s, slot, eos, eos_count, [&](int32_t id) { edited |= id == token ? 1 : 0; });
+  return __syncthreads_or(edited) != 0 ? at.raw[token] : at.logits[token];
 }
 
-// Monotone map of floats to unsigned integers.
-__device__ uint32_t order_key(float x) {
-  const uint32_t bits = __float_as_uint(x);
-  return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
-}
-
-// The smallest key T such that `weight` of the elements with key > T is below `goal`: everything
-// above T is kept whole, elements equal to T in part. Bisection over the keys' 32 bits.
-template <typename Weight>
-__device__ uint32_t threshold_key(const float* x, int32_t n, double goal, Shared& sh,
-                                  Weight weight) {
-  uint32_t low = 0;
-  uint32_t high = 0xFFFFFFFFU;
-  while (low < high) {
-    const uint32_t middle = low + (high - low) / 2;
-    double above = 0.0;
-    for (int32_t i = threadIdx.x; i < n; i += kThreads) {
-      if (order_key(x[i]) > middle) above += weight(i);
-    }
-    if (block_total(above, sh) < goal) {
-      high = middle;
-    } else {
-      low = middle + 1;
-    }
-  }
-  return low;
-}
-
-// Of the elements equal to the threshold, the ids that come first stay while `kept` of them are
-// allowed.
-__device__ void drop_below(const float* x, float* p, int32_t n, uint32_t key, double kept,
-                           Shared& sh) {
-  __syncthreads();
-  for (int32_t i = threadIdx.x; i < n; i += kThreads) {
-    if (order_key(x[i]) < key) p[i] = 0.0F;
-  }
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    for (int32_t i = 0; i < n; ++i) {
-      if (order_key(x[i]) != key) continue;
-      if (kept > 0.0) {
-        kept -= 1.0;
-      } else {
-        p[i] = 0.0F;
-      }
-    }
-  }
-  __syncthreads();
-  (void)sh;
-}
-
-__device__ void keep_top_k(int32_t k, const float* logits, float* p, int32_t n, Shared& sh) {
-  const uint32_t key = threshold_key(logits, n, k, sh, [](int32_t) { return 1.0; });
-  double above = 0.0;
-  for (int32_t i = threadIdx.x; i < n; i += kThreads)
-    above += order_key(logits[i]) > key ? 1.0 : 0.0;
-  drop_below(logits, p, n, key, k - block_total(above, sh), sh);
-}
-
-__device__ void keep_top_p(float top_p, float* p, float* copy, int32_t n, Shared& sh) {
-  double total = 0.0;
-  for (int32_t i = threadIdx.x; i < n; i += kThreads) {
-    total += static_cast<double>(p[i]);
-    copy[i] = p[i];
-  }
-  const double goal = static_cast<double>(top_p) * block_total(total, sh);
-  const uint32_t key =
-      threshold_key(copy, n, goal, sh, [&](int32_t i) { return static_cast<double>(copy[i]); });
-  double above = 0.0;
-  for (int32_t i = threadIdx.x; i < n; i += kThreads)
-    above += order_key(copy[i]) > key ? static_cast<double>(copy[i]) : 0.0;
-  const double sum = block_total(above, sh);
-  const uint32_t bits = (key & 0x80000000U) != 0 ? key & 0x7FFFFFFFU : ~key;
-  const double each = static_cast<double>(__uint_as_float(bits));
-  const double missing = goal - sum;
-  drop_below(copy, p, n, key, each > 0.0 ? fmax(ceil(missing / each), sum == 0.0 ? 1.0 : 0.0) : 0.0,
-             sh);
-}
-
-__device__ double uniform_draw(uint32_t seed_low, uint32_t seed_high, uint32_t index) {
-  uint32_t c[4] = {index, 0, 0, 0};
-  uint32_t k[2] = {seed_low, seed_high};
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t a = uint64_t{0xD2511F53U} * c[0];
-    const uint64_t b = uint64_t{0xCD9E8D57U} * c[2];
-    const uint32_t next[4] = {
-        static_cast<uint32_t>(b >> 32) ^ c[1] ^ k[0], static_cast<uint32_t>(b),
-        static_cast<uint32_t>(a >> 32) ^ c[3] ^ k[1], static_cast<uint32_t>(a)};
-    for (int i = 0; i < 4; ++i) c[i] = next[i];
-    k[0] += 0x9E3779B9U;
-    k[1] += 0xBB67AE85U;
-  }
-  const uint64_t bits = (uint64_t{c[0]} << 21) | (c[1] >> 11);
-  return static_cast<double>(bits) * 0x1p-53;
-}
-
-// The token at which the running sum of p passes u of its total.
-__device__ int32_t draw(const float* p, int32_t n, double u, Shared& sh) {
-  const int32_t chunk = (n + kThreads - 1) / kThreads;
-  const int32_t begin = min(n, static_cast<int32_t>(threadIdx.x) * chunk);
-  const int32_t end = min(n, begin + chunk);
-  double mine = 0.0;
-  for (int32_t i = begin; i < end; ++i) mine += static_cast<double>(p[i]);
-  __syncthreads();
-  sh.sums[threadIdx.x] = mine;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    double total = 0.0;
-    for (int i = 0; i < kThreads; ++i) total += sh.sums[i];
-    const double target = u * total;
-    double sum = 0.0;
-    int part = 0;
-    while (part + 1 < kThreads && sum + sh.sums[part] <= target) sum += sh.sums[part++];
-    int32_t last = 0;
-    for (int32_t i = min(n, part * chunk); i < n; ++i) {
-      if (p[i] == 0.0F) continue;
-      sum += static_cast<double>(p[i]);
-      last = i;
-      if (sum > target) break;
-    }
-    sh.token = last;
-  }
-  __syncthreads();
-  return sh.token;
-}
-
-__device__ void apply_penalties(const SlotArrays& s, int32_t slot, float* logits, int32_t* counts) {
+// Repetition over prompt and answer; frequency and presence over the answer.
+__device__ void apply_penalties(const SlotArrays& s, int32_t slot, const Position& at) {
   const SlotSamplingData& c = s.sampling[slot];
   const int32_t* history = s.history + slot * s.history_stride;
   const int32_t length = s.length[slot];
-  for (int32_t i = threadIdx.x; i < s.vocab_padded; i += kThreads) counts[i] = 0;
-  __syncthreads();
-  for (int32_t i = threadIdx.x; i < length; i += kThreads) {
-    if (history[i] < 0 || history[i] >= s.vocab_padded) continue;
-    atomicOr(&counts[history[i]], kSeen);
-    if (i >= c.prompt_tokens) atomicAdd(&counts[history[i]], 1);
-  }
-  __syncthreads();
-  for (int32_t i = threadIdx.x; i < s.vocab_padded; i += kThreads) {
-    if (counts[i] == 0) continue;
-    const int32_t answered = counts[i] & ~kSeen;
-    float x = logits[i];
+  const auto each = [&](auto f) {
+    for (int32_t i = static_cast<int32_t>(threadIdx.x); i < length; i += kSampleThreads)
+      if (history[i] >= 0 && history[i] < s.vocab_padded) f(i, history[i]);
+    __syncthreads();
+  };
+  each([&](int32_t, int32_t id) { at.counts[id] = 0; });
+  each([&](int32_t i, int32_t id) {
+    atomicOr(&at.counts[id], kSeen);
+    if (i >= c.prompt_tokens) atomicAdd(&at.counts[id], 1);
+  });
+  each([&](int32_t, int32_t id) {
+    const int32_t count = atomicExch(&at.counts[id], 0);  // the first to come edits
+    if (count == 0) return;
+    const int32_t answered = count & ~kSeen;
+    float x = at.logits[id];
     x = x > 0.0F ? x / c.repetition_penalty : x * c.repetition_penalty;
     x -= c.frequency_penalty * static_cast<float>(answered);
     if (answered > 0) x -= c.presence_penalty;
-    logits[i] = x;
-  }
-  __syncthreads();
+    at.logits[id] = x;
+  });
 }
 
-__device__ void apply_bias_and_masks(const SlotArrays& s, int32_t slot, const int32_t* eos,
-                                     int32_t eos_count, float* logits, int32_t* counts) {
+__device__ void edit_logits(const SlotArrays& s, int32_t slot, const int32_t* eos,
+                            int32_t eos_count, const Position& at) {
   const SlotSamplingData& c = s.sampling[slot];
-  if (threadIdx.x == 0) {  // ids may repeat
-    for (int32_t i = 0; i < c.bias_count; ++i) {
-      const int32_t id = s.bias_ids[int64_t{slot} * kBiasMax + i];
-      if (id >= 0 && id < s.vocab_padded) logits[id] += s.bias_values[int64_t{slot} * kBiasMax + i];
-    }
+  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < c.bias_count; i += kSampleThreads) {
+    const int32_t id = s.bias_ids[int64_t{slot} * kBiasMax + i];
+    if (id >= 0 && id < s.vocab_padded)
+      atomicAdd(&at.logits[id], s.bias_values[int64_t{slot} * kBiasMax + i]);
   }
   __syncthreads();
-  if (c.uses_penalties != 0) apply_penalties(s, slot, logits, counts);
-  for (int32_t i = s.vocab + static_cast<int32_t>(threadIdx.x); i < s.vocab_padded; i += kThreads)
-    logits[i] = -INFINITY;
+  if (c.uses_penalties != 0) apply_penalties(s, slot, at);
   if (s.length[slot] < c.min_total_tokens && threadIdx.x == 0) {
-    for (int32_t i = 0; c.ignore_eos == 0 && i < eos_count; ++i) logits[eos[i]] = -INFINITY;
+    for (int32_t i = 0; c.ignore_eos == 0 && i < eos_count; ++i) at.logits[eos[i]] = -INFINITY;
     for (int32_t i = 0; i < c.stop_id_count; ++i) {
-      if (c.stop_ids[i] >= 0 && c.stop_ids[i] < s.vocab_padded) logits[c.stop_ids[i]] = -INFINITY;
+      const int32_t id = c.stop_ids[i];
+      if (id >= 0 && id < s.vocab_padded) at.logits[id] = -INFINITY;
     }
   }
   __syncthreads();
 }
 
-// logits: this position's work copy. probabilities: scratch.
-__device__ int32_t choose(const SlotArrays& s, int32_t slot, float* logits, float* p,
-                          int32_t* counts, Shared& sh) {
-  const SlotSamplingData& c = s.sampling[slot];
-  float peak = 0.0F;
-  int32_t best = 0;
-  block_argmax(logits, s.vocab, sh, peak, best);
-  if (c.temperature <= 0.0F || !isfinite(peak)) return best;
-  const float factor = 1.0F / fmaxf(c.temperature, 1e-5F);
-  for (int32_t i = threadIdx.x; i < s.vocab; i += kThreads)
-    p[i] = expf((logits[i] - peak) * factor);
-  __syncthreads();
-  if (c.top_k > 0 && c.top_k < s.vocab) keep_top_k(c.top_k, logits, p, s.vocab, sh);
-  if (c.top_p < 1.0F) keep_top_p(c.top_p, p, reinterpret_cast<float*>(counts), s.vocab, sh);
-  if (c.min_p > 0.0F) {
-    for (int32_t i = threadIdx.x; i < s.vocab; i += kThreads) p[i] = p[i] >= c.min_p ? p[i] : 0.0F;
-    __syncthreads();
+// Peaks and weights of the chunks that were edited.
+__device__ void measure_dirty(const float* logits, int32_t vocab, const ChunkSums& sums,
+                              Shared& sh) {
+  for (int32_t c = static_cast<int32_t>(threadIdx.x / 32); c < chunks_of(vocab);
+       c += kSampleWarps) {
+    if ((sh.dirty[c / 32] >> (c % 32) & 1U) == 0) continue;
+    note_chunk(load_chunk(logits, vocab, c), c, sums, sh.sample);
   }
-  return draw(p, s.vocab,
-              uniform_draw(c.seed_low, c.seed_high, static_cast<uint32_t>(s.length[slot])), sh);
+  __syncthreads();
 }
 
-// Raw logprobs of sample row `at`: of `token`, and the most likely ones. work: scratch of vocab
-// floats.
-__device__ void store_logprobs(const SlotArrays& s, int32_t slot, const float* raw, int32_t token,
-                               int32_t at, float norm, float* work, const OutputArrays& out,
-                               Shared& sh) {
-  if (threadIdx.x == 0) out.logprob[at] = raw[token] - norm;
-  const int32_t count = max(s.sampling[slot].logprobs, 0);
+// Log of the sum of exp over all columns, those of padding included: sh.mass covers the others.
+__device__ float log_sum_exp(const float* logits, int32_t vocab, int32_t padded, Shared& sh) {
+  const int32_t chunks = chunks_of(vocab);
+  float peak = value_of(top_chunk(chunks, sh.sample));
+  uint64_t top = 0;
+  for (int32_t i = vocab + static_cast<int32_t>(threadIdx.x); i < padded; i += kSampleThreads)
+    top = max(top, ranked_key(logits[i], 0));
+  top = block_top(top, sh.sample);
+  if (top != 0) peak = fmaxf(peak, value_of(top));
+  double sum = total_of(sh.sample.mass, chunks, peak, 1.0F, sh.sample);
+  double tail = 0.0;
+  for (int32_t i = vocab + static_cast<int32_t>(threadIdx.x); i < padded; i += kSampleThreads)
+    tail += static_cast<double>(expf(logits[i] - peak));
+  sum += block_total(tail, sh.sample);
+  return peak + static_cast<float>(log(sum));
+}
+
+// The largest ranked key of the logits that is below `bound`.
+__device__ uint64_t next_key(const float* logits, int32_t vocab, uint64_t bound, Shared& sh) {
+  uint64_t best = 0;
+  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < vocab; i += kSampleThreads) {
+    const uint64_t key = ranked_key(logits[i], i);
+    if (key < bound) best = max(best, key);
+  }
+  return block_top(best, sh.sample);
+}
+
+// The most likely raw tokens of sample row `row`, with their logprobs.
+__device__ void store_top(const float* logits, int32_t vocab, int32_t count, float norm,
+                          int32_t row, const OutputArrays& out, Shared& sh) {
   if (count == 0) return;
-  for (int32_t i = threadIdx.x; i < s.vocab; i += kThreads) work[i] = raw[i];
-  for (int32_t j = 0; j < count; ++j) {
-    float best = 0.0F;
-    int32_t best_at = 0;
-    block_argmax(work, s.vocab, sh, best, best_at);
-    if (threadIdx.x == 0) {
-      out.top_ids[at * out.top_stride + j] = best_at;
-      out.top_logprobs[at * out.top_stride + j] = best - norm;
-      work[best_at] = -INFINITY;
+  const int32_t chunks = chunks_of(vocab);
+  const float least = peak_of_rank(count, chunks, sh.sample);
+  const int32_t found = gather(logits, vocab, least, sh.sample);
+  const auto store = [&](int32_t j, uint64_t key) {
+    out.top_ids[row * out.top_stride + j] = id_of(key);
+    out.top_logprobs[row * out.top_stride + j] = value_of(key) - norm;
+  };
+  if (found <= kCandidatesMax) {
+    sort_down(sh.sample.keys, found);
+    const int32_t both = min(count, found);
+    for (int32_t j = static_cast<int32_t>(threadIdx.x); j < both; j += kSampleThreads)
+      store(j, sh.sample.keys[j]);
+  } else {  // thousands of equal logits
+    uint64_t key = ~uint64_t{0};
+    for (int32_t j = 0; j < count; ++j) {
+      key = next_key(logits, vocab, key, sh);
+      if (threadIdx.x == 0) store(j, key);
     }
-    __syncthreads();
+  }
+  __syncthreads();
+}
+
+// Appends `token` and says whether the sequence has ended.
+__device__ void append(const SlotArrays& s, int32_t slot, int32_t token, const int32_t* eos,
+                       int32_t eos_count) {
+  const SlotSamplingData& c = s.sampling[slot];
+  const int32_t length = s.length[slot] + 1;
+  s.history[slot * s.history_stride + length - 1] = token;
+  s.length[slot] = length;
+  bool ends = false;
+  for (int32_t i = 0; c.ignore_eos == 0 && i < eos_count; ++i) ends |= eos[i] == token;
+  for (int32_t i = 0; i < c.stop_id_count; ++i) ends |= c.stop_ids[i] == token;
+  if (ends) {
+    s.finished[slot] = 1;
+  } else if (length >= c.total_tokens_max) {
+    s.finished[slot] = 2;
   }
 }
 
-struct RowScratch {
-  float* work;
-  float* p;
-  int32_t* counts;
-};
-
-__device__ int32_t sample_next(const SlotArrays& s, int32_t slot, const float* raw, int32_t at,
-                               const int32_t* eos, int32_t eos_count, const RowScratch& scratch,
-                               const OutputArrays& out, Shared& sh) {
-  for (int32_t i = threadIdx.x; i < s.vocab_padded; i += kThreads) scratch.work[i] = raw[i];
-  __syncthreads();
-  apply_bias_and_masks(s, slot, eos, eos_count, scratch.work, scratch.counts);
-  const int32_t token = choose(s, slot, scratch.work, scratch.p, scratch.counts, sh);
+// Samples the token after the slot's last; sample row `row` has its logits.
+__device__ int32_t sample_next(const SlotArrays& s, int32_t slot, int32_t row, const int32_t* eos,
+                               int32_t eos_count, const Position& at, const OutputArrays& out,
+                               Shared& sh) {
   const SlotSamplingData& c = s.sampling[slot];
-  if (c.logprobs >= 0) {
-    const float norm = log_sum_exp(raw, s.vocab_padded, sh);
-    store_logprobs(s, slot, raw, token, at, norm, scratch.work, out, sh);
+  const int32_t length = s.length[slot];
+  const bool edits = edits_logits(c, length);
+  const bool reports = c.logprobs >= 0;
+  const ChunkSums sums{c.temperature > 0.0F, reports, 1.0F / fmaxf(c.temperature, 1e-5F)};
+  for (int i = static_cast<int>(threadIdx.x); i < kDirtyWords; i += kSampleThreads) sh.dirty[i] = 0;
+  __syncthreads();
+  if (edits && !reports) edit_logits(s, slot, eos, eos_count, at);
+  measure(at.logits, s.vocab, sums, sh.sample);
+  float norm = 0.0F;
+  if (reports) {
+    norm = log_sum_exp(at.logits, s.vocab, s.vocab_padded, sh);
+    store_top(at.logits, s.vocab, c.logprobs, norm, row, out, sh);
+    if (edits) {
+      keep_raw(s, slot, eos, eos_count, at, sh);
+      edit_logits(s, slot, eos, eos_count, at);
+      measure_dirty(at.logits, s.vocab, sums, sh);
+    }
+  }
+  const ChooseArrays arrays{at.logits, s.vocab, at.probabilities,
+                            reinterpret_cast<float*>(at.counts)};
+  const int32_t token = choose(c, length, arrays, sh.sample);
+  if (reports) {
+    const float raw = edits ? raw_logit(s, slot, eos, eos_count, at, token) : at.logits[token];
+    if (threadIdx.x == 0) out.logprob[row] = raw - norm;
   }
   __syncthreads();
   if (threadIdx.x == 0) {
-    const int32_t length = s.length[slot] + 1;
-    s.history[slot * s.history_stride + length - 1] = token;
-    s.length[slot] = length;
-    bool ends = false;
-    for (int32_t i = 0; c.ignore_eos == 0 && i < eos_count; ++i) ends |= eos[i] == token;
-    for (int32_t i = 0; i < c.stop_id_count; ++i) ends |= c.stop_ids[i] == token;
-    if (ends) {
-      s.finished[slot] = 1;
-    } else if (length >= c.total_tokens_max) {
-      s.finished[slot] = 2;
-    }
+    append(s, slot, token, eos, eos_count);
   }
   __syncthreads();
   return token;
 }
 
+struct RowScratch {
+  float* raw;
+  float* probabilities;
+  int32_t* counts;
+};
+
 // Position after position while the draft there was right; returns how many tokens were sampled.
 __device__ int32_t verify(const SlotArrays& s, int32_t slot, int32_t r, int32_t query,
-                          const float* logits, int32_t first, const int32_t* eos, int32_t eos_count,
+                          float* logits, int32_t first, const int32_t* eos, int32_t eos_count,
                           const RowScratch& scratch, const OutputArrays& out, Shared& sh) {
   for (int32_t i = 0;; ++i) {
-    const float* raw = logits + int64_t{first + i} * s.vocab_padded;
-    const int32_t token = sample_next(s, slot, raw, first + i, eos, eos_count, scratch, out, sh);
+    const Position at{logits + int64_t{first + i} * s.vocab_padded, scratch.raw,
+                      scratch.probabilities, scratch.counts};
+    const int32_t token = sample_next(s, slot, first + i, eos, eos_count, at, out, sh);
     if (threadIdx.x == 0) out.new_tokens[r * out.new_stride + i] = token;
     const bool on =
         i + 1 < query && s.drafts[slot * s.drafts_max + i] == token && s.finished[slot] == 0;
@@ -335,36 +253,54 @@ __device__ int32_t verify(const SlotArrays& s, int32_t slot, int32_t r, int32_t 
   }
 }
 
-__global__ void sample_kernel(SlotArrays s, BatchArrays b, const float* logits, const int32_t* eos,
-                              int32_t eos_count, SampleScratchArrays scratch_all,
-                              OutputArrays out) {
-  __shared__ Shared sh;
+// The prompt's own logprobs: of the token after each of the row's tokens, as far as it is known.
+__device__ void store_prompt(const SlotArrays& s, int32_t slot, int32_t context, int32_t query,
+                             const float* logits, int32_t first, const OutputArrays& out,
+                             Shared& sh) {
+  const int32_t length = s.length[slot];
+  for (int32_t i = 0; i < query && context + i + 1 < length; ++i) {
+    const float* raw = logits + int64_t{first + i} * s.vocab_padded;
+    measure(raw, s.vocab, {false, true, 1.0F}, sh.sample);
+    const float norm = log_sum_exp(raw, s.vocab, s.vocab_padded, sh);
+    store_top(raw, s.vocab, max(s.sampling[slot].logprobs, 0), norm, first + i, out, sh);
+    const int32_t token = s.history[slot * s.history_stride + context + i + 1];
+    if (threadIdx.x == 0) out.logprob[first + i] = raw[token] - norm;
+  }
+}
+
+// The first sample row of row `r`, or -1. Sample rows stand in the order of rows.
+__device__ int32_t first_sample_row(const BatchArrays& b, int32_t r, Shared& sh) {
+  if (threadIdx.x == 0) sh.first = -1;
+  __syncthreads();
+  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < b.sample_rows; i += kSampleThreads)
+    if (b.sample_row[i] == r && (i == 0 || b.sample_row[i - 1] != r)) sh.first = i;
+  __syncthreads();
+  return sh.first;
+}
+
+__global__ void __launch_bounds__(kSampleThreads, 1)
+    sample_kernel(SlotArrays s, BatchArrays b, float* logits, const int32_t* eos, int32_t eos_count,
+                  SampleScratchArrays scratch_all, OutputArrays out) {
+  extern __shared__ __align__(16) unsigned char shared_bytes[];
+  Shared& sh = *reinterpret_cast<Shared*>(shared_bytes);
   const int32_t r = static_cast<int32_t>(blockIdx.x);
   const int32_t slot = b.row_slot[r];
   const int32_t kind = b.row_kind[r];
   const int32_t query = b.row_query[r];
   const int32_t context = b.row_context[r];
-  int32_t first = 0;  // sample rows stand in order of rows
-  while (first < b.sample_rows && b.sample_row[first] < r) ++first;
-  const bool wanted = first < b.sample_rows && b.sample_row[first] == r;
+  const int32_t first = query > 0 ? first_sample_row(b, r, sh) : -1;
   const int64_t at = int64_t{r} * s.vocab_padded;
-  const RowScratch scratch{scratch_all.work + at, scratch_all.probabilities + at,
+  const RowScratch scratch{scratch_all.raw + at, scratch_all.probabilities + at,
                            scratch_all.counts + at};
   int32_t accepted = query;
   int32_t fresh = 0;
   if (query > 0 && kind != 2) {
     fresh = accepted = verify(s, slot, r, query, logits, first, eos, eos_count, scratch, out, sh);
-  } else if (query > 0 && wanted) {
+  } else if (query > 0 && first >= 0) {
     const bool all = s.sampling[slot].prompt_logprobs != 0;
-    const int32_t length = s.length[slot];
-    for (int32_t i = 0; all && i < query && context + i + 1 < length; ++i) {
-      const float* raw = logits + int64_t{first + i} * s.vocab_padded;
-      const float norm = log_sum_exp(raw, s.vocab_padded, sh);
-      const int32_t token = s.history[slot * s.history_stride + context + i + 1];
-      store_logprobs(s, slot, raw, token, first + i, norm, scratch.work, out, sh);
-      __syncthreads();
-    }
-    if (context + query == length) {
+    const bool ends_prompt = context + query == s.length[slot];
+    if (all) store_prompt(s, slot, context, query, logits, first, out, sh);
+    if (ends_prompt) {
       fresh = verify(s, slot, r, 1, logits, first + (all ? query - 1 : 0), eos, eos_count, scratch,
                      out, sh);
     }
@@ -382,15 +318,17 @@ __global__ void sample_kernel(SlotArrays s, BatchArrays b, const float* logits, 
   out.finish[r] = fresh > 0 ? s.finished[slot] : 0;
 }
 
-__global__ void propose_kernel(SlotArrays s, BatchArrays b, const float* logits, int32_t index,
-                               OutputArrays out) {
-  __shared__ Shared sh;
+__global__ void __launch_bounds__(kSampleThreads, 1)
+    propose_kernel(SlotArrays s, BatchArrays b, const float* logits, int32_t index,
+                   OutputArrays out) {
+  extern __shared__ __align__(16) unsigned char shared_bytes[];
+  SampleShared& sh = reinterpret_cast<Shared*>(shared_bytes)->sample;
   const int32_t r = static_cast<int32_t>(blockIdx.x);
   const int32_t slot = b.row_slot[r];
   if (s.finished[slot] != 0 || s.length[slot] != s.computed[slot] + 1) return;
-  float best = 0.0F;
-  int32_t draft = 0;
-  block_argmax(logits + int64_t{r} * s.vocab_padded, s.vocab, sh, best, draft);
+  const float* row = logits + int64_t{r} * s.vocab_padded;
+  measure(row, s.vocab, {}, sh);
+  const int32_t draft = first_at_peak(row, s.vocab, top_chunk(chunks_of(s.vocab), sh), sh);
   if (threadIdx.x != 0) return;
   s.drafts[slot * s.drafts_max + index] = draft;
   s.draft_count[slot] = index + 1;
@@ -400,19 +338,29 @@ __global__ void propose_kernel(SlotArrays s, BatchArrays b, const float* logits,
 
 }  // namespace
 
-void sample(cudaStream_t stream, const SlotArrays& slots, const BatchArrays& batch,
-            const float* logits, const int32_t* eos, int32_t eos_count,
-            const SampleScratchArrays& scratch, const OutputArrays& out) {
+cudaError_t load_sampler() {
+  for (const void* kernel : {reinterpret_cast<const void*>(sample_kernel),
+                             reinterpret_cast<const void*>(propose_kernel)}) {
+    const cudaError_t error =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared));
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}
+
+void sample(cudaStream_t stream, const SlotArrays& slots, const BatchArrays& batch, float* logits,
+            const int32_t* eos, int32_t eos_count, const SampleScratchArrays& scratch,
+            const OutputArrays& out) {
   if (batch.rows == 0) return;
-  sample_kernel<<<static_cast<unsigned>(batch.rows), kThreads, 0, stream>>>(
+  sample_kernel<<<static_cast<unsigned>(batch.rows), kSampleThreads, sizeof(Shared), stream>>>(
       slots, batch, logits, eos, eos_count, scratch, out);
 }
 
 void propose(cudaStream_t stream, const SlotArrays& slots, const BatchArrays& batch,
              const float* logits, int32_t index, const OutputArrays& out) {
   if (batch.rows == 0) return;
-  propose_kernel<<<static_cast<unsigned>(batch.rows), kThreads, 0, stream>>>(slots, batch, logits,
-                                                                             index, out);
+  propose_kernel<<<static_cast<unsigned>(batch.rows), kSampleThreads, sizeof(Shared), stream>>>(
+      slots, batch, logits, index, out);
 }
 
 }  // namespace fathom::kernels

@@ -124,19 +124,23 @@ struct OutputArrays {
   int64_t top_stride = 0;
 };
 
-// Scratch of `sample`, a row each: float [vocab_padded] work and probabilities, int32
+// Scratch of `sample`, a row each: float [vocab_padded] raw logits and probabilities, int32
 // [vocab_padded] counts.
 struct SampleScratchArrays {
-  float* work = nullptr;
+  float* raw = nullptr;
   float* probabilities = nullptr;
   int32_t* counts = nullptr;
 };
 
-// One block a row of the batch; verifies position after position. eos: eos_count ids in device
-// memory.
-void sample(cudaStream_t stream, const SlotArrays& slots, const BatchArrays& batch,
-            const float* logits, const int32_t* eos, int32_t eos_count,
-            const SampleScratchArrays& scratch, const OutputArrays& out);
+// Largest vocabulary that `sample` and `propose` take.
+inline constexpr int32_t kSampleVocabMax = 262'144;
+// Once, before the first launch and any capture.
+cudaError_t load_sampler();
+// One block a row of the batch; edits the logits in place; verifies position after position. eos:
+// eos_count ids in device memory.
+void sample(cudaStream_t stream, const SlotArrays& slots, const BatchArrays& batch, float* logits,
+            const int32_t* eos, int32_t eos_count, const SampleScratchArrays& scratch,
+            const OutputArrays& out);
 
 void next_tokens(cudaStream_t stream, const SlotArrays& slots, const BatchArrays& batch,
                  int32_t* out);

@@ -22,7 +22,7 @@ namespace {
 
 constexpr int32_t kRequests = 360;
 constexpr StepLoopOptions kOptions{
-    .rows = 16, .tokens_max = 128, .model_len = 384, .drafts = 1, .blocks = 160};
+    .rows = 16, .tokens_max = 128, .model_len = 1024, .drafts = 1, .blocks = 180};
 
 struct Asked {
   std::vector<TokenId> prompt;

@@ -22,6 +22,7 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
   std::unique_ptr<CudaOps> ops(new CudaOps(options));
   FATHOM_RETURN_IF_ERROR(
       cuda_status(cudaStreamCreateWithFlags(&ops->stream_, cudaStreamNonBlocking), "stream"));
+  FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_sampler(), "sampler"));
   FATHOM_ASSIGN(Tensor arena, ops->reserve(DType::kU8, {options.arena_bytes}));
   ops->arena_ = Arena(arena.data, options.arena_bytes);
   for (int i = 0; i < kStagings; ++i) {

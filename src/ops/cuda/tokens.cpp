@@ -13,10 +13,11 @@ void CudaOps::sample(const SlotTable& slots, const BatchView& batch, const Tenso
     FATHOM_CHECK(device.is_ok(), "no memory for the end-of-sequence ids");
     eos_ = device->as<int32_t>();
   }
+  FATHOM_CHECK(slots.limits.vocab <= kernels::kSampleVocabMax, "the vocabulary is too large");
   ArenaScope scope(arena_);
   const int64_t numbers = int64_t{batch.shape.rows} * slots.limits.vocab_padded;
   kernels::SampleScratchArrays scratch;
-  scratch.work = floats(numbers);
+  scratch.raw = floats(numbers);
   scratch.probabilities = floats(numbers);
   scratch.counts = arena_.take(DType::kI32, {numbers}).as<int32_t>();
   kernels::sample(stream_, slot_arrays(slots), batch_arrays(batch), logits.as<float>(), eos_,
