@@ -92,7 +92,8 @@ _WORDS = [
     ('getenv', r'\b(secure_)?getenv\s*\(', ('src/config/', 'tests/', 'benchmarks/'),
      'only src/config reads the environment'),
     ('throw', r'\bthrow\b(?!\s*\(\))', (), 'our code throws nothing'),
-    ('cuda-malloc', r'\bcudaMalloc\w*\s*\(', ('src/ops/cuda/', 'src/comm/cuda/', 'tests/'),
+    ('cuda-malloc', r'\bcudaMalloc\w*\s*\(',
+     ('src/ops/cuda/', 'src/comm/cuda/', 'tests/', 'benchmarks/'),
      'device memory is taken in src/ops/cuda and src/comm/cuda alone'),
     ('disabled-test', r'\bDISABLED_', (), 'a test that does not run'),
 ]
