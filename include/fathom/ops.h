@@ -49,6 +49,22 @@ struct MlaParams {
   ActSpec out;  // as o_proj wants it
 };
 
+// Attention with grouped key and value heads (Ainslie et al., 2023), heads of this rank: query head
+// h reads key head h / (heads / kv_heads).
+struct GqaParams {
+  int32_t heads = 0;
+  int32_t kv_heads = 0;
+  int32_t head_dims = 128;
+  float softmax_scale = 0.0F;
+  float norm_epsilon = 1e-6F;
+  Tensor bias;     // f32 [(heads + 2 * kv_heads) * head_dims] of queries, keys and values (Qwen2);
+                   // undefined: none
+  Tensor q_norm;   // f32 [head_dims], of every query head before its rope (Qwen3); undefined: none
+  Tensor k_norm;   // f32 [head_dims]
+  RopeTable rope;  // of head_dims dimensions, pairs (i, i + head_dims / 2)
+  ActSpec out;     // as o_proj wants it
+};
+
 enum class MlaForm : uint8_t {
   kChosen,
   kAbsorbed,
@@ -229,6 +245,12 @@ class Ops {
   // Interleaved rope. Returns [T, heads * value_dims] in params.out.
   virtual Act mla_attention(const BatchView& batch, const KvView& cache, const Tensor& q,
                             const Tensor& kv_a, const MlaParams& params, MlaForm form) = 0;
+  // Bias, norm and rope of queries and keys, cache write, attention over the cache. qkv: [T, (heads
+  // + 2 * kv_heads) * head_dims], queries, keys, values. A cache entry is the keys of all kv_heads,
+  // roped, then their values: 2 * kv_heads * head_dims. Returns [T, heads * head_dims] in
+  // params.out.
+  virtual Act gqa_attention(const BatchView& batch, const KvView& cache, const Tensor& qkv,
+                            const GqaParams& params) = 0;
   // Route, dispatch, experts, weighted sum, shared expert. x: [T, hidden] in act_dtype, not
   // quantized. Written to `out`, act_dtype [T, hidden].
   virtual Partial moe(const BatchView& batch, const Act& x, const MoeParams& params,

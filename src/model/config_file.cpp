@@ -16,9 +16,12 @@ struct Architecture {
   std::string_view name;
   ModelFamily family;
 };
-constexpr std::array<Architecture, 2> kArchitectures = {
+constexpr std::array<Architecture, 5> kArchitectures = {
     {{"DeepseekV2ForCausalLM", ModelFamily::kDeepseek},
-     {"DeepseekV3ForCausalLM", ModelFamily::kDeepseek}}};
+     {"DeepseekV3ForCausalLM", ModelFamily::kDeepseek},
+     {"LlamaForCausalLM", ModelFamily::kDense},
+     {"Qwen2ForCausalLM", ModelFamily::kDense},
+     {"Qwen3ForCausalLM", ModelFamily::kDense}}};
 
 Result<Json> read_object(const std::string& path) {
   FATHOM_ASSIGN(const std::string text, read_file(path, kConfigBytesMax));

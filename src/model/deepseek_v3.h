@@ -9,8 +9,10 @@
 
 #include "fathom/model.h"
 #include "model/blocks/decoder_layer.h"
+#include "model/blocks/ends.h"
 #include "model/blocks/mtp.h"
 #include "model/deepseek_config.h"
+#include "model/stage.h"
 
 namespace fathom {
 
@@ -22,7 +24,7 @@ class DeepseekV3 final : public Model {
 
   const ModelInfo& info() const override { return info_; }
   KvLayout kv_layout() const override;
-  Span layer_span() const override { return span_; }
+  Span layer_span() const override { return stage_.layers; }
 
   Hidden embed(Ops& ops, const BatchView& batch) override;
   void layers(Ops& ops, const BatchView& batch, const std::vector<KvView>& caches,
@@ -36,26 +38,17 @@ class DeepseekV3 final : public Model {
   DeepseekV3(const DeepseekConfig& config, const Groups& groups, const ModelOptions& options,
              DType cache_dtype);
 
-  bool is_first_stage() const { return Groups::rank_of(groups_.pp) == 0; }
-  bool is_last_stage() const {
-    return Groups::rank_of(groups_.pp) + 1 == Groups::size_of(groups_.pp);
-  }
+  bool drafts() const { return options_.draft_layers > 0 && stage_.is_last(); }
   Status load_weights(ShardLoader& loader, const WeightSource& source);
-  Status load_ends(ShardLoader& loader);
-  ActSpec plain(const Ops& ops) const;
 
   const DeepseekConfig config_;
-  const Groups groups_;
+  const Stage stage_;
   const ModelOptions options_;
   const DType cache_dtype_;
-  ModelInfo info_;
-  Span span_;
-  int32_t first_vocab_row_ = 0;
+  const ModelInfo info_;
   RopeTable rope_;
-  Tensor embedding_;  // [vocabulary rows here, hidden]: first stage, and last stage with a drafter
+  ModelEnds ends_;
   std::vector<DecoderLayer> layers_;
-  Tensor final_norm_;
-  Weight head_;  // [vocabulary rows here, hidden]
   std::optional<MtpBlock> mtp_;
 };
 

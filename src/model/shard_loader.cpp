@@ -3,8 +3,28 @@
 
 #include <algorithm>
 
+#include "base/float_formats.h"
+
 namespace fathom {
 namespace {
+
+// Appends a vector's numbers; a source of shapes alone has none.
+Status append_floats(const Tensor& from, std::vector<float>& to) {
+  const int64_t n = from.elements();
+  for (int64_t i = 0; i < n; ++i) {
+    if (from.data == nullptr) {
+      to.push_back(0.0F);
+      continue;
+    }
+    switch (from.dtype) {
+      case DType::kF32: to.push_back(from.as<float>()[i]); break;
+      case DType::kBF16: to.push_back(bf16_to_float(from.as<uint16_t>()[i])); break;
+      case DType::kF16: to.push_back(f16_to_float(from.as<uint16_t>()[i])); break;
+      default: return unimplemented("must be BF16, F16 or F32");
+    }
+  }
+  return Status::ok();
+}
 
 Status naming(const Status& status, const std::string& name) {
   if (status.is_ok() || status.message().find(name) != std::string::npos) return status;
@@ -74,8 +94,30 @@ Result<Tensor> ShardLoader::table(const WeightSlice& slice) {
   return placed;
 }
 
-Result<Tensor> ShardLoader::place(const HostTensor& tensor) {
-  return ops_.place(tensor, tensor.view.dtype);
+Result<Tensor> ShardLoader::floats(const std::vector<VectorSlice>& slices) {
+  std::vector<float> values;
+  for (const VectorSlice& slice : slices) {
+    auto tensor = source_.read(slice.name);
+    if (!tensor.is_ok()) return naming(tensor.status(), slice.name);
+    if (tensor->view.rank != 1 || slice.elements.end > tensor->view.shape[0]) {
+      return data_loss("tensor " + slice.name + " must be a vector of at least " +
+                       std::to_string(slice.elements.end) + " elements")
+          .about(slice.name);
+    }
+    const Tensor part = tensor->view.rows(slice.elements.begin, slice.elements.size());
+    FATHOM_RETURN_IF_ERROR(naming(append_floats(part, values), slice.name));
+    count(part.bytes());
+  }
+  const auto n = static_cast<int64_t>(values.size());
+  return ops_.place({Tensor::of(values.data(), DType::kF32, {n}), nullptr}, DType::kF32);
+}
+
+Result<RopeTable> ShardLoader::rope(const RopeConfig& config) {
+  const RopeTables tables = make_rope_tables(config, std::max(1, options_.tokens_max));
+  RopeTable placed;
+  FATHOM_ASSIGN(placed.cosines, ops_.place(tables.cosines, DType::kF32));
+  FATHOM_ASSIGN(placed.sines, ops_.place(tables.sines, DType::kF32));
+  return placed;
 }
 
 }  // namespace fathom

@@ -8,6 +8,7 @@
 
 #include "fathom/comm.h"
 #include "fathom/model.h"
+#include "model/rope_tables.h"
 
 namespace fathom {
 
@@ -16,6 +17,12 @@ struct WeightSlice {
   std::string name;
   Span rows;
   Span columns;
+};
+
+// Elements of one stored vector.
+struct VectorSlice {
+  std::string name;
+  Span elements;
 };
 
 class ShardLoader {
@@ -41,10 +48,12 @@ class ShardLoader {
                                int32_t value_dims);
   // A whole tensor as float32.
   Result<Tensor> floats(const std::string& name);
+  // Slices behind each other as float32.
+  Result<Tensor> floats(const std::vector<VectorSlice>& slices);
   // Rows of a matrix in bfloat16 or float32, as stored.
   Result<Tensor> table(const WeightSlice& slice);
-  // Memory of the model's own making.
-  Result<Tensor> place(const HostTensor& tensor);
+  // Tables of the positions that the options ask for.
+  Result<RopeTable> rope(const RopeConfig& config);
 
  private:
   Result<HostWeight> read(const WeightSlice& slice);

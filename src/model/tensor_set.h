@@ -1,5 +1,5 @@
-// The tensors that a DeepSeek-V2 or V3 checkpoint must hold, as a function of its config
-// (models.md 8.5). Pure.
+// The check of a checkpoint against the tensors that its config asks for (models.md 8.5). Which
+// those are is said family by family (deepseek_tensors, dense_tensors). Pure.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "model/deepseek_config.h"
+#include "fathom/weight.h"
 
 namespace fathom {
 
@@ -15,19 +15,24 @@ struct ExpectedTensor {
   std::string name;
   std::vector<int64_t> shape;
 };
+using TensorVisitor = std::function<void(const ExpectedTensor&)>;
+// Calls its argument for every tensor that a model needs; scales of quantized weights are not among
+// them.
+using TensorList = std::function<void(const TensorVisitor&)>;
 
 // "model.layers.7."
 std::string layer_prefix(int32_t layer);
 
-// Calls visit for every tensor of the main model, and of the draft layers if `with_draft`; scales
-// of quantized weights are not among them.
-void for_each_expected(const DeepseekConfig& config, bool with_draft,
-                       const std::function<void(const ExpectedTensor&)>& visit);
+// gate_proj, up_proj and down_proj.
+void visit_mlp(const std::string& at, int64_t hidden, int64_t width, const TensorVisitor& visit);
 
-// Numbers in the main model.
-int64_t parameter_count(const DeepseekConfig& config);
+int64_t element_count(const TensorList& expected);
+// Bytes of the tensors as `source` stores them.
+int64_t stored_bytes(const TensorList& expected, const WeightSource& source);
 
-// Fails with the first tensor that is missing or has another shape; logs those that no one expects.
-Status check_tensor_set(const DeepseekConfig& config, bool with_draft, const WeightSource& source);
+// Fails with the first tensor that is missing or has another shape; logs those that no one expects,
+// but for buffers, a head that is the embedding, and what `is_tolerated` names.
+Status check_tensor_set(const TensorList& expected, const WeightSource& source,
+                        const std::function<bool(const std::string&)>& is_tolerated);
 
 }  // namespace fathom

@@ -26,7 +26,7 @@ float deviation(const InventoryTensor& t, const ArchConfig& config) {
     case TensorRole::kHead:
     case TensorRole::kRouter: return 2.0F * unit;
     // A tied embedding is the head as well: of size one it would answer each token with itself.
-    case TensorRole::kEmbedding: return config.tied_embeddings ? 2.0F * unit : 1.0F;
+    case TensorRole::kEmbedding: return config.tied_embeddings ? unit : 1.0F;
     case TensorRole::kRouterBias: return 0.2F;
     case TensorRole::kBias:
     case TensorRole::kNorm: return 0.05F;

@@ -96,6 +96,10 @@ class DigestOps final : public Ops {
                     const MlaParams& p, MlaForm f) override {
     return noted("mla_attention", inner_.mla_attention(b, c, q, k, p, f));
   }
+  Act gqa_attention(const BatchView& b, const KvView& c, const Tensor& q,
+                    const GqaParams& p) override {
+    return noted("gqa_attention", inner_.gqa_attention(b, c, q, p));
+  }
   Partial moe(const BatchView& b, const Act& x, const MoeParams& p, const Tensor& o) override {
     const Partial r = inner_.moe(b, x, p, o);
     note("moe", r.data);

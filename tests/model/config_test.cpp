@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "model/tensor_set.h"
+#include "model/deepseek_tensors.h"
 #include "ops/cpu/cpu_ops.h"
 #include "support/hash_checkpoint.h"
 #include "support/test_config.h"
@@ -180,9 +180,10 @@ TEST(DeepseekConfig, NamesFileAndKeyOfWhatIsWrong) {
        "rope_scaling.original_max_position_embeddings is missing"},
       {"rope_scaling", 4, "rope_scaling must be an object"},
       {"eos_token_id", "one", "eos_token_id must be a token id"},
-      {"architectures", Json::array({"LlamaForCausalLM"}),
-       "LlamaForCausalLM, which Fathom does not serve (known: DeepseekV2ForCausalLM, "
-       "DeepseekV3ForCausalLM)"},
+      {"architectures", Json::array({"MixtralForCausalLM"}),
+       "MixtralForCausalLM, which Fathom does not serve (known: DeepseekV2ForCausalLM, "
+       "DeepseekV3ForCausalLM, LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)"},
+      {"architectures", Json::array({"LlamaForCausalLM"}), "is not of DeepSeek-V2's kind"},
       {"architectures", nullptr, "architectures must be a list"},
   };
   for (const Wrong& wrong : wrongs) {

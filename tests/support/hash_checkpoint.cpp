@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "base/float_formats.h"
-#include "model/tensor_set.h"
+#include "model/deepseek_tensors.h"
 
 namespace fathom::testing {
 namespace {

@@ -1,42 +1,44 @@
 // Load and run of a decoder layer.
 #include "model/blocks/decoder_layer.h"
 
-#include "model/tensor_set.h"
+#include <utility>
 
 namespace fathom {
 
-Result<DecoderLayer> DecoderLayer::load(ShardLoader& loader, const DeepseekConfig& config,
-                                        int32_t number, const RopeTable& rope) {
+Result<DecoderLayer> DecoderLayer::load(ShardLoader& loader, const std::string& at,
+                                        float norm_epsilon, AttentionBlock attention,
+                                        FeedForwardBlock feed_forward) {
   DecoderLayer layer;
-  const std::string at = layer_prefix(number);
-  layer.epsilon_ = config.norm_epsilon;
+  layer.epsilon_ = norm_epsilon;
   FATHOM_ASSIGN(layer.input_norm_, loader.floats(at + "input_layernorm.weight"));
   FATHOM_ASSIGN(layer.post_norm_, loader.floats(at + "post_attention_layernorm.weight"));
-  FATHOM_ASSIGN(layer.attention_, MlaBlock::load(loader, config, at + "self_attn.", rope));
-  if (config.is_moe(number)) {
-    FATHOM_ASSIGN(layer.mlp_, MoeBlock::load(loader, config, at + "mlp."));
-  } else {
-    FATHOM_ASSIGN(layer.mlp_, MlpBlock::load(loader, at + "mlp.", config.intermediate));
-  }
+  layer.attention_ = std::move(attention);
+  layer.feed_forward_ = std::move(feed_forward);
   return layer;
+}
+
+Partial DecoderLayer::attend(Ops& ops, const BatchView& batch, const KvView& cache, const Act& x,
+                             MlaForm form, const Tensor& buffer) const {
+  if (const auto* grouped = std::get_if<GqaBlock>(&attention_)) {
+    return grouped->run(ops, batch, cache, x, buffer);
+  }
+  return std::get<MlaBlock>(attention_).run(ops, batch, cache, x, form, buffer);
 }
 
 void DecoderLayer::run(Ops& ops, const BatchView& batch, const KvView& cache, MlaForm form,
                        Comm* tp, const Tensor& buffer, Hidden& hidden) const {
   ArenaScope scope(ops.arena());
+  const auto input = [&](const auto& block) { return block.input(ops); };
   const Act x = ops.reduce_add_norm(hidden.pending, hidden.residual, input_norm_, epsilon_,
-                                    attention_.input(ops), tp);
-  const Partial attended = attention_.run(ops, batch, cache, x, form, buffer);
-  if (const auto* dense = std::get_if<MlpBlock>(&mlp_)) {
-    const Act y =
-        ops.reduce_add_norm(attended, hidden.residual, post_norm_, epsilon_, dense->input(ops), tp);
+                                    std::visit(input, attention_), tp);
+  const Partial attended = attend(ops, batch, cache, x, form, buffer);
+  const Act y = ops.reduce_add_norm(attended, hidden.residual, post_norm_, epsilon_,
+                                    std::visit(input, feed_forward_), tp);
+  if (const auto* dense = std::get_if<MlpBlock>(&feed_forward_)) {
     hidden.pending = dense->run(ops, y, buffer);
-    return;
+  } else {
+    hidden.pending = std::get<MoeBlock>(feed_forward_).run(ops, batch, y, buffer);
   }
-  const MoeBlock& experts = std::get<MoeBlock>(mlp_);
-  const Act y =
-      ops.reduce_add_norm(attended, hidden.residual, post_norm_, epsilon_, experts.input(ops), tp);
-  hidden.pending = experts.run(ops, batch, y, buffer);
 }
 
 }  // namespace fathom

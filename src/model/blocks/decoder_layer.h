@@ -2,31 +2,40 @@
 // immutable after load.
 #pragma once
 
+#include <string>
 #include <variant>
 
 #include "fathom/model.h"
+#include "model/blocks/gqa.h"
 #include "model/blocks/mla.h"
 #include "model/blocks/mlp.h"
 #include "model/blocks/moe.h"
 
 namespace fathom {
 
+using AttentionBlock = std::variant<MlaBlock, GqaBlock>;
+using FeedForwardBlock = std::variant<MlpBlock, MoeBlock>;
+
 class DecoderLayer {
  public:
-  static Result<DecoderLayer> load(ShardLoader& loader, const DeepseekConfig& config, int32_t layer,
-                                   const RopeTable& rope);
+  // Norms of the layer at `at` ("model.layers.3.") around blocks that are loaded.
+  static Result<DecoderLayer> load(ShardLoader& loader, const std::string& at, float norm_epsilon,
+                                   AttentionBlock attention, FeedForwardBlock feed_forward);
 
   // Adds the pending partial sum, runs the layer, and leaves the MLP's output pending. `buffer`
-  // [T, hidden] holds the partial sums, one after the other.
+  // [T, hidden] holds the partial sums, one after the other. `form` is for latent attention.
   void run(Ops& ops, const BatchView& batch, const KvView& cache, MlaForm form, Comm* tp,
            const Tensor& buffer, Hidden& hidden) const;
 
  private:
+  Partial attend(Ops& ops, const BatchView& batch, const KvView& cache, const Act& x, MlaForm form,
+                 const Tensor& buffer) const;
+
   float epsilon_ = 0.0F;
   Tensor input_norm_;
   Tensor post_norm_;
-  MlaBlock attention_;
-  std::variant<MlpBlock, MoeBlock> mlp_;
+  AttentionBlock attention_;
+  FeedForwardBlock feed_forward_;
 };
 
 }  // namespace fathom

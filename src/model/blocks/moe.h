@@ -5,6 +5,7 @@
 #include <string>
 
 #include "fathom/ops.h"
+#include "model/blocks/ends.h"
 #include "model/deepseek_config.h"
 #include "model/shard_loader.h"
 
@@ -17,9 +18,7 @@ class MoeBlock {
                                const std::string& at);
 
   // The router wants the activation before any quantization.
-  ActSpec input(const Ops& ops) const {
-    return ActSpec{ops.act_dtype() == DType::kF32 ? ActFormat::kF32 : ActFormat::kBF16, false, 0};
-  }
+  ActSpec input(const Ops& ops) const { return plain_spec(ops); }
   Partial run(Ops& ops, const BatchView& batch, const Act& x, const Tensor& out) const {
     return ops.moe(batch, x, params_, out);
   }

@@ -1,6 +1,8 @@
 // Load and run of the multi-token-prediction layer.
 #include "model/blocks/mtp.h"
 
+#include "model/blocks/ends.h"
+#include "model/deepseek_layer.h"
 #include "model/tensor_set.h"
 
 namespace fathom {
@@ -13,14 +15,14 @@ Result<MtpBlock> MtpBlock::load(ShardLoader& loader, const DeepseekConfig& confi
   FATHOM_ASSIGN(block.embedding_norm_, loader.floats(at + "enorm.weight"));
   FATHOM_ASSIGN(block.hidden_norm_, loader.floats(at + "hnorm.weight"));
   FATHOM_ASSIGN(block.join_, loader.linear({{at + "eh_proj.weight", {}, {}}}));
-  FATHOM_ASSIGN(block.layer_, DecoderLayer::load(loader, config, config.layers, rope));
+  FATHOM_ASSIGN(block.layer_, load_deepseek_layer(loader, config, config.layers, rope));
   FATHOM_ASSIGN(block.head_norm_, loader.floats(at + "shared_head.norm.weight"));
   return block;
 }
 
 Act MtpBlock::run(Ops& ops, const BatchView& batch, const KvView& cache, MlaForm form, Comm* tp,
                   const Tensor& embedded, const Act& normed, const Tensor& last) const {
-  const ActSpec plain{ops.act_dtype() == DType::kF32 ? ActFormat::kF32 : ActFormat::kBF16};
+  const ActSpec plain = plain_spec(ops);
   const Act left = ops.norm(embedded, embedding_norm_, epsilon_, plain);
   const Act right = ops.norm(normed.data, hidden_norm_, epsilon_, plain);
   Hidden hidden;

@@ -1,4 +1,4 @@
-// Multi-head latent attention: what the rows of a step may cost at the longest context.
+// Latent and grouped attention: what the rows of a step may cost at the longest context.
 #include <algorithm>
 
 #include "ops/count/count_ops.h"
@@ -22,6 +22,20 @@ RowClass row_class(int64_t rows, int64_t tokens, int64_t context) {
   const int64_t each = (tokens + rows - 1) / rows;
   const int64_t per_row = each * context - each * (each - 1) / 2;
   return {rows, tokens, rows * std::max<int64_t>(per_row, 0)};
+}
+
+// Rows of a step by class: decode and verify rows, then prefill rows.
+struct StepRows {
+  RowClass decode;
+  RowClass prefill;
+};
+
+StepRows step_rows(const StepShape& shape) {
+  const int64_t context = shape.context_tokens_max;
+  const int64_t decode_tokens = std::min<int64_t>(
+      shape.tokens, int64_t{shape.decode_rows} * std::max(shape.query_tokens_max, 1));
+  return {row_class(shape.decode_rows, decode_tokens, context),
+          row_class(shape.rows - shape.decode_rows, shape.tokens - decode_tokens, context)};
 }
 
 struct Costs {
@@ -62,11 +76,7 @@ Act CountOps::mla_attention(const BatchView& batch, const KvView& cache, const T
       "query or latent has another width");
   const Act act = make_act(shape.tokens, int64_t{p.heads} * p.value_dims, p.out);
   const int64_t context = shape.context_tokens_max;
-  const int64_t decode_tokens = std::min<int64_t>(
-      shape.tokens, int64_t{shape.decode_rows} * std::max(shape.query_tokens_max, 1));
-  const RowClass decode = row_class(shape.decode_rows, decode_tokens, context);
-  const RowClass prefill =
-      row_class(shape.rows - shape.decode_rows, shape.tokens - decode_tokens, context);
+  const auto [decode, prefill] = step_rows(shape);
 
   ArenaScope scope(arena_);
   // Queries and outputs of every token; per thread a tile of query rows with its running softmax
@@ -88,6 +98,34 @@ Act CountOps::mla_attention(const BatchView& batch, const KvView& cache, const T
   OpCount& line = called("mla_attention");
   line.flops += first.flops + second.flops + 4 * shape.tokens * p.kv_lora;
   line.bytes_read += q.bytes() + kv_a.bytes() + first.bytes + second.bytes;
+  line.bytes_written += act_bytes(act) + shape.tokens * entry_bytes;
+  return act;
+}
+
+Act CountOps::gqa_attention(const BatchView& batch, const KvView& cache, const Tensor& qkv,
+                            const GqaParams& p) {
+  const StepShape& shape = batch.shape;
+  const int64_t columns = int64_t{p.heads} * p.head_dims;
+  const int64_t entry = 2 * int64_t{p.kv_heads} * p.head_dims;
+  FATHOM_CHECK(qkv.shape[1] == columns + entry && cache.cache.shape[2] == entry,
+               "queries, keys and values or the cache have another width");
+  const Act act = make_act(shape.tokens, columns, p.out);
+
+  ArenaScope scope(arena_);
+  // Queries and outputs of every token, a row of the input; per thread a tile of query rows with
+  // its running softmax over one block.
+  scratch_floats(shape.tokens * columns);
+  scratch_floats(shape.tokens * columns);
+  scratch_floats(columns + entry);
+  const int64_t tile_rows = std::max<int64_t>(kTileRows, p.heads / p.kv_heads);
+  scratch_floats(options_.threads * tile_rows * (2 * p.head_dims + cache.block_tokens + 3));
+
+  const int64_t entry_bytes = entry * dtype_bytes(cache.cache.dtype);
+  const auto [decode, prefill] = step_rows(shape);
+  OpCount& line = called("gqa_attention");
+  line.flops += 4 * (decode.pairs + prefill.pairs) * columns;
+  line.bytes_read +=
+      qkv.bytes() + (decode.rows + prefill.rows) * shape.context_tokens_max * entry_bytes;
   line.bytes_written += act_bytes(act) + shape.tokens * entry_bytes;
   return act;
 }

@@ -15,6 +15,7 @@
 //                  per row 2 context kv_lora (nope + value) heads, per pair and head
 //                  2 (nope + rope + value). Pairs are causal, with every row at the longest
 //                  context. A row reads its context's cache once.
+//   gqa_attention  4 pairs heads head_dims; a row reads its context's cache once
 //   logits         2 n hidden vocabulary
 // Copies, tables and sampling count bytes only, 1 flop per logit in `sample`.
 //
@@ -88,6 +89,8 @@ class CountOps final : public Ops {
   Act gated_linear(const Act& x, const Weight& gate_up, ActSpec out) override;
   Act mla_attention(const BatchView& batch, const KvView& cache, const Tensor& q,
                     const Tensor& kv_a, const MlaParams& params, MlaForm form) override;
+  Act gqa_attention(const BatchView& batch, const KvView& cache, const Tensor& qkv,
+                    const GqaParams& params) override;
   Partial moe(const BatchView& batch, const Act& x, const MoeParams& params,
               const Tensor& out) override;
   Tensor gather_rows(const Tensor& x, const Tensor& index) override;

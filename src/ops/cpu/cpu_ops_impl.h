@@ -49,6 +49,9 @@ class CpuOps final : public Ops {
   // mla_attention.cpp
   Act mla_attention(const BatchView& batch, const KvView& cache, const Tensor& q,
                     const Tensor& kv_a, const MlaParams& params, MlaForm form) override;
+  // gqa_attention.cpp
+  Act gqa_attention(const BatchView& batch, const KvView& cache, const Tensor& qkv,
+                    const GqaParams& params) override;
   // moe.cpp
   Partial moe(const BatchView& batch, const Act& x, const MoeParams& params,
               const Tensor& out) override;

@@ -70,6 +70,10 @@ class CudaOps final : public Ops {
                     const Tensor& kv_a, const MlaParams& params, MlaForm form) override;
   Partial moe(const BatchView& batch, const Act& x, const MoeParams& params,
               const Tensor& out) override;
+  // gqa.cpp
+  Act gqa_attention(const BatchView& batch, const KvView& cache, const Tensor& qkv,
+                    const GqaParams& params) override;
+  // layers.cpp
   Tensor gather_rows(const Tensor& x, const Tensor& index) override;
   Act concat(const Act& left, const Act& right, ActSpec out) override;
   Tensor logits(const Act& x, const Weight& head, Comm* group) override;

@@ -43,6 +43,16 @@ V2_LITE = dict(V2, q_lora_rank=None, n_group=1, topk_group=1, topk_method="greed
 V2_FULL = dict(V2, q_lora_rank=128, n_group=4, topk_group=2, topk_method="group_limited_greedy",
                routed_scaling_factor=16.0)
 
+DENSE = dict(COMMON, head_dim=128, num_key_value_heads=2, rope_theta=10000.0)
+LLAMA = dict(DENSE, architectures=["LlamaForCausalLM"], model_type="llama", attention_bias=False)
+LLAMA3 = dict(rope_theta=500000.0,
+              rope_scaling=dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0,
+                                high_freq_factor=4.0, original_max_position_embeddings=64))
+QWEN2 = dict(DENSE, architectures=["Qwen2ForCausalLM"], model_type="qwen2",
+             use_sliding_window=False)
+QWEN3 = dict(DENSE, architectures=["Qwen3ForCausalLM"], model_type="qwen3", rope_theta=1000000.0,
+             attention_bias=False)
+
 
 def yarn(factor, positions, **extra):
     return dict(rope_scaling=dict(type="yarn", factor=factor, beta_fast=32, beta_slow=1,
@@ -56,6 +66,20 @@ CONFIGS = {
     "v2_lite_plain_rope": dict(V2_LITE, tie_word_embeddings=True),
     "v2": dict(V2_FULL, **yarn(40, 4096, **MSCALE)),
     "v2_fp8": dict(V2_FULL, **FP8, **yarn(4, 64, mscale=1.0, mscale_all_dim=1.0)),
+    "llama_default": dict(LLAMA, num_key_value_heads=4),
+    "llama_linear": dict(LLAMA, rope_theta=100000.0, tie_word_embeddings=True,
+                         rope_scaling=dict(type="linear", factor=4.0)),
+    "llama_llama3": dict(LLAMA, **LLAMA3, num_attention_heads=8),
+    "llama_llama3_fp8": dict(LLAMA, **LLAMA3, **FP8),
+    "qwen2": dict(QWEN2),
+    "qwen2_one_key_head": dict(QWEN2, rope_theta=1000000.0, num_key_value_heads=1,
+                               tie_word_embeddings=True),
+    "qwen2_fp8": dict(QWEN2, **FP8),
+    "qwen3": dict(QWEN3, tie_word_embeddings=True),
+    "qwen3_yarn": dict(QWEN3, **yarn(4.0, 64)),
+    "qwen3_yarn_attn_factor": dict(QWEN3, num_attention_heads=8,
+                                   **yarn(4.0, 64, attn_factor=0.8782488562869419)),
+    "qwen3_fp8": dict(QWEN3, **FP8, **yarn(4.0, 32, attn_factor=0.8782488562869419)),
     "v2_one_mscale": dict(V2_FULL, **yarn(4, 64, mscale=0.707, mscale_all_dim=1.0)),
 }
 
@@ -86,7 +110,7 @@ def deviation(name, shape, config):
     if name == "lm_head.weight" or name.endswith("mlp.gate.weight"):
         return np.float32(2.0) * unit
     if name.endswith("embed_tokens.weight"):
-        return np.float32(2.0) * unit if config["tie_word_embeddings"] else np.float32(1.0)
+        return unit if config["tie_word_embeddings"] else np.float32(1.0)
     return np.float32(0.05) if len(shape) == 1 else unit
 
 

@@ -1,0 +1,51 @@
+// Grouped-query attention over a paged cache of keys and values (models: Llama, Qwen2, Qwen3),
+// plain.
+#pragma once
+
+#include "format.h"
+
+namespace fathom::kernels {
+
+struct GqaShape {
+  int32_t heads = 0;
+  int32_t kv_heads = 0;
+  int32_t head_dims = 0;  // at most 256, even
+  int32_t block_tokens = 0;
+  float softmax_scale = 0.0F;
+  float norm_epsilon = 0.0F;
+};
+
+// Where tokens stand and where their cache is.
+struct GqaBatch {
+  const int32_t* positions = nullptr;    // [tokens]
+  const int32_t* token_row = nullptr;    // [tokens]
+  const uint8_t* token_valid = nullptr;  // [tokens]
+  const int32_t* row_slot = nullptr;     // [rows]
+  const int32_t* block_table = nullptr;  // [slots, table_stride] of the cache's group
+  int64_t table_stride = 0;
+  const float* cosines = nullptr;  // [positions, head_dims / 2]
+  const float* sines = nullptr;
+  int64_t rope_stride = 0;
+  void* cache = nullptr;  // [blocks, block_tokens, 2 * kv_heads * head_dims]: keys, then values
+  Format cache_format = Format::kF32;
+  int64_t tokens = 0;
+};
+
+// What the heads of qkv go through before their rope; each may be null.
+struct GqaHeads {
+  const float* bias = nullptr;    // [(heads + 2 * kv_heads) * head_dims]
+  const float* q_norm = nullptr;  // [head_dims]
+  const float* k_norm = nullptr;  // [head_dims]
+};
+
+// Bias, norm and rope. Queries go to `queries` [tokens, heads, head_dims] float32, rounded to
+// `round`; keys and values to the token's place in the cache. qkv: [tokens, (heads + 2 * kv_heads)
+// * head_dims].
+void gqa_prepare(cudaStream_t stream, const GqaShape& shape, const GqaBatch& batch,
+                 const GqaHeads& heads, Rows qkv, Format round, float* queries);
+
+// Softmax-weighted values: out [tokens, heads, head_dims] float32; zeros for padding tokens.
+void gqa_attend(cudaStream_t stream, const GqaShape& shape, const GqaBatch& batch,
+                const float* queries, float* out);
+
+}  // namespace fathom::kernels

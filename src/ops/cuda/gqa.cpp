@@ -1,0 +1,51 @@
+// Grouped-query attention on plain kernels.
+#include "kernels/gqa.h"
+
+#include "ops/cuda/cuda_ops.h"
+
+namespace fathom {
+namespace {
+
+constexpr int32_t kHeadDimsMax = 256;
+
+const float* floats_of(const Tensor& t) { return t.defined() ? t.as<float>() : nullptr; }
+
+}  // namespace
+
+Act CudaOps::gqa_attention(const BatchView& batch, const KvView& cache, const Tensor& qkv,
+                           const GqaParams& p) {
+  const int64_t tokens = batch.shape.tokens;
+  const int64_t columns = int64_t{p.heads} * p.head_dims;
+  FATHOM_CHECK(p.head_dims <= kHeadDimsMax && p.head_dims % 2 == 0,
+               "this backend has heads of up to 256 dimensions");
+  FATHOM_CHECK(cache.cache.shape[2] == 2 * int64_t{p.kv_heads} * p.head_dims &&
+                   qkv.shape[1] == columns + cache.cache.shape[2],
+               "gqa_attention's inputs differ in shape");
+  const Act act = take_act(tokens, columns, p.out);
+  ArenaScope scope(arena_);
+  const kernels::GqaShape shape{p.heads,         p.kv_heads,    p.head_dims, cache.block_tokens,
+                                p.softmax_scale, p.norm_epsilon};
+  kernels::GqaBatch b;
+  b.positions = batch.positions.as<int32_t>();
+  b.token_row = batch.token_row.as<int32_t>();
+  b.token_valid = batch.token_valid.as<uint8_t>();
+  b.row_slot = batch.row_slot.as<int32_t>();
+  b.block_table = batch.block_table.as<int32_t>() + cache.group * batch.block_table.stride[0];
+  b.table_stride = batch.block_table.stride[1];
+  b.cosines = p.rope.cosines.as<float>();
+  b.sines = p.rope.sines.as<float>();
+  b.rope_stride = p.rope.cosines.stride[0];
+  b.cache = cache.cache.data;
+  b.cache_format = format_of(cache.cache.dtype);
+  b.tokens = tokens;
+  const kernels::GqaHeads heads{floats_of(p.bias), floats_of(p.q_norm), floats_of(p.k_norm)};
+  float* queries = floats(tokens * columns);
+  kernels::gqa_prepare(stream_, shape, b, heads, rows_of(qkv), act_format(), queries);
+  float* out = floats(tokens * columns);
+  kernels::gqa_attend(stream_, shape, b, queries, out);
+  finish(out, tokens, columns, act);
+  check(cudaGetLastError(), "gqa_attention");
+  return act;
+}
+
+}  // namespace fathom
