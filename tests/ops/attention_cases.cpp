@@ -228,6 +228,20 @@ ExpectedValues expected_values(const AttentionShape& s, const Inputs& in, Numeri
   return {{out.values.begin(), out.values.end()}, cache};
 }
 
+// Every row's context once, the new entries, the up-projections, queries and outputs.
+int64_t least_bytes(const AttentionShape& s, Numerics numerics) {
+  const int64_t number = numerics == Numerics::kReference ? 4 : 2;
+  int64_t entries = 0;
+  int64_t tokens = 0;
+  for (const AttentionRow& row : s.rows) {
+    entries += row.context + row.query;
+    tokens += row.query;
+  }
+  const int64_t up = int64_t{s.heads} * (kNope + kValue) * kLora;
+  const int64_t in_and_out = tokens * (int64_t{s.heads} * (kNope + kRope + kValue) + kEntry);
+  return number * (entries * kEntry + up + in_and_out);
+}
+
 std::vector<AttentionShape> shapes() {
   constexpr WeightFormat kBF16 = WeightFormat::kBF16;
   constexpr WeightFormat kFp8 = WeightFormat::kFp8Block;
@@ -301,6 +315,7 @@ OpCase mla_attention_case(const AttentionShape& s, Numerics numerics, MlaForm fo
                    : Precision::kFloat32,
           prepare,
           expected,
+          [=] { return least_bytes(s, numerics); },
           form == MlaForm::kNaive};
 }
 

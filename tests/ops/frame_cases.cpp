@@ -370,6 +370,7 @@ OpCase after_case(const char* op, After what) {
           Precision::kExact,
           prepare,
           [=](const GoldenVectors&) { return expected_after(what); },
+          {},
           what == After::kApply};
 }
 

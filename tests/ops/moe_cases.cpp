@@ -85,6 +85,20 @@ Call prepare_call(Ops& ops, const MoeShape& s, const Inputs& in) {
   return call;
 }
 
+// The experts that random routing is expected to hit, the shared one, the router, input and output.
+int64_t least_bytes(const MoeShape& s, Numerics numerics) {
+  const double missed = std::pow(1.0 - static_cast<double>(s.experts_per_token) / s.experts,
+                                 static_cast<double>(s.tokens - s.padding.size()));
+  const double here = s.experts_here == 0 ? s.experts : s.experts_here;
+  const double width = here * (1.0 - missed) * static_cast<double>(s.intermediate) +
+                       static_cast<double>(s.shared_intermediate);
+  const int64_t number = numerics == Numerics::kReference ? 4 : 2;
+  const int64_t rest = 4 * s.experts * s.hidden + 2 * number * s.tokens * s.hidden;
+  return static_cast<int64_t>(width * 3.0 * static_cast<double>(s.hidden) *
+                              (s.format == WeightFormat::kFp8Block ? 1.0 : 2.0)) +
+         rest;
+}
+
 std::vector<MoeShape> shapes() {
   std::vector<MoeShape> all;
   for (const WeightFormat f : {WeightFormat::kBF16, WeightFormat::kFp8Block}) {
@@ -166,9 +180,12 @@ OpCase moe_case(const MoeShape& s, Numerics numerics) {
   return {"moe",
           name + ", " + std::to_string(s.tokens) + " tokens",
           numerics,
-          reference ? Precision::kFloat32 : fp8 ? Precision::kFp8Chain : Precision::kBF16Chain,
+          reference ? Precision::kFloat32
+          : fp8     ? Precision::kFp8Chain
+                    : Precision::kBF16Chain,
           prepare,
-          expected};
+          expected,
+          [=] { return least_bytes(s, numerics); }};
 }
 
 std::vector<OpCase> moe_cases() {

@@ -45,6 +45,9 @@ struct OpCase {
   Precision precision = Precision::kFloat32;
   std::function<PreparedOp(Ops& ops)> prepare;
   std::function<ExpectedValues(const GoldenVectors&)> expected;
+  // Bytes that a call must move, where CountOps knows an upper bound alone (ragged contexts,
+  // experts without a row).
+  std::function<int64_t()> least_bytes = {};
   bool cpu_only = false;  // what the CUDA backend does not have: a rank of several, the naive form
 
   std::string name() const;

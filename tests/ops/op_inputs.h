@@ -2,8 +2,10 @@
 // tests/golden/ops/make_op_vectors.py, and their way into a backend.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <thread>
 #include <vector>
 
 #include "base/float_formats.h"
@@ -40,11 +42,26 @@ struct HostMatrix {
   double at(int64_t r, int64_t c) const { return values[r * columns + c]; }
 };
 
+// Calls body(begin, end) for parts of [0, count), on every core where they are many.
+template <typename Body>
+void in_parts(int64_t count, Body&& body) {
+  constexpr int64_t kPartMin = int64_t{1} << 20;
+  const int64_t cores = std::max<int64_t>(1, std::thread::hardware_concurrency());
+  const int64_t parts = std::clamp<int64_t>(count / kPartMin, 1, cores);
+  std::vector<std::jthread> threads;
+  for (int64_t p = 1; p < parts; ++p) {
+    threads.emplace_back([&, p] { body(count * p / parts, count * (p + 1) / parts); });
+  }
+  body(0, count / parts);
+}
+
 // Uniform in [-spread, spread).
 inline HostMatrix random_matrix(int64_t rows, int64_t columns, uint32_t seed, float spread = 1.0F) {
   const HashNumbers numbers(seed);
   HostMatrix m{rows, columns, std::vector<float>(rows * columns)};
-  for (size_t i = 0; i < m.values.size(); ++i) m.values[i] = spread * numbers[i];
+  in_parts(rows * columns, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) m.values[i] = spread * numbers[i];
+  });
   return m;
 }
 
@@ -99,10 +116,12 @@ struct StoredWeight {
 inline StoredWeight random_bf16(int64_t rows, int64_t columns, uint32_t seed, float spread) {
   StoredWeight w{{}, random_matrix(rows, columns, seed, spread)};
   std::vector<uint16_t> bits(w.matrix.values.size());
-  for (size_t i = 0; i < bits.size(); ++i) {
-    bits[i] = float_to_bf16(w.matrix.values[i]);
-    w.matrix.values[i] = bf16_to_float(bits[i]);
-  }
+  in_parts(rows * columns, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      bits[i] = float_to_bf16(w.matrix.values[i]);
+      w.matrix.values[i] = bf16_to_float(bits[i]);
+    }
+  });
   w.stored.values = host_tensor(std::move(bits), DType::kBF16, {rows, columns});
   return w;
 }
@@ -120,14 +139,13 @@ inline StoredWeight random_fp8(int64_t rows, int64_t columns, int32_t first_colu
   }
   StoredWeight w{{}, {rows, columns, std::vector<float>(rows * columns)}};
   std::vector<uint8_t> codes(rows * columns);
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < columns; ++c) {
-      const int64_t i = r * columns + c;
+  in_parts(rows * columns, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t block = i / columns / 128 * blocks + (first_column + i % columns) / 128;
       codes[i] = float_to_e4m3(256.0F * numbers[i]);
-      w.matrix.values[i] =
-          e4m3_to_float(codes[i]) * scales[r / 128 * blocks + (first_column + c) / 128];
+      w.matrix.values[i] = e4m3_to_float(codes[i]) * scales[block];
     }
-  }
+  });
   w.stored.values = host_tensor(std::move(codes), DType::kF8E4M3, {rows, columns});
   w.stored.scales = host_tensor(std::move(scales), DType::kF32, {row_blocks, blocks});
   w.stored.first_column_in_block = first_column;

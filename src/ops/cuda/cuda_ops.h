@@ -88,6 +88,8 @@ class CudaOps final : public Ops {
   void apply_samples(const SlotTable& slots, const BatchView& batch,
                      const SampleOutput& out) override;
 
+  // For benchmarks, which time what runs on it.
+  cudaStream_t stream() const { return stream_; }
   // Steps that ran as a replay of a captured graph; tests read it.
   int64_t replay_count() const { return replays_; }
   int64_t graph_count() const { return static_cast<int64_t>(graphs_.size()); }
