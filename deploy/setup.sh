@@ -18,7 +18,7 @@ readonly PACKAGES=(
   liblzma-dev libpcre2-dev libutf8proc-dev libxxhash-dev libsystemd-dev
   libgtest-dev libgmock-dev libbenchmark-dev
   clang-19 libclang-rt-19-dev
-  python3 python3-venv curl openssl xz-utils ca-certificates debootstrap
+  python3 python3-venv curl openssl xz-utils ca-certificates debootstrap iproute2
 )
 
 assume_yes=0
@@ -67,23 +67,54 @@ install_missing() {
     apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null
 }
 
+# What was found by `make` must be what Debian has: /usr/local or a PATH of yours may be first.
+# The libraries' names are pkg-config's.
+readonly TOOLS_LEAST=(
+  'g++ 12.2 g++ -dumpfullversion'
+  'cmake 3.25 cmake --version'
+  'ninja 1.11 ninja --version'
+  'ccache 4.7 ccache --version'
+  'protoc 3.21 protoc --version'
+  'python3 3.11 /usr/bin/python3 --version'
+)
+readonly LIBRARIES_LEAST=(
+  'grpc++ 1.51' 'protobuf 3.21' 'openssl 3.0' 'nlohmann_json 3.11' 'spdlog 1.10' 'fmt 9.1'
+  'yaml-cpp 0.7' 'CLI11 2.1' 'prometheus-cpp-core 1.0' 'libpcre2-8 10.40' 'libutf8proc 2.6'
+  'libxxhash 0.8' 'libsystemd 252' 'liblzma 5.4' 'gtest 1.12' 'benchmark 1.7'
+)
+
 # check_version NAME FOUND LEAST
 check_version() {
   [ -n "$2" ] || fail "$1 was not found; at least $3 is needed"
   [ "$(printf '%s\n%s\n' "$3" "$2" | sort -V | head -n 1)" = "$3" ] ||
-    fail "$1 is $2; at least $3 is needed (Debian 12 has it; is another one first in PATH?)"
+    fail "$1 is $2; at least $3 is needed (Debian 12 has it; is another one found first?)"
 }
 
+# The first number with a dot in what a command says.
+version_said() { "$@" 2>/dev/null | grep -oE '[0-9]+(\.[0-9]+)+' | head -n 1 || true; }
+
 check_versions() {
-  check_version g++ "$(g++ -dumpfullversion 2>/dev/null)" 12.2
-  check_version cmake "$(cmake --version 2>/dev/null | sed -n '1s/.* //p')" 3.25
-  check_version ninja "$(ninja --version 2>/dev/null)" 1.11
-  check_version protoc "$(protoc --version 2>/dev/null | sed 's/.* //')" 3.21
-  check_version grpc++ "$(pkg-config --modversion grpc++ 2>/dev/null)" 1.51
-  check_version openssl "$(pkg-config --modversion openssl 2>/dev/null)" 3.0
-  if command -v nvcc >/dev/null; then
-    check_version nvcc "$(nvcc --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p')" 13.0
-  fi
+  local name least command
+  while read -r name least command; do
+    # shellcheck disable=SC2086 # words of a command
+    check_version "$name" "$(version_said $command)" "$least"
+  done < <(printf '%s\n' "${TOOLS_LEAST[@]}")
+  while read -r name least; do
+    check_version "$name" "$(pkg-config --modversion "$name" 2>/dev/null || true)" "$least"
+  done < <(printf '%s\n' "${LIBRARIES_LEAST[@]}")
+  check_version Boost "$(sed -n 's/#define BOOST_LIB_VERSION "\(.*\)"/\1/p' \
+    /usr/include/boost/version.hpp 2>/dev/null | tr _ .)" 1.81
+  check_nvcc
+}
+
+# Only the cuda preset needs it (cmake refuses an old one there), so that this is but said.
+check_nvcc() {
+  local nvcc found
+  nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
+  [ -x "$nvcc" ] || return 0
+  found=$("$nvcc" --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p')
+  [ "$(printf '%s\n13.0\n' "$found" | sort -V | head -n 1)" = 13.0 ] ||
+    echo "setup.sh: $nvcc is CUDA $found; the cuda preset needs 13.0 or later" >&2
 }
 
 # A venv of Debian's own python3: one from elsewhere may be first in PATH.
