@@ -109,6 +109,7 @@ serve() {
 }
 
 main() {
+  [ -d "$TOKENIZERS" ] || fail "no tokenizers at $TOKENIZERS (or FATHOM_TOKENIZERS)"
   rm -rf "$ROOT"
   timed "debootstrap" make_root "$ROOT"
   mount_root "$ROOT"
