@@ -1,11 +1,11 @@
-// Multi-head latent attention over a paged cache whose blocks lie scattered, with holes between
-// them. Expected values come from PyTorch; the numbers of a case are made again there.
+// Multi-head latent attention over a paged cache. Expected values come from PyTorch; the numbers of
+// a case are made again there.
 #include <algorithm>
 
 #include "ops/op_builders.h"
 #include "ops/op_inputs.h"
 #include "ops/op_loops.h"
-#include "ops/slot_state.h"
+#include "ops/paged_batch.h"
 
 namespace fathom::testing {
 namespace {
@@ -15,106 +15,6 @@ constexpr int32_t kRope = 64;
 constexpr int32_t kValue = 128;
 constexpr int32_t kLora = 512;
 constexpr int32_t kEntry = kLora + kRope;
-constexpr int64_t kCachePeriod = int64_t{1} << 20;  // the cache's numbers repeat after as many
-constexpr int32_t kGroup = 1;                       // of two: the other one's table names no blocks
-
-// The batch, and where its tokens' cache entries go. Row r has slot rows - r, so that no index is
-// another by chance.
-struct PagedBatch {
-  HostBatch arrays;
-  std::vector<int32_t> block_table;  // [2, slots, blocks_max]
-  std::vector<int64_t> padding;      // tokens
-  std::vector<int64_t> entry_of;     // by token; padding: -1
-  int32_t slots = 0;
-  int32_t blocks_max = 0;
-  int32_t blocks = 0;
-};
-
-// The smallest prime that is not below n and not 5: block number i becomes 1 + 5 i modulo it.
-int32_t prime_from(int32_t n) {
-  const auto is_prime = [](int32_t p) {
-    for (int32_t d = 2; d * d <= p; ++d) {
-      if (p % d == 0) return false;
-    }
-    return p > 1;
-  };
-  while (!is_prime(n) || n == 5) ++n;
-  return n;
-}
-
-int32_t blocks_of(const AttentionRow& row, int32_t block_tokens) {
-  return std::max(1, (row.context + row.query + block_tokens - 1) / block_tokens);
-}
-
-void add_row(PagedBatch& paged, const AttentionRow& row, int32_t slot, int32_t block_tokens) {
-  HostBatch& b = paged.arrays;
-  const auto r = static_cast<int32_t>(b.row_slot.size());
-  b.row_slot.push_back(slot);
-  b.row_kind.push_back(row.prefill ? 2 : row.bound > 1 ? 1 : 0);
-  b.row_query.push_back(row.query);
-  b.row_context.push_back(row.context);
-  const int32_t* table =
-      paged.block_table.data() + (kGroup * paged.slots + slot) * paged.blocks_max;
-  for (int32_t i = 0; i < row.bound; ++i) {
-    const bool valid = i < row.query;
-    const int32_t position = valid ? row.context + i : 0;
-    if (!valid) paged.padding.push_back(static_cast<int64_t>(b.token_ids.size()));
-    b.token_ids.push_back(valid ? 1 : 0);
-    b.token_row.push_back(r);
-    b.positions.push_back(position);
-    b.token_valid.push_back(valid ? 1 : 0);
-    paged.entry_of.push_back(valid ? int64_t{table[position / block_tokens]} * block_tokens +
-                                         position % block_tokens
-                                   : -1);
-  }
-  b.row_first.push_back(static_cast<int32_t>(b.token_ids.size()));
-}
-
-PagedBatch paged_batch(const AttentionShape& s) {
-  PagedBatch b;
-  StepShape& shape = b.arrays.shape;
-  const auto rows = static_cast<int32_t>(s.rows.size());
-  int32_t needed = 0;
-  for (const AttentionRow& row : s.rows) {
-    needed += blocks_of(row, s.block_tokens);
-    b.blocks_max = std::max(b.blocks_max, blocks_of(row, s.block_tokens) + 2);
-  }
-  const int32_t prime = prime_from(needed + needed / 2 + 3);
-  b.blocks = prime + 1;
-  b.slots = rows + 1;
-  b.block_table.assign(2 * b.slots * b.blocks_max, 0);
-  int32_t number = 0;
-  for (int32_t r = 0; r < rows; ++r) {
-    int32_t* table = b.block_table.data() + (kGroup * b.slots + rows - r) * b.blocks_max;
-    for (int32_t i = 0; i < blocks_of(s.rows[r], s.block_tokens); ++i, ++number) {
-      table[i] = 1 + static_cast<int32_t>(int64_t{number} * 5 % prime);
-    }
-  }
-  b.arrays.row_first.push_back(0);
-  bool padded = !s.padding_row;
-  for (int32_t r = 0; r <= rows; ++r) {
-    if (!padded && (r == rows || s.rows[r].prefill)) {
-      add_row(b, {0, 0, 1, false}, 0, s.block_tokens);
-      ++shape.decode_rows;
-      padded = true;
-    }
-    if (r == rows) break;
-    const AttentionRow& row = s.rows[r];
-    add_row(b, row, rows - r, s.block_tokens);
-    shape.decode_rows += row.prefill ? 0 : 1;
-    int32_t& most = row.prefill ? shape.prefill_tokens_max : shape.query_tokens_max;
-    most = std::max(most, row.bound);
-    shape.context_tokens_max = std::max(shape.context_tokens_max, row.context + row.query);
-  }
-  shape.rows = static_cast<int32_t>(b.arrays.row_slot.size());
-  shape.tokens = static_cast<int32_t>(b.arrays.token_ids.size());
-  return b;
-}
-
-Tensor place_table(Ops& ops, const PagedBatch& b) {
-  const HostTensor host = host_tensor(b.block_table, DType::kI32, {2, b.slots, b.blocks_max});
-  return ops.place(host, DType::kI32).value();
-}
 
 struct Inputs {
   PagedBatch batch;
@@ -122,13 +22,13 @@ struct Inputs {
   HostMatrix kv_a;     // [tokens, lora + rope]
   HostMatrix kv_norm;  // [1, lora]
   StoredWeight kv_b;
-  HostMatrix cosines, sines;  // [positions, rope / 2]
-  HostMatrix cache;           // its first numbers, one period
+  Angles angles;
+  HostMatrix cache;  // its first numbers, one period
 };
 
 Inputs make_inputs(const AttentionShape& s) {
   Inputs in;
-  in.batch = paged_batch(s);
+  in.batch = paged_batch(s.rows, s.block_tokens, s.padding_row);
   const uint32_t seed = 1000 + 100 * s.seed;
   const int64_t tokens = in.batch.arrays.shape.tokens;
   in.q = random_matrix(tokens, int64_t{s.heads} * (kNope + kRope), seed, 3.0F);
@@ -138,34 +38,9 @@ Inputs make_inputs(const AttentionShape& s) {
   const float spread = 2.0F / std::sqrt(static_cast<float>(kLora));
   in.kv_b =
       random_weight(int64_t{s.heads} * (kNope + kValue), kLora, s.up_format, seed + 3, spread);
-  const int64_t positions = in.batch.arrays.shape.context_tokens_max + 1;
-  in.cosines = in.sines = {positions, kRope / 2, std::vector<float>(positions * (kRope / 2))};
-  for (int64_t i = 0; i < positions * (kRope / 2); ++i) {
-    const double frequency = std::pow(10000.0, -static_cast<double>(i % 32) / 32.0);
-    const double angle = static_cast<double>(i / 32) * frequency;
-    in.cosines.values[i] = static_cast<float>(std::cos(angle));
-    in.sines.values[i] = static_cast<float>(std::sin(angle));
-  }
+  in.angles = angles_of(in.batch, kRope / 2);
   in.cache = random_matrix(1, kCachePeriod, seed + 5, 1.5F);
   return in;
-}
-
-// [blocks, block_tokens, entry] in act_dtype.
-Tensor place_cache(Ops& ops, const Inputs& in, int32_t block_tokens) {
-  const int64_t n = int64_t{in.batch.blocks} * block_tokens * kEntry;
-  const std::vector<float>& numbers = in.cache.values;
-  HostTensor host;
-  if (ops.numerics() == Numerics::kReference) {
-    std::vector<float> all(n);
-    for (int64_t i = 0; i < n; ++i) all[i] = numbers[i % kCachePeriod];
-    host = host_tensor(std::move(all), DType::kF32, {in.batch.blocks, block_tokens, kEntry});
-  } else {
-    std::vector<uint16_t> all(n);
-    for (int64_t i = 0; i < std::min(n, kCachePeriod); ++i) all[i] = float_to_bf16(numbers[i]);
-    for (int64_t i = kCachePeriod; i < n; ++i) all[i] = all[i - kCachePeriod];
-    host = host_tensor(std::move(all), DType::kBF16, {in.batch.blocks, block_tokens, kEntry});
-  }
-  return ops.place(host, ops.act_dtype()).value();
 }
 
 struct Call {
@@ -182,7 +57,8 @@ Call prepare_call(Ops& ops, const AttentionShape& s, const Inputs& in, MlaForm f
   SlotTable table;
   table.block_table = place_table(ops, in.batch);
   call.batch = place_batch(ops, in.batch.arrays, table);
-  call.cache = {place_cache(ops, in, s.block_tokens), kGroup, s.block_tokens};
+  call.cache = {place_cache(ops, in.batch, s.block_tokens, kEntry, in.cache.values), kPagedGroup,
+                s.block_tokens};
   call.q = place(ops, in.q);
   call.kv_a = place(ops, in.kv_a);
   MlaParams& p = call.params;
@@ -190,10 +66,7 @@ Call prepare_call(Ops& ops, const AttentionShape& s, const Inputs& in, MlaForm f
   p.softmax_scale = 1.0F / std::sqrt(static_cast<float>(kNope + kRope));
   p.kv_norm = place_floats(ops, in.kv_norm.values);
   p.up = ops.prepare_kv_b(in.kv_b.stored, s.heads, kNope, kValue).value();
-  const auto angles = [&](const HostMatrix& m) {
-    return ops.place(host_tensor(m.values, DType::kF32, {m.rows, m.columns}), DType::kF32).value();
-  };
-  p.rope = {angles(in.cosines), angles(in.sines)};
+  p.rope = place_angles(ops, in.angles);
   if (ops.numerics() == Numerics::kNative) p.out = {s.out, false, 0};
   return call;
 }
@@ -206,26 +79,19 @@ ExpectedValues expected_values(const AttentionShape& s, const Inputs& in, Numeri
   const std::vector<double> golden = golden_vector(vectors, name + " out");
   const int64_t columns = int64_t{s.heads} * kValue;
   HostMatrix out{0, columns, {}};
-  std::vector<double> cache;
-  for (int64_t i = int64_t{s.block_tokens} * kEntry;  // block 0 is padding's
-       i < int64_t{in.batch.blocks} * s.block_tokens * kEntry; ++i) {
-    const float x = in.cache.values[i % kCachePeriod];
-    cache.push_back(numerics == Numerics::kNative ? round_to_bf16(x) : x);
-  }
-  const std::vector<double> entries = golden_vector(vectors, name + " entries");
   for (int64_t t = 0; t < in.batch.arrays.shape.tokens; ++t) {
     if (in.batch.entry_of[t] < 0) continue;
     ++out.rows;
     for (int64_t k = 0; k < columns; ++k) {
       out.values.push_back(static_cast<float>(golden[t * columns + k]));
     }
-    const int64_t at = (in.batch.entry_of[t] - s.block_tokens) * kEntry;
-    std::copy_n(entries.begin() + t * kEntry, kEntry, cache.begin() + at);
   }
   if (numerics == Numerics::kNative && s.out == ActFormat::kFp8Block) {
     out = quantized_rows(out, 0, false).matrix;
   }
-  return {{out.values.begin(), out.values.end()}, cache};
+  return {{out.values.begin(), out.values.end()},
+          cache_values(in.batch, s.block_tokens, kEntry, in.cache.values, numerics,
+                       golden_vector(vectors, name + " entries"))};
 }
 
 // Every row's context once, the new entries, the up-projections, queries and outputs.

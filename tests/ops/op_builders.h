@@ -52,6 +52,21 @@ struct AttentionShape {
 };
 OpCase mla_attention_case(const AttentionShape& shape, Numerics numerics, MlaForm form);
 
+struct GqaShape {
+  const char* name = "";
+  int32_t heads = 32;
+  int32_t kv_heads = 8;
+  int32_t head_dims = 128;
+  std::vector<AttentionRow> rows;
+  bool padding_row = false;  // slot 0, at the end of the decode rows
+  bool bias = false;
+  bool norms = false;                // of every query and key head
+  ActFormat out = ActFormat::kBF16;  // native; as the output projection wants it
+  int32_t block_tokens = 64;
+  uint32_t seed = 1;
+};
+OpCase gqa_attention_case(const GqaShape& shape, Numerics numerics);
+
 struct MoeShape {
   const char* name = "";
   int64_t tokens = 1;

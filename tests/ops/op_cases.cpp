@@ -8,7 +8,7 @@ std::string OpCase::name() const {
 
 std::vector<OpCase> op_cases() {
   std::vector<OpCase> all;
-  for (const auto& list : {dense_cases(), row_cases(), attention_cases(), moe_cases(),
+  for (const auto& list : {dense_cases(), row_cases(), attention_cases(), gqa_cases(), moe_cases(),
                            frame_cases(), sample_cases()}) {
     all.insert(all.end(), list.begin(), list.end());
   }

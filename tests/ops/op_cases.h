@@ -60,6 +60,7 @@ std::vector<OpCase> op_cases();
 std::vector<OpCase> dense_cases();
 std::vector<OpCase> row_cases();
 std::vector<OpCase> attention_cases();
+std::vector<OpCase> gqa_cases();
 std::vector<OpCase> moe_cases();
 std::vector<OpCase> frame_cases();
 std::vector<OpCase> sample_cases();
