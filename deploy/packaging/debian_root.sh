@@ -33,8 +33,9 @@ make_root() {
 # The loader finds $ORIGIN through /proc/self/exe, as fathomd finds its model.
 mount_root() {
   mount -t proc proc "$1/proc"
-  mkdir -p "$1/dev/shm"
+  mkdir -p "$1/dev/shm" "$1/dev/pts"
   mount -t tmpfs tmpfs "$1/dev/shm"
+  mount -t devpts -o newinstance,ptmxmode=0666 devpts "$1/dev/pts"
   inside_root "$1"
 }
 

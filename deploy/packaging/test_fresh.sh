@@ -46,6 +46,7 @@ timed() {
 # run time and is no part of the repository.
 carry_network() {
   local path to
+  rm -f "$ROOT/etc/apt/sources.list" # debootstrap's: this machine's sources name the same
   for path in /etc/resolv.conf /etc/hosts /etc/pip.conf /etc/apt/sources.list \
     /etc/apt/sources.list.d /etc/apt/auth.conf.d /etc/apt/keyrings /usr/share/keyrings \
     /usr/local/share/ca-certificates /etc/ssl/certs; do
@@ -125,7 +126,7 @@ main() {
   fi
   printf '%s, %s compilers at once:\n' "Debian $("${INSIDE[@]}" cat /etc/debian_version)" "$JOBS"
   printf '  %s\n' "${report[@]}"
-  [ "$keep" = 1 ] || { umount "$ROOT/dev/shm" "$ROOT/proc"; rm -rf "$ROOT"; }
+  [ "$keep" = 1 ] || { umount "$ROOT/dev/pts" "$ROOT/dev/shm" "$ROOT/proc"; rm -rf "$ROOT"; }
 }
 
 main
