@@ -44,8 +44,9 @@ Act place_input(Ops& ops, const HostMatrix& x, const ActSpec& spec) {
   return place_quantized(ops, quantized_rows(x, spec.first_column_in_block, spec.ue8m0), spec);
 }
 
-Precision precision_of(Numerics numerics) {
-  return numerics == Numerics::kReference ? Precision::kFloat32 : Precision::kBF16;
+Precision precision_of(const LinearShape& s) {
+  if (s.numerics == Numerics::kReference) return Precision::kFloat32;
+  return s.format == WeightFormat::kFp8Block ? Precision::kFp8ProductBF16 : Precision::kBF16;
 }
 
 // Two weights with different scales below each other, joined by prepare_linear.
@@ -68,9 +69,8 @@ OpCase joined_linear_case(Numerics numerics) {
     w.values.insert(w.values.end(), b.get().matrix.values.begin(), b.get().matrix.values.end());
     return {rounded(product(quantized_input(s, x), w), numerics)};
   };
-  return {"linear_partial", describe(s) + " of two parts",
-          numerics,         precision_of(numerics),
-          prepare,          expected};
+  return {"linear_partial", describe(s) + " of two parts", numerics, precision_of(s), prepare,
+          expected};
 }
 
 ActSpec spec_of(const NormShape& s) {
@@ -151,7 +151,7 @@ OpCase linear_case(const LinearShape& s) {
     return {rounded(product(quantized_input(s, inputs.get().x), inputs.get().weight.matrix),
                     s.numerics)};
   };
-  return {"linear", describe(s), s.numerics, precision_of(s.numerics), prepare, expected};
+  return {"linear", describe(s), s.numerics, precision_of(s), prepare, expected};
 }
 
 OpCase gated_linear_case(const LinearShape& s, bool quantized) {
@@ -192,7 +192,9 @@ OpCase logits_case(const LinearShape& s) {
   const auto expected = [=](const GoldenVectors&) -> ExpectedValues {
     return {product(quantized_input(s, inputs.get().x), inputs.get().weight.matrix)};
   };
-  return {"logits", describe(s), s.numerics, Precision::kFloat32, prepare, expected};
+  const bool codes = s.numerics == Numerics::kNative && s.format == WeightFormat::kFp8Block;
+  return {"logits", describe(s), s.numerics, codes ? Precision::kFp8Product : Precision::kFloat32,
+          prepare,  expected};
 }
 
 OpCase reduce_add_norm_case(const NormShape& s) {
