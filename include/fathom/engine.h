@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "fathom/bucket_counts.h"
 #include "fathom/model.h"
 #include "fathom/request.h"
 #include "fathom/status.h"
@@ -28,8 +29,11 @@ struct EngineStats {
   uint64_t prefix_query_tokens_total = 0;
   uint64_t prefix_hit_tokens_total = 0;
   uint64_t preemptions_total = 0;
+  uint64_t drafting_rows_total = 0;  // rows that verified at least one draft
   uint64_t drafted_tokens_total = 0;
   uint64_t accepted_draft_tokens_total = 0;
+  StepSeconds step_seconds;
+  StepTokens step_tokens;
 };
 
 enum class EngineState : uint8_t { kStarting, kLoading, kReady, kDraining, kStopped, kFailed };

@@ -29,10 +29,12 @@ struct Request {
   bool cache_prefix = true;
 };
 
-// How many tokens of the prompt came from the prefix cache. First event of a stream.
+// How many tokens of the prompt came from the prefix cache, and how long the request had waited in
+// the engine's queue. First event of a stream.
 struct StartedEvent {
   int32_t prompt_tokens = 0;
   int32_t cached_tokens = 0;
+  int64_t queued_us = 0;
 };
 
 // New tokens of one step.

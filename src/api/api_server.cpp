@@ -26,15 +26,22 @@ net::HttpReply reply_of(const ApiError& error, const std::string& request_id) {
 
 }  // namespace
 
-const Route* ApiServer::match(std::string_view method, std::string_view path,
-                              bool& path_known) const {
-  path_known = false;
+ApiServer::Match ApiServer::match(std::string_view method, std::string_view path) const {
+  Match found;
   for (const Route& route : options_.routes) {
     if (!path_matches(route.path, path)) continue;
-    path_known = true;
-    if (route.method == method || (method == "HEAD" && route.method == "GET")) return &route;
+    found.known_path = route.path;
+    if (route.method != method && (method != "HEAD" || route.method != "GET")) continue;
+    found.route = &route;
+    return found;
   }
-  return nullptr;
+  return found;
+}
+
+net::HttpReply ApiServer::refuse(std::string_view route, const ApiError& error,
+                                 const std::string& id) const {
+  count_http(context(), route, error.http_status);
+  return reply_of(error, id);
 }
 
 Result<auth::Identity> ApiServer::check(const net::HttpRequest& request, const Route& route) const {
@@ -67,51 +74,47 @@ Status readiness_of(const ApiContext& context, const ServerState& state) {
 
 std::optional<net::HttpReply> ApiServer::on_headers(const net::HttpRequest& request) {
   const std::string id = request_id_of(request);
-  bool path_known = false;
-  const Route* route = match(request.method, request.path, path_known);
+  const auto [route, known_path] = match(request.method, request.path);
   if (route == nullptr) {
     const std::string what = request.method + " " + request.path;
-    if (path_known) {
-      return reply_of({405,
-                       "invalid_request_error",
-                       "method_not_allowed",
-                       "",
-                       "Method not allowed: " + what,
-                       {}},
-                      id);
+    const char* type = "invalid_request_error";
+    if (!known_path.empty()) {
+      return refuse(known_path,
+                    {405, type, "method_not_allowed", "", "Method not allowed: " + what, {}}, id);
     }
-    return reply_of(
-        {404, "invalid_request_error", "unknown_url", "", "Unknown request URL: " + what, {}}, id);
+    return refuse(kNoRoute, {404, type, "unknown_url", "", "Unknown request URL: " + what, {}}, id);
   }
   const auto identity = check(request, *route);
   if (!identity.is_ok()) {
     const std::string reason = identity.status().reason();
     options_.context->metrics->counter(CounterId::kAuthFailures, {reason}).add();
-    return reply_of(to_api_error(identity.status()), id);
+    return refuse(route->path, to_api_error(identity.status()), id);
   }
   if (!route->needs_engine) return std::nullopt;
   const Status ready = readiness();
-  if (!ready.is_ok()) return reply_of(to_api_error(ready), id);
+  if (!ready.is_ok()) return refuse(route->path, to_api_error(ready), id);
   return std::nullopt;
 }
 
 void ApiServer::on_request(net::HttpRequest request,
                            std::shared_ptr<net::ResponseWriter> response) {
-  bool path_known = false;
-  const Route* route = match(request.method, request.path, path_known);
+  const Route* route = match(request.method, request.path).route;
   FATHOM_CHECK(route != nullptr, "a request without a route passed on_headers");
   auto identity = check(request, *route);
   if (!identity.is_ok()) {
-    const net::HttpReply reply = reply_of(to_api_error(identity.status()), request_id_of(request));
+    const net::HttpReply reply =
+        refuse(route->path, to_api_error(identity.status()), request_id_of(request));
     response->send(reply.status, reply.headers, reply.body);
     return;
   }
-  route->handler({this, std::move(request), std::move(identity).value(), std::move(response)});
+  route->handler(
+      {this, route, std::move(request), std::move(identity).value(), std::move(response)});
 }
 
 net::HttpReply ApiServer::on_error(int status, std::string_view code, std::string_view message) {
   const char* type = status >= 500 ? "server_error" : "invalid_request_error";
-  return reply_of({status, type, std::string(code), "", std::string(message), {}}, make_id("req-"));
+  return refuse(kNoRoute, {status, type, std::string(code), "", std::string(message), {}},
+                make_id("req-"));
 }
 
 }  // namespace fathom::api

@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 
+#include "api/api_error.h"
 #include "api/routes.h"
 #include "api/served_model.h"
 #include "auth/route_policy.h"
@@ -49,7 +50,12 @@ class ApiServer final : public net::HttpHandler {
   Status readiness() const { return readiness_of(context(), state()); }
 
  private:
-  const Route* match(std::string_view method, std::string_view path, bool& path_known) const;
+  struct Match {
+    const Route* route = nullptr;
+    std::string_view known_path;  // of a route that takes other methods
+  };
+  Match match(std::string_view method, std::string_view path) const;
+  net::HttpReply refuse(std::string_view route, const ApiError& error, const std::string& id) const;
   Result<auth::Identity> check(const net::HttpRequest& request, const Route& route) const;
 
   ApiServerOptions options_;

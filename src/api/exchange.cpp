@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "api/api_error.h"
+#include "api/api_server.h"
 #include "api/response_json.h"
 #include "base/log.h"
 #include "net/sse.h"
@@ -18,16 +19,20 @@ std::string request_id_of(const net::HttpRequest& request) {
   return sane ? std::string(given) : make_id("req-");
 }
 
-HttpExchange::HttpExchange(const ApiContext& context, const net::HttpRequest& request,
-                           auth::Identity identity, std::shared_ptr<net::ResponseWriter> response)
-    : context_(context),
-      response_(std::move(response)),
-      identity_(std::move(identity)),
-      method_(request.method),
-      path_(request.path),
-      remote_(request.remote_address),
-      request_id_(request_id_of(request)),
-      started_us_(context.clock->now_us()),
+void count_http(const ApiContext& context, std::string_view route, int status) {
+  context.metrics->counter(CounterId::kHttpRequests, {route, std::to_string(status)}).add();
+}
+
+HttpExchange::HttpExchange(const RouteCall& call)
+    : context_(call.server->context()),
+      response_(call.response),
+      identity_(call.identity),
+      route_(call.route->path),
+      method_(call.request.method),
+      path_(call.request.path),
+      remote_(call.request.remote_address),
+      request_id_(request_id_of(call.request)),
+      started_us_(context_.clock->now_us()),
       last_write_us_(started_us_) {}
 
 net::HeaderList HttpExchange::headers(std::string_view content_type) const {
@@ -87,7 +92,7 @@ void HttpExchange::keep_alive(int64_t now_us) {
 }
 
 void HttpExchange::log(int status, const Usage* usage) {
-  context_.metrics->counter(CounterId::kHttpRequests, {path_, std::to_string(status)}).add();
+  count_http(context_, route_, status);
   if (!context_.access_log) return;
   static const Logger kAccess("access");
   const int64_t ms = (context_.clock->now_us() - started_us_) / 1000;

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "api/generation.h"
+#include "api/routes.h"
 #include "auth/identity.h"
 #include "net/http_message.h"
 #include "net/response_writer.h"
@@ -17,8 +18,7 @@ namespace fathom::api {
 
 class HttpExchange {
  public:
-  HttpExchange(const ApiContext& context, const net::HttpRequest& request, auth::Identity identity,
-               std::shared_ptr<net::ResponseWriter> response);
+  explicit HttpExchange(const RouteCall& call);
 
   const std::string& request_id() const { return request_id_; }
   const auth::Identity& identity() const { return identity_; }
@@ -47,6 +47,7 @@ class HttpExchange {
   const ApiContext& context_;
   std::shared_ptr<net::ResponseWriter> response_;
   auth::Identity identity_;
+  std::string_view route_;
   std::string method_;
   std::string path_;
   std::string remote_;
@@ -55,6 +56,11 @@ class HttpExchange {
   int64_t last_write_us_ = 0;
   bool streaming_ = false;
 };
+
+// Counts one answered HTTP request; every request is counted once. `route`: a pattern of the route
+// table, or kNoRoute.
+void count_http(const ApiContext& context, std::string_view route, int status);
+inline constexpr std::string_view kNoRoute = "other";
 
 // The client's x-request-id when it is sane (1 to 128 visible ASCII characters), else a new one.
 std::string request_id_of(const net::HttpRequest& request);

@@ -7,6 +7,14 @@
 
 namespace fathom::api {
 
+namespace {
+
+double seconds_between(int64_t begin_us, int64_t end_us) {
+  return static_cast<double>(end_us - begin_us) * 1e-6;
+}
+
+}  // namespace
+
 uint64_t random_seed() {
   std::random_device device;
   return (uint64_t{device()} << 32) | device();
@@ -111,6 +119,7 @@ void Generation::drain(Choice& choice) {
     if (auto* started = std::get_if<StartedEvent>(&*event)) {
       choice.started = true;
       choice.cached_tokens = started->cached_tokens;
+      record_start(choice, *started);
     } else if (auto* tokens = std::get_if<TokensEvent>(&*event)) {
       on_tokens(choice, *tokens);
     } else {
@@ -195,8 +204,7 @@ void Generation::end_choice(Choice& choice, FinishReason reason,
   sink_->on_end({index_of(choice), reason, std::move(matched_stop)});
   const std::string_view outcome = reason == FinishReason::kLength ? "length" : "stop";
   context_.metrics->counter(CounterId::kRequests, {outcome}).add();
-  context_.metrics->observe(HistogramId::kRequestGenerationTokens,
-                            static_cast<double>(choice.tokens));
+  record_end(choice);
 }
 
 void Generation::fail(const Status& status) {
@@ -224,8 +232,8 @@ void Generation::close(std::string_view outcome) {
     // Here and not in our destructor: a waker may drop the last reference to us, inside the stream.
     choice.stream.reset();
   }
-  const double seconds = static_cast<double>(context_.clock->now_us() - arrived_us_) * 1e-6;
-  context_.metrics->observe(HistogramId::kRequestLatency, seconds);
+  context_.metrics->observe(HistogramId::kRequestLatency,
+                            seconds_between(arrived_us_, context_.clock->now_us()));
   for (const auto& prompt : spec_.prompts) {
     context_.metrics->observe(HistogramId::kRequestPromptTokens,
                               static_cast<double>(prompt.size()));
@@ -234,15 +242,36 @@ void Generation::close(std::string_view outcome) {
   self_.reset();  // the pool holds a reference while run() is on the stack
 }
 
+void Generation::record_start(Choice& choice, const StartedEvent& event) const {
+  choice.started_us = context_.clock->now_us();
+  const Metrics& metrics = *context_.metrics;
+  metrics.observe(HistogramId::kQueueTime, static_cast<double>(event.queued_us) * 1e-6);
+  metrics.add(CounterId::kCachedPromptTokens, event.cached_tokens);
+}
+
+void Generation::record_end(const Choice& choice) const {
+  const Metrics& metrics = *context_.metrics;
+  metrics.observe(HistogramId::kRequestGenerationTokens, static_cast<double>(choice.tokens));
+  if (choice.first_token_us == 0) return;
+  const double decode = seconds_between(choice.first_token_us, choice.last_token_us);
+  metrics.observe(HistogramId::kDecodeTime, decode);
+  metrics.observe(HistogramId::kInferenceTime,
+                  seconds_between(choice.started_us, choice.last_token_us));
+  if (choice.tokens < 2) return;
+  metrics.observe(HistogramId::kTimePerOutputToken,
+                  decode / static_cast<double>(choice.tokens - 1));
+}
+
 void Generation::record_latency(Choice& choice, size_t new_tokens) {
   const int64_t now = context_.clock->now_us();
   const Metrics& metrics = *context_.metrics;
   if (choice.last_token_us == 0) {
-    metrics.observe(HistogramId::kTimeToFirstToken, static_cast<double>(now - arrived_us_) * 1e-6);
-    if (first_token_us_ == 0) first_token_us_ = now;
+    metrics.observe(HistogramId::kTimeToFirstToken, seconds_between(arrived_us_, now));
+    choice.first_token_us = now;
+    metrics.observe(HistogramId::kPrefillTime, seconds_between(choice.started_us, now));
   } else {
     const double each =
-        static_cast<double>(now - choice.last_token_us) * 1e-6 / static_cast<double>(new_tokens);
+        seconds_between(choice.last_token_us, now) / static_cast<double>(new_tokens);
     for (size_t i = 0; i < new_tokens; ++i) metrics.observe(HistogramId::kInterTokenLatency, each);
   }
   choice.last_token_us = now;

@@ -112,6 +112,8 @@ class Generation final : public Task {
     int64_t tokens = 0;
     int64_t reasoning_tokens = 0;
     int32_t cached_tokens = 0;
+    int64_t started_us = 0;
+    int64_t first_token_us = 0;
     int64_t last_token_us = 0;
     bool started = false;
     bool ended = false;
@@ -129,6 +131,8 @@ class Generation final : public Task {
   void fail(const Status& status);
   void finish_if_done();
   void close(std::string_view outcome);
+  void record_start(Choice& choice, const StartedEvent& event) const;
+  void record_end(const Choice& choice) const;
   void record_latency(Choice& choice, size_t new_tokens);
   Usage usage() const;
   int32_t index_of(const Choice& choice) const {
@@ -140,7 +144,6 @@ class Generation final : public Task {
   std::unique_ptr<GenerationSink> sink_;
   std::vector<Choice> choices_;
   int64_t arrived_us_ = 0;
-  int64_t first_token_us_ = 0;
   bool listening_ = false;
   bool announced_ = false;
   bool closed_ = false;

@@ -11,6 +11,7 @@
 #include "api/grpc_status.h"
 #include "api/prepare.h"
 #include "api/response_json.h"
+#include "base/log.h"
 #include "net/peer_identity.h"
 
 namespace fathom::api {
@@ -31,10 +32,12 @@ std::vector<std::string> peer_names(const grpc::AuthContext& context, const char
   return names;
 }
 
-// A call past its authorization.
+// Who calls, and what of the connection goes with the call.
 struct Caller {
   std::string request_id;
+  std::string remote;
   std::string identity;
+  std::string certificate;
   std::optional<int64_t> deadline_us;
 };
 
@@ -47,28 +50,63 @@ std::optional<int64_t> deadline_of(const grpc::CallbackServerContext& call,
   return context.clock->now_us() + left_us;
 }
 
-Result<Caller> authorize(grpc::CallbackServerContext* call, const GrpcServerOptions& options) {
+Status authorize(const grpc::CallbackServerContext& call, const GrpcServerOptions& options,
+                 Caller& caller) {
+  const auto peer = call.auth_context();
+  const bool verified = peer != nullptr && peer->IsPeerAuthenticated();
+  if (verified) {
+    caller.certificate = net::identity_from_san(peer_names(*peer, GRPC_PEER_URI_PROPERTY_NAME),
+                                                peer_names(*peer, GRPC_PEER_DNS_PROPERTY_NAME));
+  }
+  const auto identity = auth::check_access(auth::Access::kData,
+                                           {.authorization = metadata_of(call, "authorization"),
+                                            .api_key = metadata_of(call, "x-api-key"),
+                                            .certificate_verified = verified,
+                                            .certificate_name = caller.certificate},
+                                           options.auth);
+  if (identity.is_ok()) {
+    caller.identity = identity->name;
+    return Status::ok();
+  }
+  options.context->metrics->counter(CounterId::kAuthFailures, {identity.status().reason()}).add();
+  return identity.status();
+}
+
+// A call as it comes in: who calls, and whether it may.
+struct Arrival {
   Caller caller;
+  Status allowed;
+};
+
+Arrival receive(grpc::CallbackServerContext* call, const GrpcServerOptions& options) {
+  Arrival arrival;
+  Caller& caller = arrival.caller;
   const std::string_view given = metadata_of(*call, "x-request-id");
   caller.request_id = given.empty() || given.size() > 128 ? make_id("req-") : std::string(given);
   call->AddInitialMetadata("x-request-id", caller.request_id);
-  const auto peer = call->auth_context();
-  const bool verified = peer != nullptr && peer->IsPeerAuthenticated();
-  std::string name;
-  if (verified) {
-    name = net::identity_from_san(peer_names(*peer, GRPC_PEER_URI_PROPERTY_NAME),
-                                  peer_names(*peer, GRPC_PEER_DNS_PROPERTY_NAME));
-  }
-  FATHOM_ASSIGN(const auth::Identity identity,
-                auth::check_access(auth::Access::kData,
-                                   {.authorization = metadata_of(*call, "authorization"),
-                                    .api_key = metadata_of(*call, "x-api-key"),
-                                    .certificate_verified = verified,
-                                    .certificate_name = name},
-                                   options.auth));
-  caller.identity = identity.name;
+  caller.remote = call->peer();
   caller.deadline_us = deadline_of(*call, *options.context);
-  return caller;
+  arrival.allowed = authorize(*call, options, caller);
+  return arrival;
+}
+
+// Counts a call when it is over, and writes its line of the access log.
+OnCallEnd record_of(const ApiContext& context, std::string_view method, const Caller& caller) {
+  const int64_t began_us = context.clock->now_us();
+  return [&context, method, caller, began_us](grpc::StatusCode code) {
+    const std::string_view status = code_name(static_cast<Code>(code));
+    context.metrics->counter(CounterId::kGrpcRequests, {method, status}).add();
+    if (!context.access_log) return;
+    static const Logger kAccess("access");
+    const std::string& who = caller.identity.empty() ? caller.certificate : caller.identity;
+    kAccess.with_request(caller.request_id)
+        .info("call", {{"method", std::string(method)},
+                       {"status", std::string(status)},
+                       {"identity", who.empty() ? std::string("-") : who},
+                       {"certificate", caller.certificate},
+                       {"remote", caller.remote},
+                       {"ms", (context.clock->now_us() - began_us) / 1000}});
+  };
 }
 
 void complete_call(CommonCall& call, const Caller& caller) {
@@ -130,19 +168,21 @@ void start_generation(const ApiContext& context, Prepared prepared,
 
 // Requests are copied: a cancelled call ends, and its request goes, before the work runs.
 template <typename Request>
-grpc::ServerWriteReactor<v1::GenerationEvent>* stream(const GrpcServerOptions& options,
+grpc::ServerWriteReactor<v1::GenerationEvent>* stream(std::string_view method,
+                                                      const GrpcServerOptions& options,
                                                       grpc::CallbackServerContext* call,
                                                       const Request* request) {
-  auto writer = EventWriter::make(options.queued_events_max);
+  auto [caller, allowed] = receive(call, options);
+  auto writer =
+      EventWriter::make(options.queued_events_max, record_of(*options.context, method, caller));
   EventWriter* raw = writer.get();
-  auto caller = authorize(call, options);
-  const Status ready = caller.is_ok() ? server_ready(options) : caller.status();
+  const Status ready = allowed.is_ok() ? server_ready(options) : allowed;
   if (!ready.is_ok()) {
-    writer->end(to_grpc_status(ready, ""));
+    writer->end(to_grpc_status(ready, caller.request_id));
     return raw;
   }
   options.context->pool->post(
-      [&options, writer = std::move(writer), caller = *caller, request = *request] {
+      [&options, writer = std::move(writer), caller = caller, request = *request] {
         auto prepared = prepare(options, caller, request);
         if (!prepared.is_ok())
           return writer->end(to_grpc_status(prepared.status(), caller.request_id));
@@ -153,18 +193,19 @@ grpc::ServerWriteReactor<v1::GenerationEvent>* stream(const GrpcServerOptions& o
 }
 
 template <typename Request>
-grpc::ServerUnaryReactor* once(const GrpcServerOptions& options, grpc::CallbackServerContext* call,
-                               const Request* request, v1::GenerationResponse* response) {
-  auto done = UnaryEnd::make();
+grpc::ServerUnaryReactor* once(std::string_view method, const GrpcServerOptions& options,
+                               grpc::CallbackServerContext* call, const Request* request,
+                               v1::GenerationResponse* response) {
+  auto [caller, allowed] = receive(call, options);
+  auto done = UnaryEnd::make(record_of(*options.context, method, caller));
   UnaryEnd* raw = done.get();
-  auto caller = authorize(call, options);
-  const Status ready = caller.is_ok() ? server_ready(options) : caller.status();
+  const Status ready = allowed.is_ok() ? server_ready(options) : allowed;
   if (!ready.is_ok()) {
-    done->end(to_grpc_status(ready, ""));
+    done->end(to_grpc_status(ready, caller.request_id));
     return raw;
   }
   options.context->pool->post(
-      [&options, done = std::move(done), caller = *caller, request = *request, response] {
+      [&options, done = std::move(done), caller = caller, request = *request, response] {
         auto prepared = prepare(options, caller, request);
         if (!prepared.is_ok())
           return done->end(to_grpc_status(prepared.status(), caller.request_id));
@@ -177,17 +218,18 @@ grpc::ServerUnaryReactor* once(const GrpcServerOptions& options, grpc::CallbackS
 // Answers that are made at once: `answer` fills the response on the work pool.
 template <typename Request, typename Response>
 grpc::ServerUnaryReactor* answer_once(
-    const GrpcServerOptions& options, grpc::CallbackServerContext* call, const Request* request,
-    Response* response, Status (*answer)(const ApiContext&, const Request&, Response&)) {
-  auto done = UnaryEnd::make();
+    std::string_view method, const GrpcServerOptions& options, grpc::CallbackServerContext* call,
+    const Request* request, Response* response,
+    Status (*answer)(const ApiContext&, const Request&, Response&)) {
+  auto [caller, allowed] = receive(call, options);
+  auto done = UnaryEnd::make(record_of(*options.context, method, caller));
   UnaryEnd* raw = done.get();
-  auto caller = authorize(call, options);
-  if (!caller.is_ok()) {
-    done->end(to_grpc_status(caller.status(), ""));
+  if (!allowed.is_ok()) {
+    done->end(to_grpc_status(allowed, caller.request_id));
     return raw;
   }
   options.context->pool->post(
-      [&options, done = std::move(done), caller = *caller, request = *request, response, answer] {
+      [&options, done = std::move(done), caller = caller, request = *request, response, answer] {
         Response out;
         const Status status = answer(*options.context, request, out);
         if (!status.is_ok()) return done->end(to_grpc_status(status, caller.request_id));
@@ -239,42 +281,42 @@ Status list_models(const ApiContext& context, const v1::ListModelsRequest&,
 
 grpc::ServerWriteReactor<v1::GenerationEvent>* InferenceService::Chat(
     grpc::CallbackServerContext* call, const v1::ChatRequest* request) {
-  return stream(options_, call, request);
+  return stream("Chat", options_, call, request);
 }
 
 grpc::ServerWriteReactor<v1::GenerationEvent>* InferenceService::Complete(
     grpc::CallbackServerContext* call, const v1::CompleteRequest* request) {
-  return stream(options_, call, request);
+  return stream("Complete", options_, call, request);
 }
 
 grpc::ServerUnaryReactor* InferenceService::ChatOnce(grpc::CallbackServerContext* call,
                                                      const v1::ChatRequest* request,
                                                      v1::GenerationResponse* response) {
-  return once(options_, call, request, response);
+  return once("ChatOnce", options_, call, request, response);
 }
 
 grpc::ServerUnaryReactor* InferenceService::CompleteOnce(grpc::CallbackServerContext* call,
                                                          const v1::CompleteRequest* request,
                                                          v1::GenerationResponse* response) {
-  return once(options_, call, request, response);
+  return once("CompleteOnce", options_, call, request, response);
 }
 
 grpc::ServerUnaryReactor* InferenceService::Tokenize(grpc::CallbackServerContext* call,
                                                      const v1::TokenizeRequest* request,
                                                      v1::TokenizeResponse* response) {
-  return answer_once(options_, call, request, response, tokenize);
+  return answer_once("Tokenize", options_, call, request, response, tokenize);
 }
 
 grpc::ServerUnaryReactor* InferenceService::Detokenize(grpc::CallbackServerContext* call,
                                                        const v1::DetokenizeRequest* request,
                                                        v1::DetokenizeResponse* response) {
-  return answer_once(options_, call, request, response, detokenize);
+  return answer_once("Detokenize", options_, call, request, response, detokenize);
 }
 
 grpc::ServerUnaryReactor* InferenceService::ListModels(grpc::CallbackServerContext* call,
                                                        const v1::ListModelsRequest* request,
                                                        v1::ListModelsResponse* response) {
-  return answer_once(options_, call, request, response, list_models);
+  return answer_once("ListModels", options_, call, request, response, list_models);
 }
 
 }  // namespace fathom::api

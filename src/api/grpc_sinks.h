@@ -25,11 +25,14 @@ struct GrpcAnswerOptions {
   std::vector<std::vector<TokenId>> prompts;
 };
 
+// Hears once, when a call is over, how it ended. Called on gRPC's threads.
+using OnCallEnd = std::function<void(grpc::StatusCode)>;
+
 // Writes events to one client, one at a time, and ends the call once. gRPC's threads call the
 // reactions; the work pool calls push and end. Owns itself until gRPC is done with it.
 class EventWriter final : public grpc::ServerWriteReactor<v1::GenerationEvent> {
  public:
-  static std::shared_ptr<EventWriter> make(size_t queued_events_max);
+  static std::shared_ptr<EventWriter> make(size_t queued_events_max, OnCallEnd on_end);
 
   void push(v1::GenerationEvent event);
   void end(grpc::Status status);
@@ -38,7 +41,8 @@ class EventWriter final : public grpc::ServerWriteReactor<v1::GenerationEvent> {
   void set_on_gone(std::function<void()> on_gone);
 
  private:
-  explicit EventWriter(size_t queued_events_max) : queued_events_max_(queued_events_max) {}
+  EventWriter(size_t queued_events_max, OnCallEnd on_end)
+      : queued_events_max_(queued_events_max), on_end_(std::move(on_end)) {}
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
   void OnDone() override;
@@ -46,6 +50,7 @@ class EventWriter final : public grpc::ServerWriteReactor<v1::GenerationEvent> {
   void report_gone(std::unique_lock<std::mutex>& lock);
 
   const size_t queued_events_max_;
+  const OnCallEnd on_end_;
   std::mutex mutex_;
   std::deque<v1::GenerationEvent> queue_;
   std::optional<grpc::Status> end_;
@@ -59,7 +64,7 @@ class EventWriter final : public grpc::ServerWriteReactor<v1::GenerationEvent> {
 // Ends a unary call once.
 class UnaryEnd final : public grpc::ServerUnaryReactor {
  public:
-  static std::shared_ptr<UnaryEnd> make();
+  static std::shared_ptr<UnaryEnd> make(OnCallEnd on_end);
 
   void end(grpc::Status status);
   // Ends with OK after `fill` has written the answer; does neither when the call has ended already.
@@ -67,12 +72,14 @@ class UnaryEnd final : public grpc::ServerUnaryReactor {
   void set_on_gone(std::function<void()> on_gone);
 
  private:
-  UnaryEnd() = default;
+  explicit UnaryEnd(OnCallEnd on_end) : on_end_(std::move(on_end)) {}
   void OnCancel() override;
   void OnDone() override;
 
+  const OnCallEnd on_end_;
   std::mutex mutex_;
   std::function<void()> on_gone_;
+  grpc::StatusCode code_ = grpc::StatusCode::OK;
   bool gone_ = false;
   bool finished_ = false;
   std::shared_ptr<UnaryEnd> self_;

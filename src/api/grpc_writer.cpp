@@ -5,8 +5,8 @@
 
 namespace fathom::api {
 
-std::shared_ptr<EventWriter> EventWriter::make(size_t queued_events_max) {
-  std::shared_ptr<EventWriter> writer(new EventWriter(queued_events_max));
+std::shared_ptr<EventWriter> EventWriter::make(size_t queued_events_max, OnCallEnd on_end) {
+  std::shared_ptr<EventWriter> writer(new EventWriter(queued_events_max, std::move(on_end)));
   writer->self_ = writer;
   return writer;
 }
@@ -91,11 +91,13 @@ void EventWriter::OnDone() {
   std::unique_lock lock(mutex_);
   on_gone_ = nullptr;
   const std::shared_ptr<EventWriter> self = std::move(self_);
+  const grpc::StatusCode code = end_ && !gone_ ? end_->error_code() : grpc::StatusCode::CANCELLED;
   lock.unlock();
+  on_end_(code);
 }
 
-std::shared_ptr<UnaryEnd> UnaryEnd::make() {
-  std::shared_ptr<UnaryEnd> end(new UnaryEnd);
+std::shared_ptr<UnaryEnd> UnaryEnd::make(OnCallEnd on_end) {
+  std::shared_ptr<UnaryEnd> end(new UnaryEnd(std::move(on_end)));
   end->self_ = end;
   return end;
 }
@@ -105,6 +107,7 @@ void UnaryEnd::end(grpc::Status status) {
     std::lock_guard lock(mutex_);
     if (finished_) return;
     finished_ = true;
+    code_ = status.error_code();
   }
   Finish(std::move(status));
 }
@@ -144,7 +147,9 @@ void UnaryEnd::OnDone() {
   std::unique_lock lock(mutex_);
   on_gone_ = nullptr;
   const std::shared_ptr<UnaryEnd> self = std::move(self_);
+  const grpc::StatusCode code = gone_ ? grpc::StatusCode::CANCELLED : code_;
   lock.unlock();
+  on_end_(code);
 }
 
 }  // namespace fathom::api

@@ -80,8 +80,7 @@ void post(RouteCall call, Runner run) {
   auto shared = std::make_shared<RouteCall>(std::move(call));
   context.pool->post([shared, run] {
     const ApiContext& context = shared->server->context();
-    auto exchange = std::make_unique<HttpExchange>(context, shared->request, shared->identity,
-                                                   shared->response);
+    auto exchange = std::make_unique<HttpExchange>(*shared);
     const Status status = run(context, shared->request.body, exchange, *shared->response);
     if (status.is_ok()) return;
     context.metrics->counter(CounterId::kRejections, {"invalid"}).add();

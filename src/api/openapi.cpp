@@ -138,8 +138,9 @@ void handle_openapi(RouteCall call) {
     document["paths"][path][get ? "get" : "post"] = operation(route);
   }
   document["components"] = {{"schemas", schemas(context.limits)}};
-  HttpExchange exchange(context, call.request, call.identity, call.response);
+  HttpExchange exchange(call);
   exchange.send_json(200, document.dump());
+  exchange.log(200, nullptr);
 }
 
 }  // namespace fathom::api

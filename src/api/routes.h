@@ -15,10 +15,12 @@
 namespace fathom::api {
 
 class ApiServer;
+struct Route;
 
 // One request on its way to a handler.
 struct RouteCall {
   const ApiServer* server = nullptr;
+  const Route* route = nullptr;  // the entry that matched
   net::HttpRequest request;
   auth::Identity identity;
   std::shared_ptr<net::ResponseWriter> response;

@@ -16,6 +16,7 @@ void send(RouteCall& call, int status, std::string_view content_type, std::strin
   headers.add("content-type", std::string(content_type));
   headers.add("x-request-id", request_id_of(call.request));
   if (status == 503) headers.add("retry-after", "2");
+  count_http(call.server->context(), call.route->path, status);
   call.response->send(status, headers, body);
 }
 

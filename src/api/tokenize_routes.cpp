@@ -80,7 +80,7 @@ void post(RouteCall call, Answer answer) {
   auto shared = std::make_shared<RouteCall>(std::move(call));
   context.pool->post([shared, answer] {
     const ApiContext& context = shared->server->context();
-    HttpExchange exchange(context, shared->request, shared->identity, shared->response);
+    HttpExchange exchange(*shared);
     auto body = parse_body(shared->request.body, context.limits);
     if (!body.is_ok()) return exchange.send_error(body.status());
     auto text = answer(context, *body);

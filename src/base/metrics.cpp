@@ -11,9 +11,10 @@
 #include <map>
 #include <mutex>
 #include <set>
-#include <span>
+#include <stdexcept>
 #include <vector>
 
+#include "fathom/bucket_counts.h"
 #include "fathom/check.h"
 
 namespace fathom {
@@ -31,6 +32,8 @@ const std::vector<double> kRequestSeconds = {.05, .1, .3, .5, .8, 1,   1.5, 2,  
 const std::vector<double> kTokenCounts = {1,     2,      5,      10,     20,   50,    100,
                                           200,   500,    1000,   2000,   5000, 10000, 20000,
                                           50000, 100000, 200000, 500000, 1e6};
+const std::vector<double> kStepSeconds(kStepSecondsBounds.begin(), kStepSecondsBounds.end());
+const std::vector<double> kStepTokenCounts(kStepTokensBounds.begin(), kStepTokensBounds.end());
 
 enum class Scope { kModel, kProcess };
 
@@ -221,5 +224,15 @@ void CounterSeries::add(double amount) const { series_->Increment(amount); }
 void GaugeSeries::set(double value) const { series_->Set(value); }
 void GaugeSeries::add(double amount) const { series_->Increment(amount); }
 void HistogramSeries::observe(double value) const { series_->Observe(value); }
+
+void HistogramSeries::merge(std::span<const uint64_t> counts, double sum) const {
+  bool fits = true;
+  try {
+    series_->ObserveMultiple({counts.begin(), counts.end()}, sum);
+  } catch (const std::length_error&) {
+    fits = false;
+  }
+  FATHOM_CHECK(fits, "merged counts must have the histogram's buckets");
+}
 
 }  // namespace fathom

@@ -5,8 +5,10 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <initializer_list>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -66,6 +68,8 @@ class HistogramSeries {
  public:
   explicit HistogramSeries(prometheus::Histogram* series) : series_(series) {}
   void observe(double value) const;
+  // What another process has counted by the same bounds: values by bucket, and their sum.
+  void merge(std::span<const uint64_t> counts, double sum) const;
 
  private:
   prometheus::Histogram* series_;

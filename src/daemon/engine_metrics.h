@@ -19,6 +19,8 @@ class EngineMetrics {
 
  private:
   void add(CounterId id, uint64_t now, uint64_t& before);
+  template <size_t N>
+  void merge(HistogramId id, const BucketCounts<N>& now, BucketCounts<N>& before);
 
   const Engine& engine_;
   const Metrics& metrics_;

@@ -1,4 +1,5 @@
 // Messages to native values, with every bound checked.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -101,7 +102,8 @@ Result<StreamEvent> read_event(const pb::Event& m) {
       if (s.prompt_tokens() < 0 || s.cached_tokens() < 0 || s.cached_tokens() > s.prompt_tokens()) {
         return bad_field("cached_tokens", "is out of range");
       }
-      return StreamEvent(StartedEvent{s.prompt_tokens(), s.cached_tokens()});
+      if (s.queued_us() < 0) return bad_field("queued_us", "is negative");
+      return StreamEvent(StartedEvent{s.prompt_tokens(), s.cached_tokens(), s.queued_us()});
     }
     case pb::Event::kTokens: return read_tokens(m.tokens());
     case pb::Event::kFinished: {
@@ -116,7 +118,19 @@ Result<StreamEvent> read_event(const pb::Event& m) {
   }
 }
 
-EngineStats read_stats(const pb::Stats& m) {
+template <size_t N>
+Status read_buckets(const char* field, const pb::Buckets& m, BucketCounts<N>& out) {
+  if (m.counts_size() == 0) return Status::ok();  // nothing counted yet
+  if (static_cast<size_t>(m.counts_size()) != out.counts.size()) {
+    return bad_field(field, "has not one count for each bucket");
+  }
+  if (!(m.sum() >= 0.0)) return bad_field(field, "has a sum that is no amount");
+  std::ranges::copy(m.counts(), out.counts.begin());
+  out.sum = m.sum();
+  return Status::ok();
+}
+
+Result<EngineStats> read_stats(const pb::Stats& m) {
   EngineStats s;
   s.requests_running = m.requests_running();
   s.requests_waiting = m.requests_waiting();
@@ -132,6 +146,9 @@ EngineStats read_stats(const pb::Stats& m) {
   s.preemptions_total = m.preemptions_total();
   s.drafted_tokens_total = m.drafted_tokens_total();
   s.accepted_draft_tokens_total = m.accepted_draft_tokens_total();
+  s.drafting_rows_total = m.drafting_rows_total();
+  FATHOM_RETURN_IF_ERROR(read_buckets("step_seconds", m.step_seconds(), s.step_seconds));
+  FATHOM_RETURN_IF_ERROR(read_buckets("step_tokens", m.step_tokens(), s.step_tokens));
   return s;
 }
 
@@ -232,7 +249,7 @@ Result<Frame> from_message(const pb::Heartbeat& m) {
   }
   frame.health.load_progress = m.load_progress();
   frame.health.last_progress_us = m.last_progress_us();
-  frame.stats = read_stats(m.stats());
+  FATHOM_ASSIGN(frame.stats, read_stats(m.stats()));
   frame.ping_number = m.ping_number();
   return Frame(std::move(frame));
 }

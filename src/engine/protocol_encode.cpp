@@ -53,6 +53,7 @@ struct EventEncoder {
   void operator()(const StartedEvent& e) const {
     m.mutable_started()->set_prompt_tokens(e.prompt_tokens);
     m.mutable_started()->set_cached_tokens(e.cached_tokens);
+    m.mutable_started()->set_queued_us(e.queued_us);
   }
   void operator()(const TokensEvent& e) const {
     pb::Tokens& tokens = *m.mutable_tokens();
@@ -69,6 +70,12 @@ struct EventEncoder {
   }
 };
 
+template <size_t N>
+void to_message(const BucketCounts<N>& b, pb::Buckets& m) {
+  m.mutable_counts()->Add(b.counts.begin(), b.counts.end());
+  m.set_sum(b.sum);
+}
+
 void to_message(const EngineStats& s, pb::Stats& m) {
   m.set_requests_running(s.requests_running);
   m.set_requests_waiting(s.requests_waiting);
@@ -84,6 +91,9 @@ void to_message(const EngineStats& s, pb::Stats& m) {
   m.set_preemptions_total(s.preemptions_total);
   m.set_drafted_tokens_total(s.drafted_tokens_total);
   m.set_accepted_draft_tokens_total(s.accepted_draft_tokens_total);
+  m.set_drafting_rows_total(s.drafting_rows_total);
+  to_message(s.step_seconds, *m.mutable_step_seconds());
+  to_message(s.step_tokens, *m.mutable_step_tokens());
 }
 
 }  // namespace

@@ -47,6 +47,7 @@ Status Scheduler::admit(Request request, int64_t now_us) {
   auto s = std::make_unique<Sequence>();
   s->id = request.id;
   s->order = next_order_++;
+  s->arrived_us = now_us;
   s->queue_key = queue_key(now_us, request.priority, options_.priority_step_us);
   s->priority = request.priority;
   s->deadline_us = request.deadline_us;
@@ -191,16 +192,17 @@ void Scheduler::open(Sequence& s, Draft& draft) {
   }
   draft.plan.open.push_back({s.slot, std::make_shared<const std::vector<TokenId>>(s.tokens),
                              s.prompt_tokens, s.cached_tokens, s.sampling});
-  announce_start(s);
+  announce_start(s, draft.now_us);
 }
 
-void Scheduler::announce_start(Sequence& s) {
+void Scheduler::announce_start(Sequence& s, int64_t now_us) {
   totals_.prefix_query_tokens_total += s.known();
   totals_.prefix_hit_tokens_total += s.cached_tokens;
   if (s.started) return;
   s.started = true;
   totals_.prompt_tokens_total += s.prompt_tokens;
-  emit(s.id, StartedEvent{s.prompt_tokens, s.cached_tokens});
+  emit(s.id, StartedEvent{s.prompt_tokens, s.cached_tokens,
+                          std::max<int64_t>(0, now_us - s.arrived_us)});
 }
 
 }  // namespace fathom

@@ -56,7 +56,10 @@ void Scheduler::check_row(const PlannedRow& row, const RowResult& result) const 
 
 void Scheduler::report_tokens(Sequence& s, RowResult& result) {
   totals_.drafted_tokens_total += result.drafted;
-  if (result.drafted > 0) totals_.accepted_draft_tokens_total += result.tokens.size() - 1;
+  if (result.drafted > 0) {
+    ++totals_.drafting_rows_total;
+    totals_.accepted_draft_tokens_total += result.tokens.size() - 1;
+  }
   totals_.generated_tokens_total += result.tokens.size();
   if (!result.prompt_logprobs.empty()) drop_repeated_logprobs(s, result);
   if (result.tokens.empty() && result.prompt_logprobs.empty()) return;

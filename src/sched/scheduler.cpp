@@ -146,7 +146,7 @@ std::optional<StepPlan> Scheduler::plan(int64_t now_us) {
   if (running_.empty() && waiting_.empty()) return std::nullopt;
   PlanInFlight& next = flight(flight_count_);
   next.rows.clear();
-  Draft draft{{}, std::move(next.rows), StepBudget(options_.max_num_batched_tokens)};
+  Draft draft{{}, std::move(next.rows), StepBudget(options_.max_num_batched_tokens), now_us};
   draft.plan.rows.reserve(running_.size());
   plan_decodes(draft);
   plan_prefills(draft);
@@ -165,13 +165,21 @@ CommitOutput Scheduler::commit(StepResult result, int64_t now_us) {
   FATHOM_CHECK(result.number == done.number, "results must come in the order of plans");
   FATHOM_CHECK(result.rows.size() == done.rows.size(), "a result must have its plan's rows");
   events_.reserve(events_.size() + done.rows.size());
+  count_step(done, result.duration_us);
   for (size_t i = 0; i < done.rows.size(); ++i) apply_row(done.rows[i], result.rows[i]);
   flight_first_ = (flight_first_ + 1) % static_cast<int32_t>(flights_.size());
   --flight_count_;
-  ++totals_.steps_total;
   sweep();
   expire(now_us);
   return take_events();
+}
+
+void Scheduler::count_step(const PlanInFlight& step, int64_t duration_us) {
+  int32_t tokens = 0;
+  for (const PlannedRow& row : step.rows) tokens += row.tokens;
+  ++totals_.steps_total;
+  totals_.step_tokens.add(kStepTokensBounds, tokens);
+  totals_.step_seconds.add(kStepSecondsBounds, static_cast<double>(duration_us) * 1e-6);
 }
 
 std::optional<int64_t> Scheduler::next_deadline_us() const {

@@ -100,6 +100,7 @@ class Scheduler {
     StepPlan plan;
     std::vector<PlannedRow> rows;
     StepBudget budget;
+    int64_t now_us = 0;
     bool short_of_blocks = false;
   };
   // The last request that found no room, and how much there was: no need to look again with less.
@@ -119,7 +120,7 @@ class Scheduler {
   bool fits(const Sequence& s) const;
   int32_t blocks_wanted(const Sequence& s, int32_t group) const;
   void open(Sequence& s, Draft& draft);
-  void announce_start(Sequence& s);
+  void announce_start(Sequence& s, int64_t now_us);
   int64_t unpromised_blocks() const;
 
   // planning.cpp
@@ -133,7 +134,8 @@ class Scheduler {
   int32_t window_room(const Sequence& s, int32_t group) const;
   StepPlan launch(Draft& draft);
 
-  // commit.cpp
+  // commit.cpp, scheduler.cpp
+  void count_step(const PlanInFlight& step, int64_t duration_us);
   void apply_row(const PlannedRow& row, RowResult& result);
   void check_row(const PlannedRow& row, const RowResult& result) const;
   void report_tokens(Sequence& s, RowResult& result);

@@ -36,6 +36,31 @@ TEST(Generation, DeliversTextTokensAndUsage) {
   EXPECT_EQ(record->ends[0].reason, FinishReason::kStop);
 }
 
+TEST(Generation, RecordsTokensAndTimesOnce) {
+  ApiFixture fixture({.text = "hello", .status = {}, .cached_tokens = 2});
+  auto record = run(fixture, spec_of(2));
+  ASSERT_TRUE(record->usage);
+  // The last observations follow the sink's last call.
+  const std::string last = R"(fathom_request_latency_seconds_count{model="test"} 1)";
+  std::string text;
+  for (int i = 0; i < 500 && text.find(last) == std::string::npos; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    text = fixture.registry.text(true);
+  }
+  for (const char* line :
+       {R"(fathom_prompt_tokens_cached_total{model="test"} 4)",
+        R"(fathom_request_queue_time_seconds_count{model="test"} 2)",
+        R"(fathom_request_prefill_time_seconds_count{model="test"} 2)",
+        R"(fathom_request_decode_time_seconds_count{model="test"} 2)",
+        R"(fathom_request_inference_time_seconds_count{model="test"} 2)",
+        R"(fathom_request_time_per_output_token_seconds_count{model="test"} 2)",
+        R"(fathom_request_generation_tokens_sum{model="test"} 10)",
+        R"(vllm:request_queue_time_seconds_count{model_name="test"} 2)",
+        R"(vllm:prompt_tokens_cached_total{model_name="test"} 4)"}) {
+    EXPECT_NE(text.find(line), std::string::npos) << line;
+  }
+}
+
 TEST(Generation, StopStringEndsTheChoiceAndCancelsTheEngine) {
   ApiFixture fixture({.text = "one two three", .status = {}, .endless = true});
   GenerationSpec spec = spec_of();

@@ -5,6 +5,8 @@
 #include <thread>
 #include <vector>
 
+#include "fathom/bucket_counts.h"
+
 namespace fathom {
 namespace {
 
@@ -50,6 +52,21 @@ TEST(Metrics, HistogramsCumulate) {
   EXPECT_TRUE(
       has_line(text, R"(fathom_time_to_first_token_seconds_bucket{model="m",le="+Inf"} 2)"));
   EXPECT_TRUE(has_line(text, R"(fathom_time_to_first_token_seconds_count{model="m"} 2)"));
+}
+
+TEST(Metrics, CountsOfAnotherProcessMergeIntoAHistogram) {
+  MetricsRegistry registry;
+  Metrics metrics(registry, "m");
+  StepTokens counted;
+  for (double tokens : {1.0, 2.0, 2.5, 1e6}) counted.add(kStepTokensBounds, tokens);
+  metrics.histogram(HistogramId::kStepTokenCount).merge(counted.counts, counted.sum);
+  metrics.histogram(HistogramId::kStepTokenCount).merge(counted.counts, counted.sum);
+  const std::string text = registry.text(true);
+  EXPECT_TRUE(has_line(text, R"(fathom_step_tokens_bucket{model="m",le="1"} 2)")) << text;
+  EXPECT_TRUE(has_line(text, R"(fathom_step_tokens_bucket{model="m",le="2"} 4)"));
+  EXPECT_TRUE(has_line(text, R"(fathom_step_tokens_bucket{model="m",le="4"} 6)"));
+  EXPECT_TRUE(has_line(text, R"(fathom_step_tokens_bucket{model="m",le="16384"} 6)"));
+  EXPECT_TRUE(has_line(text, R"(vllm:iteration_tokens_total_count{model_name="m"} 8)"));
 }
 
 TEST(Metrics, VllmNamesCarryTheSameValuesUnderItsLabels) {

@@ -240,6 +240,26 @@ def test_cancellation(daemon, stub):
     assert call.code() == grpc.StatusCode.CANCELLED
     daemon.wait_metric(0, "fathom_requests_running")
     daemon.wait_metric(before + 1, "fathom_requests_total", outcome="cancelled")
+    daemon.wait_metric(lambda calls: calls >= 1, "fathom_grpc_requests_total", method="Complete",
+                       code="CANCELLED")
+
+
+def test_calls_are_counted_and_logged(daemon, stub):
+    def count(method, code):
+        return daemon.metric("fathom_grpc_requests_total", method=method, code=code)
+    before = count("ListModels", "OK"), count("ChatOnce", "NOT_FOUND")
+    stub.call("ListModels", {}, metadata=(("x-request-id", "counted"),))
+    failure(lambda: stub.call("ChatOnce", chat_request(model="nothing")))
+    daemon.wait_metric(before[0] + 1, "fathom_grpc_requests_total", method="ListModels", code="OK")
+    daemon.wait_metric(before[1] + 1, "fathom_grpc_requests_total", method="ChatOnce",
+                       code="NOT_FOUND")
+    end = time.monotonic() + 5
+    while not (lines := [line for line in daemon.entries("call")
+                         if line["request_id"] == "counted"]):
+        assert time.monotonic() < end, daemon.log()
+        time.sleep(0.05)
+    assert [(line["method"], line["status"]) for line in lines] == [("ListModels", "OK")]
+    assert (lines[0]["identity"] == "-") == (daemon.tls is None)
 
 
 def test_many_calls_on_one_channel(stub):

@@ -120,7 +120,7 @@ TEST(Protocol, RequestRoundTripsInPieces) {
 
 TEST(Protocol, EventsRoundTrip) {
   EventsFrame frame;
-  frame.events.push_back({1, StartedEvent{100, 64}});
+  frame.events.push_back({1, StartedEvent{100, 64, 1500}});
   TokensEvent tokens;
   tokens.tokens = {7, 8};
   tokens.logprobs = {{-0.5F, {{7, -0.5F}, {9, -1.0F}}}, {-0.25F, {}}};
@@ -133,6 +133,7 @@ TEST(Protocol, EventsRoundTrip) {
   const auto back = round_trip(frame);
   ASSERT_EQ(back.events.size(), 4U);
   EXPECT_EQ(std::get<StartedEvent>(back.events[0].event).cached_tokens, 64);
+  EXPECT_EQ(std::get<StartedEvent>(back.events[0].event).queued_us, 1500);
   const auto& t = std::get<TokensEvent>(back.events[1].event);
   EXPECT_EQ(t.tokens, tokens.tokens);
   EXPECT_EQ(t.logprobs[0].top, tokens.logprobs[0].top);
@@ -184,12 +185,19 @@ TEST(Protocol, HeartbeatReadyFailedRoundTrip) {
   beat.health.last_progress_us = 12;
   beat.stats.steps_total = 9;
   beat.stats.blocks_cached = 4;
+  beat.stats.drafting_rows_total = 6;
+  beat.stats.step_tokens.add(kStepTokensBounds, 3.0);
+  beat.stats.step_seconds.add(kStepSecondsBounds, 9.0);
   beat.ping_number = 3;
   const auto beat_back = round_trip(beat);
   EXPECT_EQ(beat_back.health.state, EngineState::kLoading);
   EXPECT_EQ(beat_back.health.last_progress_us, 12);
   EXPECT_EQ(beat_back.stats.steps_total, 9U);
   EXPECT_EQ(beat_back.stats.blocks_cached, 4);
+  EXPECT_EQ(beat_back.stats.drafting_rows_total, 6U);
+  EXPECT_EQ(beat_back.stats.step_tokens.counts, beat.stats.step_tokens.counts);
+  EXPECT_EQ(beat_back.stats.step_seconds.counts.back(), 1U);
+  EXPECT_EQ(beat_back.stats.step_seconds.sum, 9.0);
   EXPECT_EQ(beat_back.ping_number, 3U);
 
   ReadyFrame ready;
@@ -335,6 +343,7 @@ TEST(Protocol, RefusesBadEvents) {
   refused("odd tokens", [](auto& m) { m.mutable_events(0)->mutable_tokens()->set_tokens("abc"); });
   refused("drafted", [](auto& m) { m.mutable_events(0)->mutable_tokens()->set_drafted(-1); });
   refused("cached", [](auto& m) { m.mutable_events(1)->mutable_started()->set_cached_tokens(11); });
+  refused("queued", [](auto& m) { m.mutable_events(1)->mutable_started()->set_queued_us(-1); });
   refused("reason none", [](auto& m) { m.mutable_events(2)->mutable_finished()->set_reason(0); });
   refused("reason", [](auto& m) { m.mutable_events(2)->mutable_finished()->set_reason(6); });
 }
@@ -356,6 +365,15 @@ TEST(Protocol, RefusesTheRest) {
   expect_refused_after(8, beat, "state", [](auto& m) { m.set_state(6); });
   expect_refused_after(8, beat, "progress", [](auto& m) { m.set_load_progress(1.5); });
   expect_refused_after(8, beat, "progress nan", [](auto& m) { m.set_load_progress(std::nan("")); });
+  const auto buckets_refused = [&](const char* what, auto change) {
+    wire::pb::Heartbeat counted;
+    wire::to_message(HeartbeatFrame{}, counted);
+    expect_refused_after(8, counted, what,
+                         [&](auto& m) { change(*m.mutable_stats()->mutable_step_seconds()); });
+  };
+  buckets_refused("a bucket too many", [](auto& b) { b.add_counts(1); });
+  buckets_refused("a bucket too few", [](auto& b) { b.mutable_counts()->RemoveLast(); });
+  buckets_refused("a sum that is no number", [](auto& b) { b.set_sum(std::nan("")); });
   wire::pb::Ready ready;
   wire::to_message(ReadyFrame{}, ready);
   ready.set_layers(1);

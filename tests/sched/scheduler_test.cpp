@@ -35,6 +35,34 @@ TEST(Scheduler, RunsOneRequestToItsLength) {
   EXPECT_EQ(stats.generated_tokens_total, 4U);
 }
 
+TEST(Scheduler, CountsStepsTokensAndTheTimeInTheQueue) {
+  SchedulerOptions o = small_options();
+  o.max_num_seqs = 1;
+  o.speculative_tokens = 1;
+  Driver d(o);
+  ASSERT_TRUE(d.admit(make_request(1, 6, 3)).is_ok());
+  ASSERT_TRUE(d.admit(make_request(2, 4, 1)).is_ok());
+  ASSERT_TRUE(d.plan());
+  StepResult prefill = d.result();
+  prefill.duration_us = 7'000;
+  d.commit(std::move(prefill));
+  d.now_us = 2'500;
+  ASSERT_TRUE(d.plan());
+  StepResult verify = d.result(/*accepted=*/2);
+  verify.rows[0].drafted = 1;
+  d.commit(std::move(verify));
+  d.run();
+  EXPECT_EQ(d.started[1].queued_us, 0);
+  EXPECT_EQ(d.started[2].queued_us, 2'500) << "the one slot was taken";
+  const EngineStats stats = d.scheduler.stats();
+  EXPECT_EQ(stats.drafting_rows_total, 1U);
+  EXPECT_EQ(stats.steps_total, 3U);
+  EXPECT_EQ(stats.step_tokens.sum, 6 + 2 + 4);
+  EXPECT_EQ(stats.step_tokens.counts[1], 1U) << "the verify row's two tokens";
+  EXPECT_EQ(stats.step_seconds.counts[6], 1U) << "7 ms lie between 6 and 8";
+  EXPECT_DOUBLE_EQ(stats.step_seconds.sum, 0.007);
+}
+
 TEST(Scheduler, PlansADecodeWhileThePrefillIsInFlight) {
   Driver d(small_options());
   ASSERT_TRUE(d.admit(make_request(1, 4, 4)).is_ok());
