@@ -48,6 +48,8 @@ class ChatSink final : public GenerationSink {
     exchange_->log(200, &usage);
   }
 
+  void on_gone(const Usage& usage) override { exchange_->log_gone(usage); }
+
   void on_failed(const Status& status) override { exchange_->send_error(status); }
 
  private:

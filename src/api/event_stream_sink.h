@@ -18,6 +18,7 @@ class EventStreamSink : public GenerationSink {
   void on_started() final { exchange_->begin_events(); }
   void on_finished(const Usage& usage) final;
   void on_failed(const Status& status) final;
+  void on_gone(const Usage& usage) final { exchange_->log_gone(usage); }
   void flush() final;
   void on_tick(int64_t now_us) final { exchange_->keep_alive(now_us); }
 

@@ -110,4 +110,8 @@ void HttpExchange::log(int status, const Usage* usage) {
              {"ms", ms}});
 }
 
+void HttpExchange::log_gone(const Usage& usage) {
+  log(to_api_error(Status(Code::kCancelled, "the client left")).http_status, &usage);
+}
+
 }  // namespace fathom::api

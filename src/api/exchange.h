@@ -40,6 +40,8 @@ class HttpExchange {
   // Counts the request, and one line: method, path, identity, status, tokens, milliseconds. Called
   // once, at the end.
   void log(int status, const Usage* usage);
+  // The same for a client that left before its answer was whole.
+  void log_gone(const Usage& usage);
 
  private:
   net::HeaderList headers(std::string_view content_type) const;

@@ -87,6 +87,7 @@ void Generation::run() {
   if (closed_) return;
   if (cancelled_.load(std::memory_order_acquire)) {
     for (Choice& choice : choices_) choice.stream->cancel();
+    sink_->on_gone(usage());
     close("cancelled");
     return;
   }

@@ -68,8 +68,8 @@ struct Usage {
 };
 
 // Where a generation's output goes. Called by one thread at a time, in this order:
-// on_prompt_logprobs*, then deltas and ends of the choices, then exactly one of on_finished and
-// on_failed.
+// on_prompt_logprobs*, then deltas and ends of the choices, then exactly one of on_finished,
+// on_failed and on_gone.
 class GenerationSink {
  public:
   virtual ~GenerationSink() = default;
@@ -83,6 +83,8 @@ class GenerationSink {
   virtual void on_end(const ChoiceEnd& end) = 0;
   virtual void on_finished(const Usage& usage) = 0;
   virtual void on_failed(const Status& status) = 0;
+  // The client left, and hears nothing more: for the log. `usage` is what had been made by then.
+  virtual void on_gone(const Usage& usage) { (void)usage; }
   // All that one wake brought has been delivered: a streaming sink writes its buffer.
   virtual void flush() {}
   // About once a second while nothing comes.
@@ -96,7 +98,7 @@ class Generation final : public Task {
   static std::shared_ptr<Generation> start(const ApiContext& context, GenerationSpec spec,
                                            std::unique_ptr<GenerationSink> sink);
 
-  // The client has gone. The sink hears nothing more.
+  // The client has gone. The sink hears on_gone, and nothing more.
   void cancel();
 
   Generation(const ApiContext& context, GenerationSpec spec, std::unique_ptr<GenerationSink> sink);

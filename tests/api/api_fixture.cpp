@@ -195,6 +195,12 @@ void RecordingSink::on_failed(const Status& status) {
   record_->changed.notify_all();
 }
 
+void RecordingSink::on_gone(const Usage& usage) {
+  std::lock_guard lock(record_->mutex);
+  record_->gone = usage;
+  record_->changed.notify_all();
+}
+
 bool RecordingSink::wait(Record& record) {
   std::unique_lock lock(record.mutex);
   return record.changed.wait_for(lock, std::chrono::seconds(5),

@@ -78,6 +78,7 @@ class RecordingSink final : public GenerationSink {
     std::map<int32_t, ChoiceEnd> ends;
     std::optional<Usage> usage;
     std::optional<Status> failure;
+    std::optional<Usage> gone;
     bool started = false;
   };
 
@@ -88,6 +89,7 @@ class RecordingSink final : public GenerationSink {
   void on_end(const ChoiceEnd& end) override { record_->ends[end.choice] = end; }
   void on_finished(const Usage& usage) override;
   void on_failed(const Status& status) override;
+  void on_gone(const Usage& usage) override;
 
   // Waits for on_finished or on_failed.
   static bool wait(Record& record);

@@ -111,7 +111,7 @@ TEST(Generation, RefusalReachesTheSink) {
   EXPECT_EQ(record->failure->reason(), "queue_full");
 }
 
-TEST(Generation, CancelStopsEveryChoiceAndTheSinkHearsNothing) {
+TEST(Generation, CancelStopsEveryChoiceAndTheSinkHearsOnlyThatTheClientLeft) {
   ApiFixture fixture({.text = "", .status = {}, .endless = true});
   auto record = std::make_shared<Record>();
   auto generation =
@@ -122,6 +122,10 @@ TEST(Generation, CancelStopsEveryChoiceAndTheSinkHearsNothing) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   EXPECT_EQ(fixture.engine->cancels->load(), 2);
+  std::unique_lock lock(record->mutex);
+  EXPECT_TRUE(record->changed.wait_for(lock, std::chrono::seconds(5),
+                                       [&] { return record->gone.has_value(); }));
+  EXPECT_EQ(record->gone->prompt_tokens, 3);
   EXPECT_FALSE(record->failure);
   EXPECT_FALSE(record->usage);
 }
