@@ -24,6 +24,8 @@ net::HttpReply reply_of(const ApiError& error, const std::string& request_id) {
   return reply;
 }
 
+Status drains() { return unavailable("the server is draining").because("draining"); }
+
 }  // namespace
 
 ApiServer::Match ApiServer::match(std::string_view method, std::string_view path) const {
@@ -54,16 +56,19 @@ Result<auth::Identity> ApiServer::check(const net::HttpRequest& request, const R
 }
 
 Status readiness_of(const ApiContext& context, const ServerState& state) {
-  if (state.draining.load(std::memory_order_relaxed)) {
-    return unavailable("the server is draining").because("draining");
-  }
+  if (state.leaving.load(std::memory_order_relaxed)) return drains();
+  return admission_of(context, state);
+}
+
+Status admission_of(const ApiContext& context, const ServerState& state) {
+  if (state.draining.load(std::memory_order_relaxed)) return drains();
   const EngineHealth health = context.model.engine->health();
   switch (health.state) {
     case EngineState::kReady: break;
     case EngineState::kStarting:
     case EngineState::kLoading: return unavailable("the model is loading").because("model_loading");
     case EngineState::kDraining:
-    case EngineState::kStopped: return unavailable("the server is draining").because("draining");
+    case EngineState::kStopped: return drains();
     case EngineState::kFailed: return unavailable("the engine has failed").because("engine_failed");
   }
   if (context.clock->now_us() - health.last_progress_us > state.ready_bound_us) {
@@ -91,8 +96,8 @@ std::optional<net::HttpReply> ApiServer::on_headers(const net::HttpRequest& requ
     return refuse(route->path, to_api_error(identity.status()), id);
   }
   if (!route->needs_engine) return std::nullopt;
-  const Status ready = readiness();
-  if (!ready.is_ok()) return refuse(route->path, to_api_error(ready), id);
+  const Status admitted = admission_of(context(), state());
+  if (!admitted.is_ok()) return refuse(route->path, to_api_error(admitted), id);
   return std::nullopt;
 }
 

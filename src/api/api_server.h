@@ -19,11 +19,15 @@ namespace fathom::api {
 
 // What the front end says of itself on the health routes and /metrics.
 struct ServerState {
-  std::atomic<bool> draining{false};
+  std::atomic<bool> leaving{false};    // not ready, so that load balancers look elsewhere
+  std::atomic<bool> draining{false};   // new requests are refused
   int64_t ready_bound_us = 3'000'000;  // the step loop must have moved within this time
 };
 
-// Ok while the engine is loaded and proves progress, and the server does not drain.
+// Ok while a new request can be served: the engine is loaded and proves progress, and the server
+// does not drain.
+Status admission_of(const ApiContext& context, const ServerState& state);
+// What the health routes say: the same, and the server is not about to drain.
 Status readiness_of(const ApiContext& context, const ServerState& state);
 
 struct ApiServerOptions {

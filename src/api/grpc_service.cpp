@@ -151,8 +151,8 @@ Result<Prepared> prepare(const GrpcServerOptions& options, const Caller& caller,
   return out;
 }
 
-Status server_ready(const GrpcServerOptions& options) {
-  return readiness_of(*options.context, *options.state);
+Status server_admits(const GrpcServerOptions& options) {
+  return admission_of(*options.context, *options.state);
 }
 
 // The client's leaving, its deadline and its slowness all end the generation.
@@ -176,7 +176,7 @@ grpc::ServerWriteReactor<v1::GenerationEvent>* stream(std::string_view method,
   auto writer =
       EventWriter::make(options.queued_events_max, record_of(*options.context, method, caller));
   EventWriter* raw = writer.get();
-  const Status ready = allowed.is_ok() ? server_ready(options) : allowed;
+  const Status ready = allowed.is_ok() ? server_admits(options) : allowed;
   if (!ready.is_ok()) {
     writer->end(to_grpc_status(ready, caller.request_id));
     return raw;
@@ -199,7 +199,7 @@ grpc::ServerUnaryReactor* once(std::string_view method, const GrpcServerOptions&
   auto [caller, allowed] = receive(call, options);
   auto done = UnaryEnd::make(record_of(*options.context, method, caller));
   UnaryEnd* raw = done.get();
-  const Status ready = allowed.is_ok() ? server_ready(options) : allowed;
+  const Status ready = allowed.is_ok() ? server_admits(options) : allowed;
   if (!ready.is_ok()) {
     done->end(to_grpc_status(ready, caller.request_id));
     return raw;
@@ -217,10 +217,11 @@ grpc::ServerUnaryReactor* once(std::string_view method, const GrpcServerOptions&
 
 // Answers that are made at once: `answer` fills the response on the work pool.
 template <typename Request, typename Response>
-grpc::ServerUnaryReactor* answer_once(
-    std::string_view method, const GrpcServerOptions& options, grpc::CallbackServerContext* call,
-    const Request* request, Response* response,
-    Status (*answer)(const ApiContext&, const Request&, Response&)) {
+grpc::ServerUnaryReactor* answer_once(std::string_view method, const GrpcServerOptions& options,
+                                      grpc::CallbackServerContext* call, const Request* request,
+                                      Response* response,
+                                      Status (*answer)(const ApiContext&, const Request&,
+                                                       Response&)) {
   auto [caller, allowed] = receive(call, options);
   auto done = UnaryEnd::make(record_of(*options.context, method, caller));
   UnaryEnd* raw = done.get();

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <thread>
 #include <utility>
 
@@ -32,6 +33,7 @@ namespace fathom {
 namespace {
 
 constexpr int kTickMs = 200;
+constexpr int kPollMs = 20;
 
 uint32_t milliseconds(double seconds) { return static_cast<uint32_t>(seconds * 1000); }
 
@@ -133,6 +135,7 @@ class Daemon::Impl {
   bool wait_for_signal(int timeout_ms);
   void tick();
   int drain();
+  void wait_until(int64_t time_us, const std::function<bool()>& over);
 
   Config config_;
   Logger log_{"daemon"};
@@ -335,26 +338,40 @@ int Daemon::Impl::run() {
   return drain();
 }
 
-// Not ready at once; streams finish within the bound; then everything is cut.
+// Not ready at once, still serving while load balancers notice; then new requests are refused and
+// running ones finish within the bound; then everything is cut. Health, metrics and refusals are
+// answered until nothing runs.
 int Daemon::Impl::drain() {
-  log_.info("draining", {{"seconds", config_.server.drain_seconds}});
-  state_.draining.store(true);
+  const ServerConfig& server = config_.server;
+  log_.info("draining",
+            {{"delay_seconds", server.drain_delay_seconds}, {"seconds", server.drain_seconds}});
+  state_.leaving.store(true);
   grpc_->set_serving(false);
   notify_.stopping();
-  const auto delay = std::chrono::milliseconds(milliseconds(config_.server.drain_delay_seconds));
-  if (delay.count() > 0) wait_for_signal(static_cast<int>(delay.count()));
+  const int64_t refuse_us =
+      clock_.now_us() + int64_t{milliseconds(server.drain_delay_seconds)} * 1000;
+  wait_until(refuse_us, [this] { return wait_for_signal(0); });
+  state_.draining.store(true);
   engine_->drain();
+  const int64_t end_us = clock_.now_us() + int64_t{milliseconds(server.drain_seconds)} * 1000;
+  wait_until(end_us, [this] { return engine_->health().state == EngineState::kStopped; });
+  const auto left_ms = [&] { return std::max<int64_t>(0, (end_us - clock_.now_us()) / 1000); };
   http_->begin_drain();
-  const int64_t bound_ms = milliseconds(config_.server.drain_seconds);
-  const int64_t end_us = clock_.now_us() + bound_ms * 1000;
-  const bool clean = http_->wait_drained(std::chrono::milliseconds(bound_ms));
-  grpc_->stop(std::max<int64_t>(0, (end_us - clock_.now_us()) / 1000));
+  const bool clean = http_->wait_drained(std::chrono::milliseconds(left_ms()));
+  grpc_->stop(left_ms());
   log_.info("stopped", {{"clean", clean}});
   http_->stop();
   pool_.reset();
   context_.model.engine.reset();
   engine_.reset();
   return 0;
+}
+
+// Looks every kPollMs until `over`, or until the time has come.
+void Daemon::Impl::wait_until(int64_t time_us, const std::function<bool()>& over) {
+  while (clock_.now_us() < time_us && !over()) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(kPollMs));
+  }
 }
 
 Daemon::Daemon(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -201,8 +201,8 @@ void Scheduler::announce_start(Sequence& s, int64_t now_us) {
   if (s.started) return;
   s.started = true;
   totals_.prompt_tokens_total += s.prompt_tokens;
-  emit(s.id, StartedEvent{s.prompt_tokens, s.cached_tokens,
-                          std::max<int64_t>(0, now_us - s.arrived_us)});
+  emit(s.id,
+       StartedEvent{s.prompt_tokens, s.cached_tokens, std::max<int64_t>(0, now_us - s.arrived_us)});
 }
 
 }  // namespace fathom

@@ -47,16 +47,15 @@ TEST(Generation, RecordsTokensAndTimesOnce) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
     text = fixture.registry.text(true);
   }
-  for (const char* line :
-       {R"(fathom_prompt_tokens_cached_total{model="test"} 4)",
-        R"(fathom_request_queue_time_seconds_count{model="test"} 2)",
-        R"(fathom_request_prefill_time_seconds_count{model="test"} 2)",
-        R"(fathom_request_decode_time_seconds_count{model="test"} 2)",
-        R"(fathom_request_inference_time_seconds_count{model="test"} 2)",
-        R"(fathom_request_time_per_output_token_seconds_count{model="test"} 2)",
-        R"(fathom_request_generation_tokens_sum{model="test"} 10)",
-        R"(vllm:request_queue_time_seconds_count{model_name="test"} 2)",
-        R"(vllm:prompt_tokens_cached_total{model_name="test"} 4)"}) {
+  for (const char* line : {R"(fathom_prompt_tokens_cached_total{model="test"} 4)",
+                           R"(fathom_request_queue_time_seconds_count{model="test"} 2)",
+                           R"(fathom_request_prefill_time_seconds_count{model="test"} 2)",
+                           R"(fathom_request_decode_time_seconds_count{model="test"} 2)",
+                           R"(fathom_request_inference_time_seconds_count{model="test"} 2)",
+                           R"(fathom_request_time_per_output_token_seconds_count{model="test"} 2)",
+                           R"(fathom_request_generation_tokens_sum{model="test"} 10)",
+                           R"(vllm:request_queue_time_seconds_count{model_name="test"} 2)",
+                           R"(vllm:prompt_tokens_cached_total{model_name="test"} 4)"}) {
     EXPECT_NE(text.find(line), std::string::npos) << line;
   }
 }
