@@ -3,6 +3,7 @@
 
 #include <grpc/grpc_security_constants.h>
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -120,7 +121,9 @@ struct Prepared {
 };
 
 void finish_prepared(const CommonCall& call, const Caller& caller, Prepared& out) {
-  if (caller.deadline_us) out.spec.deadline_us = caller.deadline_us;
+  // A client's own deadline may only be the earlier one.
+  out.spec.deadline_us =
+      std::min(*out.spec.deadline_us, caller.deadline_us.value_or(*out.spec.deadline_us));
   out.answer.request_id = caller.request_id;
   out.answer.return_token_ids = call.return_token_ids;
   out.answer.choices_per_prompt = call.choices;

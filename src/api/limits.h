@@ -18,7 +18,7 @@ struct ApiLimits {
   int32_t logprobs_max = kLogprobsMax;
   int32_t logit_bias_max = kLogitBiasMax;
   int64_t keepalive_comment_ms = 10'000;
-  int64_t request_deadline_ms = 0;  // 0: none unless the client asks
+  int64_t request_deadline_ms = 300'000;  // of every request, and the largest timeout_ms
 };
 
 }  // namespace fathom::api

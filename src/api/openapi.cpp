@@ -45,6 +45,7 @@ Json common_properties(const ApiLimits& limits) {
   p["cache_salt"] = string();
   p["priority"] = {{"type", "integer"}};
   p["timeout_ms"] = integer(1);
+  p["timeout_ms"]["maximum"] = limits.request_deadline_ms;
   return p;
 }
 

@@ -129,7 +129,7 @@ void read_common_fields(FieldReader& fields, const ApiLimits& limits,
   fields.string("cache_salt", 512, call.cache_identity);
   if (call.cache_identity.empty()) fields.string("user_id", 512, call.cache_identity);
   int64_t timeout_ms = 0;
-  fields.integer("timeout_ms", 1, int64_t{86'400'000}, timeout_ms);
+  fields.integer("timeout_ms", 1, limits.request_deadline_ms, timeout_ms);
   if (timeout_ms > 0) call.timeout_ms = timeout_ms;
   read_stop(fields, limits, call);
   read_stop_token_ids(fields, call);

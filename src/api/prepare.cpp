@@ -78,7 +78,7 @@ Result<GenerationSpec> common_spec(const ApiContext& context, const CommonCall& 
     spec.tenant = context.hasher->hash(bytes_of(call.cache_identity)).low;
   }
   const int64_t timeout_ms = call.timeout_ms.value_or(context.limits.request_deadline_ms);
-  if (timeout_ms > 0) spec.deadline_us = context.clock->now_us() + timeout_ms * 1000;
+  spec.deadline_us = context.clock->now_us() + timeout_ms * 1000;
   return spec;
 }
 

@@ -52,6 +52,19 @@ TEST(ParseChat, AcceptsContentAsPartsNullAndEmpty) {
   EXPECT_EQ(call->messages[2].reasoning_content, "r");
 }
 
+TEST(ParseChat, TheRequestDeadlineBoundsTheTimeout) {
+  ApiLimits limits;
+  limits.request_deadline_ms = 2'000;
+  const auto at = chat(with(R"("timeout_ms":2000)"), limits);
+  ASSERT_TRUE(at.is_ok()) << at.status().to_string();
+  EXPECT_EQ(at->timeout_ms, 2'000);
+  const auto past = chat(with(R"("timeout_ms":2001)"), limits);
+  ASSERT_FALSE(past.is_ok());
+  EXPECT_EQ(past.status().subject(), "timeout_ms");
+  EXPECT_NE(past.status().message().find("2000"), std::string::npos) << past.status().message();
+  EXPECT_FALSE(chat(with(R"("timeout_ms":0)"), limits).is_ok());
+}
+
 TEST(ParseChat, CountsUnknownFieldsAndIgnoresThem) {
   auto call = chat(with(R"("frobnicate":1,"user":"u","xyz":{})"));
   ASSERT_TRUE(call.is_ok());
