@@ -35,6 +35,16 @@ Result<Tensor> view_of(const SafetensorsFile& file, const TensorEntry& entry) {
   return t;
 }
 
+// The bytes from the first element of `t` to its last, whatever its strides.
+std::span<const std::byte> extent_of(const Tensor& t) {
+  int64_t last = 0;
+  for (int i = 0; i < t.rank; ++i) {
+    if (t.shape[i] == 0) return {};
+    last += (t.shape[i] - 1) * t.stride[i];
+  }
+  return {t.as<const std::byte>(), static_cast<size_t>((last + 1) * dtype_bytes(t.dtype))};
+}
+
 bool is_aligned(const Tensor& t) {
   return reinterpret_cast<uintptr_t>(t.data) % static_cast<uintptr_t>(dtype_bytes(t.dtype)) == 0;
 }
@@ -140,6 +150,7 @@ Result<Tensor> Checkpoint::info(const std::string& name) const {
 Result<HostTensor> Checkpoint::read(const std::string& name) const {
   FATHOM_ASSIGN(const Place place, find(name));
   FATHOM_ASSIGN(const Tensor view, view_of(*place.file, *place.entry));
+  FATHOM_RETURN_IF_ERROR(place.file->make_present(extent_of(view)));
   if (!is_aligned(view)) return copy_to_host(view);
   return HostTensor{view, place.file};
 }
@@ -169,6 +180,7 @@ Result<HostTensor> Checkpoint::scales_of(const std::string& name, const Tensor& 
   }
   const Tensor slice = all.rows(row_blocks.begin, row_blocks.size())
                            .columns(column_blocks.begin, column_blocks.size());
+  FATHOM_RETURN_IF_ERROR(place.file->make_present(extent_of(slice)));
   if (slice.dtype == DType::kF32 && is_aligned(slice)) return HostTensor{slice, place.file};
   return scales_as_float(slice, scale_name);
 }
@@ -185,6 +197,7 @@ Result<HostWeight> Checkpoint::read_weight(const std::string& name, Span rows, S
   FATHOM_RETURN_IF_ERROR(check_span(name, "columns", columns, all.shape[1]));
   HostWeight out;
   const Tensor slice = all.rows(rows.begin, rows.size()).columns(columns.begin, columns.size());
+  FATHOM_RETURN_IF_ERROR(place.file->make_present(extent_of(slice)));
   out.values = is_aligned(slice) ? HostTensor{slice, place.file} : copy_to_host(slice);
   if (all.dtype != DType::kF8E4M3) return out;
   out.block_rows = quantization_.block_rows;

@@ -1,17 +1,15 @@
 // A shared list of 16 MiB pieces; each thread takes the next, in file order, and populates it.
 #include "weights/parallel_loader.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
 #include <mutex>
 #include <thread>
+
+#include "weights/page_reads.h"
 
 namespace fathom {
 namespace {
@@ -30,24 +28,9 @@ struct Work {
   unsigned running = 0;  // under mutex
 };
 
-// 0, or the errno that says why the pages of `piece` cannot be read.
-int populate(std::span<const std::byte> piece) {
-  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto begin = reinterpret_cast<uintptr_t>(piece.data()) / page * page;
-  const auto end = reinterpret_cast<uintptr_t>(piece.data()) + piece.size();
-  while (::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_POPULATE_READ) != 0) {
-    if (errno == EINTR || errno == EAGAIN) continue;
-    if (errno != EINVAL) return errno;
-    // A kernel before 5.14: only ask for read-ahead; faults come later.
-    ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_WILLNEED);
-    return 0;
-  }
-  return 0;
-}
-
 void run_worker(Work& work) {
   for (size_t i = work.next++; i < work.pieces.size() && work.error == 0; i = work.next++) {
-    const int error = populate(work.pieces[i]);
+    const int error = read_pages(work.pieces[i]);
     if (error != 0) work.error = error;
     work.bytes_done += static_cast<int64_t>(work.pieces[i].size());
   }

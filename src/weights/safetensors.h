@@ -53,10 +53,16 @@ class SafetensorsFile {
   std::span<const std::byte> bytes(const TensorEntry& entry) const;
   uint64_t file_bytes() const { return map_.bytes().size(); }
 
+  // Reads the pages of `bytes`, which lie in this file, before somebody touches them. DATA_LOSS
+  // with the path when the file has changed its size since open() or cannot be read: a touch would
+  // end the process (SIGBUS), or see zeros.
+  Status make_present(std::span<const std::byte> bytes) const;
+
  private:
-  SafetensorsFile(std::string path, MappedFile map, SafetensorsHeader header);
+  SafetensorsFile(std::string path, UniqueFd file, MappedFile map, SafetensorsHeader header);
 
   std::string path_;
+  UniqueFd file_;
   MappedFile map_;
   SafetensorsHeader header_;
   std::unordered_map<std::string_view, const TensorEntry*> by_name_;

@@ -3,12 +3,15 @@
 #include "weights/checkpoint.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cmath>
 #include <numeric>
 
 #include "test_files.h"
+#include "weights/page_reads.h"
 #include "weights/parallel_loader.h"
 
 namespace fathom {
@@ -18,9 +21,8 @@ using testing::as_bytes;
 using testing::TempDir;
 using testing::write_tensors;
 
-constexpr const char* kFp8Config =
-    R"({"quantization_config":{"quant_method":"fp8",)"
-    R"("weight_block_size":[4,4],"scale_fmt":"ue8m0"}})";
+constexpr const char* kFp8Config = R"({"quantization_config":{"quant_method":"fp8",)"
+                                   R"("weight_block_size":[4,4],"scale_fmt":"ue8m0"}})";
 
 std::vector<float> counting(size_t n) {
   std::vector<float> values(n);
@@ -264,6 +266,40 @@ TEST(Checkpoint, SaysWhyADirectoryHasNoWeights) {
   EXPECT_NE(pickled.message().find("convert"), std::string::npos);
   dir.write("model-00001-of-00002.safetensors", "x");
   EXPECT_NE(Checkpoint::open(dir.path()).status().message().find("index.json"), std::string::npos);
+}
+
+TEST(Checkpoint, AShardCutShortAfterOpeningIsRefusedByName) {
+  const TempDir dir;
+  dir.write("config.json", "{}");
+  std::vector<float> matrix(size_t{1} << 20, 2.0F);
+  const std::string path = dir / "model.safetensors";
+  write_tensors(path, {{{"w", DType::kF32, {1024, 1024}}, as_bytes(matrix)},
+                       {{"norm", DType::kF32, {5}}, as_bytes(counting(5))}});
+  const auto c = Checkpoint::open(dir.path()).value();
+  ASSERT_TRUE(c->read("norm").is_ok());
+  ASSERT_TRUE(c->read_weight("w", {8, 16}, {0, 512}).is_ok());
+  struct stat whole {};
+  ASSERT_EQ(::stat(path.c_str(), &whole), 0);
+  for (const off_t size : {whole.st_size - 1, whole.st_size / 2, off_t{0}}) {
+    ASSERT_EQ(::truncate(path.c_str(), size), 0);
+    for (const Status& status : {c->read("norm").status(), c->read("w").status(),
+                                 c->read_weight("w", {0, 1024}, {0, 1024}).status()}) {
+      EXPECT_EQ(status.code(), Code::kDataLoss) << size;
+      EXPECT_NE(status.message().find(path), std::string::npos) << status.message();
+    }
+  }
+}
+
+TEST(Checkpoint, APageThatCannotBeReadIsAnErrorAndNotASignal) {
+  const TempDir dir;
+  const std::string path = dir / "pages";
+  dir.write("pages", std::string(size_t{64} << 10, 'x'));
+  const MappedFile map = MappedFile::open(path).value();
+  EXPECT_EQ(read_pages(map.bytes()), 0);
+  EXPECT_EQ(read_pages({}), 0);
+  ASSERT_EQ(::truncate(path.c_str(), 8 << 10), 0);
+  EXPECT_EQ(read_pages(map.bytes().first(8 << 10)), 0);
+  EXPECT_EQ(read_pages(map.bytes()), EFAULT);
 }
 
 TEST(Prefault, ReadsEverythingAndReportsProgress) {
