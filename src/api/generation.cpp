@@ -213,7 +213,9 @@ void Generation::fail(const Status& status) {
     if (!choice.ended) choice.stream->cancel();
   }
   sink_->on_failed(status);
-  close(status.code() == Code::kDeadlineExceeded ? "deadline" : "error");
+  const bool rejected = status.reason() == "queue_timeout";
+  const bool late = status.code() == Code::kDeadlineExceeded;
+  close(rejected ? "rejected" : late ? "deadline" : "error");
 }
 
 void Generation::finish_if_done() {
@@ -281,13 +283,15 @@ void Generation::record_latency(Choice& choice, size_t new_tokens) {
 Usage Generation::usage() const {
   Usage usage;
   for (const std::vector<TokenId>& prompt : spec_.prompts) usage.prompt_tokens += prompt.size();
-  std::vector<int64_t> cached(spec_.prompts.size(), 0);
+  // A prompt counts once: what its first choice computed is not cached for the others' sake.
+  std::vector<std::optional<int64_t>> cached(spec_.prompts.size());
   for (const Choice& choice : choices_) {
     usage.completion_tokens += choice.tokens;
     usage.reasoning_tokens += choice.reasoning_tokens;
-    cached[choice.prompt] = std::max<int64_t>(cached[choice.prompt], choice.cached_tokens);
+    std::optional<int64_t>& least = cached[choice.prompt];
+    least = std::min<int64_t>(least.value_or(choice.cached_tokens), choice.cached_tokens);
   }
-  for (int64_t tokens : cached) usage.cached_tokens += tokens;
+  for (const std::optional<int64_t>& tokens : cached) usage.cached_tokens += tokens.value_or(0);
   return usage;
 }
 

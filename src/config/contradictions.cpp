@@ -86,6 +86,11 @@ Status check_step(const Config& config) {
     return contradiction("block_size",
                          "block_size " + std::to_string(block) + " must be a power of two");
   }
+  if (s.prefill_chunk_tokens && *s.prefill_chunk_tokens < block) {
+    return contradiction("prefill_chunk_tokens",
+                         "prefill_chunk_tokens " + std::to_string(*s.prefill_chunk_tokens) +
+                             " must be at least block_size, which is " + std::to_string(block));
+  }
   if (!s.max_num_batched_tokens) return Status::ok();
   const int64_t least = std::max(block, s.max_num_seqs * (1 + config.engine.speculative_tokens));
   if (*s.max_num_batched_tokens < least) {
@@ -93,6 +98,24 @@ Status check_step(const Config& config) {
                          "max_num_batched_tokens " + std::to_string(*s.max_num_batched_tokens) +
                              " must be at least " + std::to_string(least) +
                              ": a block, and a token (with its drafts) of each of max_num_seqs");
+  }
+  return Status::ok();
+}
+
+// What this build can do; the keys are there so that other answers are refused by name.
+Status check_parallel(const Config& config) {
+  const ParallelConfig& p = config.parallel;
+  if (p.data_parallel_size != 1) {
+    return contradiction("data_parallel_size",
+                         "data_parallel_size " + std::to_string(p.data_parallel_size) +
+                             " is not supported by this build, which serves 1 replica: run several "
+                             "servers behind a router");
+  }
+  if (!p.enable_expert_parallel && p.tensor_parallel_size > 1) {
+    return contradiction(
+        "enable_expert_parallel",
+        "enable_expert_parallel false is not supported with tensor_parallel_size " +
+            std::to_string(p.tensor_parallel_size) + ": ranks hold whole experts, which is true");
   }
   return Status::ok();
 }
@@ -113,8 +136,8 @@ bool is_loopback(const std::string& host) {
 }
 
 Status check_contradictions(const Config& config) {
-  for (auto* check :
-       {check_tls, check_plaintext, check_ports, check_dtypes, check_step, check_model}) {
+  for (auto* check : {check_tls, check_plaintext, check_ports, check_dtypes, check_step,
+                      check_parallel, check_model}) {
     FATHOM_RETURN_IF_ERROR(check(config));
   }
   return Status::ok();

@@ -78,6 +78,12 @@ EngineOptions engine_options(const Config& config, const std::string& directory,
   options.threads = static_cast<int32_t>(config.engine.cpu_threads.value_or(0));
   options.seed = static_cast<uint64_t>(config.model.seed);
   options.vocab_tokens = model.vocab;
+  if (config.scheduler.queue_seconds > 0) {
+    options.queued_us_max = static_cast<int64_t>(config.scheduler.queue_seconds * 1e6);
+  }
+  if (config.scheduler.prefill_chunk_tokens) {
+    options.prefill_chunk_tokens = static_cast<int32_t>(*config.scheduler.prefill_chunk_tokens);
+  }
   options.queued_requests_max = static_cast<int32_t>(config.scheduler.max_queued_requests);
   options.queued_tokens_max = config.scheduler.max_queued_tokens;
   options.log_json = config.logging.log_format == LogFormat::kJson;
@@ -179,6 +185,7 @@ Status Daemon::Impl::build_engine() {
   FATHOM_ASSIGN(context_.model, read_served_model(config_, directory, clock_));
   RemoteEngineOptions options;
   options.engine = engine_options(config_, directory, context_.model);
+  options.hang_us = static_cast<int64_t>(config_.engine.watchdog_seconds * 1e6);
   options.restarts_max = static_cast<int32_t>(config_.engine.max_engine_restarts);
   options.restart_window_us =
       static_cast<int64_t>(config_.engine.engine_restart_window_seconds * 1e6);

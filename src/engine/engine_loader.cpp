@@ -24,6 +24,8 @@ SchedulerOptions scheduler_options(const EngineOptions& options, const MemoryPla
   s.enable_prefix_caching = options.prefix_caching;
   s.queued_requests_max = options.queued_requests_max;
   s.queued_tokens_max = options.queued_tokens_max;
+  s.queued_us_max = options.queued_us_max;
+  s.prefill_chunk_tokens_max = options.prefill_chunk_tokens;
   s.penalty_slots = plan.slots.penalty_slots;
   s.layout_id = static_cast<uint64_t>(options.numerics);
   return s;

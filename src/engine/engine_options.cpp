@@ -38,6 +38,14 @@ Status check_options(const EngineOptions& o) {
     FATHOM_RETURN_IF_ERROR(check_range("vocabulary", *o.vocab_tokens, 1, 1 << 24));
   }
   FATHOM_RETURN_IF_ERROR(check_range("max_queued_requests", o.queued_requests_max, 1, 1 << 20));
+  if (o.queued_us_max) {
+    FATHOM_RETURN_IF_ERROR(
+        check_range("queue_seconds", *o.queued_us_max, 1, int64_t{86'400} * 1'000'000));
+  }
+  if (o.prefill_chunk_tokens) {
+    FATHOM_RETURN_IF_ERROR(
+        check_range("prefill_chunk_tokens", *o.prefill_chunk_tokens, o.block_tokens, 1 << 18));
+  }
   return check_range("max_queued_tokens", o.queued_tokens_max, 1, int64_t{1} << 40);
 }
 

@@ -200,6 +200,8 @@ Result<Frame> from_message(const pb::Options& m) {
   if (m.has_vocab_tokens()) o.vocab_tokens = m.vocab_tokens();
   o.queued_requests_max = m.queued_requests_max();
   o.queued_tokens_max = m.queued_tokens_max();
+  if (m.has_queued_us_max()) o.queued_us_max = m.queued_us_max();
+  if (m.has_prefill_chunk_tokens()) o.prefill_chunk_tokens = m.prefill_chunk_tokens();
   o.log_json = m.log_json();
   o.log_level = m.log_level();
   if (o.log_level < 0 || o.log_level > 5) return bad_field("log_level", "is out of range");

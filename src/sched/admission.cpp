@@ -62,6 +62,7 @@ Status Scheduler::admit(Request request, int64_t now_us) {
   s->sampling = std::make_shared<const SamplingParams>(std::move(sampling));
   s->groups.resize(kv_.groups());
   if (s->deadline_us) deadlines_.emplace(*s->deadline_us, s->id);
+  if (options_.queued_us_max) queue_deadlines_.emplace(now_us + *options_.queued_us_max, s->id);
   enqueue(*s);
   live_.emplace(s->id, std::move(s));
   return Status::ok();
@@ -85,12 +86,14 @@ void Scheduler::start_waiting(Draft& draft) {
   for (size_t i = 0; i < waiting_.size();) {
     Sequence& s = *waiting_[i];
     if (free_slots_.empty()) return;
-    // The only reason to let others pass: they do not compete for what it waits for.
+    // Others may pass where they do not compete for what it waits for.
     if (s.uses_penalties && penalties_running_ == options_.penalty_slots) {
       ++i;
       continue;
     }
-    if (!try_start(s, draft)) return;
+    const Start start = try_start(s, draft);
+    if (start == Start::kNoRoom) return;
+    if (start == Start::kLater) ++i;
   }
 }
 
@@ -101,39 +104,55 @@ int64_t Scheduler::unpromised_blocks() const {
   return n;
 }
 
-bool Scheduler::try_start(Sequence& s, Draft& draft) {
+Scheduler::Start Scheduler::try_start(Sequence& s, Draft& draft) {
   const int64_t free_blocks = unpromised_blocks();
-  if (!running_.empty() && blocked_.id == s.id && free_blocks <= blocked_.free_blocks) return false;
+  if (!running_.empty() && blocked_.id == s.id && free_blocks <= blocked_.free_blocks) {
+    return Start::kNoRoom;
+  }
   // Left to compute even after the longest hit: a lookup takes a while for a long prompt.
   const int32_t rest_min = (s.known() - 1) % kv_.block_tokens() + 1;
-  if (draft.budget.tokens_left(0) < rest_min) return false;
-  look_up_prefix(s);
+  if (draft.budget.tokens_left(0) < rest_min) return Start::kNoRoom;
+  if (look_up_prefix(s) && prefix_is_coming(s)) return Start::kLater;
   const int32_t cached = match_.blocks * kv_.block_tokens();
-  const int32_t chunk =
-      prefill_chunk(s.known() - cached, draft.budget.tokens_left(cached), kv_.block_tokens());
-  if (chunk == 0) return false;
+  if (next_chunk(s.known() - cached, draft.budget.tokens_left(cached)) == 0) return Start::kNoRoom;
   if (!fits(s)) {
     blocked_ = {s.id, free_blocks};
-    return false;
+    return Start::kNoRoom;
   }
   open(s, draft);
   add_prefill_row(s, draft);
   FATHOM_CHECK(s.plans == 1, "an admitted sequence must have room for its first chunk");
-  return true;
+  return Start::kBegun;
 }
 
 // Fills match_ with what the sequence may take from the cache: never its last token, because at
-// least one must be computed to sample from.
-void Scheduler::look_up_prefix(Sequence& s) {
+// least one must be computed to sample from. False: it does not read the cache.
+bool Scheduler::look_up_prefix(Sequence& s) {
   match_.blocks = 0;
   match_.last = PrefixCache::kRoot;
   match_.entries.clear();
   const bool wants_logprobs =
       s.sampling->prompt_logprobs && s.prompt_logprobs_sent < s.prompt_tokens - 1;
-  if (!s.cache_prefix || wants_logprobs) return;
+  if (!s.cache_prefix || wants_logprobs) return false;
   const int32_t blocks_max = (s.known() - 1) / kv_.block_tokens();
   kv_.cache().extend_hashes(s.tenant, s.tokens, blocks_max, s.block_hashes);
   kv_.match(s.tenant, s.tokens, s.block_hashes, blocks_max, match_);
+  return true;
+}
+
+// A running sequence is computing the block after the match, for the same prefix: to wait for its
+// commit is cheaper than to compute the block twice (n choices of one prompt arrive together).
+// Bounded by that prefill; should it be preempted or leave, nobody computes the block any more.
+bool Scheduler::prefix_is_coming(const Sequence& s) const {
+  const int32_t next = match_.blocks;
+  const int32_t end = (next + 1) * kv_.block_tokens();
+  if (end >= s.known()) return false;
+  return std::ranges::any_of(running_, [&](const Sequence* other) {
+    return other->phase == Phase::kRunning && other->cache_prefix &&
+           other->remembered_blocks <= next && other->open_tokens >= end &&
+           static_cast<int32_t>(other->block_hashes.size()) > next &&
+           other->block_hashes[next] == s.block_hashes[next];
+  });
 }
 
 // Room for the known tokens, a margin for the answer, and a reserve. A request alone needs no
@@ -195,10 +214,16 @@ void Scheduler::open(Sequence& s, Draft& draft) {
   announce_start(s, draft.now_us);
 }
 
+void Scheduler::stop_queue_clock(const Sequence& s) {
+  if (!options_.queued_us_max || s.started) return;
+  queue_deadlines_.erase({s.arrived_us + *options_.queued_us_max, s.id});
+}
+
 void Scheduler::announce_start(Sequence& s, int64_t now_us) {
   totals_.prefix_query_tokens_total += s.known();
   totals_.prefix_hit_tokens_total += s.cached_tokens;
   if (s.started) return;
+  stop_queue_clock(s);
   s.started = true;
   totals_.prompt_tokens_total += s.prompt_tokens;
   emit(s.id,

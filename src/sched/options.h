@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 namespace fathom {
@@ -15,11 +16,13 @@ struct SchedulerOptions {
   std::vector<int32_t> blocks;            // per cache group of the KvLayout, block 0 counted
   bool enable_prefix_caching = true;
   int32_t queued_requests_max = 512;
-  int64_t queued_tokens_max = 1 << 20;  // of waiting prompts; an empty queue takes any one request
-  int32_t answer_margin_tokens = 128;   // admission wants room for so much of the answer
-  int32_t free_percent = 5;             // of each group's blocks, left free by admission
-  int32_t preemptions_max = 2;          // of one request
-  int32_t penalty_slots = 64;           // sequences with penalties that may run at once
+  int64_t queued_tokens_max = 1 << 20;   // of waiting prompts; an empty queue takes any one request
+  std::optional<int64_t> queued_us_max;  // until a first step; none: no bound
+  std::optional<int32_t> prefill_chunk_tokens_max;  // of one sequence in a step; none: the budget
+  int32_t answer_margin_tokens = 128;  // admission wants room for so much of the answer
+  int32_t free_percent = 5;            // of each group's blocks, left free by admission
+  int32_t preemptions_max = 2;         // of one request
+  int32_t penalty_slots = 64;          // sequences with penalties that may run at once
   // One level of priority counts like arriving this much later, so that no request waits for ever.
   int64_t priority_step_us = 10'000'000;
   uint64_t layout_id = 0;  // names numerics and KV layout in every block's hash

@@ -38,7 +38,7 @@ void Scheduler::plan_prefills(Draft& draft) {
 bool Scheduler::add_prefill_row(Sequence& s, Draft& draft) {
   const int32_t rest = s.open_tokens - s.reserved;
   const int32_t block_tokens = kv_.block_tokens();
-  int32_t chunk = prefill_chunk(rest, draft.budget.tokens_left(s.reserved), block_tokens);
+  int32_t chunk = next_chunk(rest, draft.budget.tokens_left(s.reserved));
   if (chunk == 0) return false;
   int32_t room = room_tokens(s);
   if (room < std::min(rest, block_tokens)) {
@@ -52,6 +52,12 @@ bool Scheduler::add_prefill_row(Sequence& s, Draft& draft) {
   chunk = std::min(chunk, prefill_chunk(rest, room, block_tokens));
   if (chunk > 0) add_row(s, RowKind::kPrefill, chunk, draft);
   return true;
+}
+
+int32_t Scheduler::next_chunk(int32_t rest, int32_t tokens_left) const {
+  const int32_t most =
+      std::min(tokens_left, options_.prefill_chunk_tokens_max.value_or(tokens_left));
+  return prefill_chunk(rest, most, kv_.block_tokens());
 }
 
 void Scheduler::add_row(Sequence& s, RowKind kind, int32_t tokens, Draft& draft) {

@@ -39,6 +39,7 @@ void Scheduler::preempt(Sequence& s) {
 void Scheduler::end(Sequence& s, FinishReason reason, Status status) {
   emit(s.id, FinishedEvent{reason, std::move(status)});
   if (s.deadline_us) deadlines_.erase({*s.deadline_us, s.id});
+  stop_queue_clock(s);
   if (s.phase == Phase::kWaiting) {
     remove_waiting(s);
     s.phase = Phase::kEnding;

@@ -70,6 +70,13 @@ Status Scheduler::validate(const SchedulerOptions& o, const KvLayout& layout) {
                             "; it must be at least " + std::to_string(b.least))
         .about(b.setting);
   }
+  if (o.prefill_chunk_tokens_max && *o.prefill_chunk_tokens_max < layout.block_tokens) {
+    return invalid_argument("prefill_chunk_tokens_max is below one block")
+        .about("prefill_chunk_tokens_max");
+  }
+  if (o.queued_us_max && *o.queued_us_max < 1) {
+    return invalid_argument("queued_us_max must be at least 1").about("queued_us_max");
+  }
   if (o.free_percent > 90) {
     return invalid_argument("free_percent is over 90").about("free_percent");
   }
@@ -118,6 +125,11 @@ void Scheduler::expire(int64_t now_us) {
     end(*live_.at(deadlines_.begin()->second), FinishReason::kDeadline,
         Status(Code::kDeadlineExceeded, "the request's deadline passed")
             .because("deadline_exceeded"));
+  }
+  while (!queue_deadlines_.empty() && queue_deadlines_.begin()->first <= now_us) {
+    end(*live_.at(queue_deadlines_.begin()->second), FinishReason::kError,
+        unavailable("the request waited longer than queue_seconds for its turn")
+            .because("queue_timeout"));
   }
   sweep();
 }
@@ -183,8 +195,12 @@ void Scheduler::count_step(const PlanInFlight& step, int64_t duration_us) {
 }
 
 std::optional<int64_t> Scheduler::next_deadline_us() const {
-  if (deadlines_.empty()) return std::nullopt;
-  return deadlines_.begin()->first;
+  std::optional<int64_t> next;
+  for (const auto* set : {&deadlines_, &queue_deadlines_}) {
+    if (set->empty()) continue;
+    next = std::min(next.value_or(set->begin()->first), set->begin()->first);
+  }
+  return next;
 }
 
 EngineStats Scheduler::stats() const {

@@ -54,7 +54,8 @@ class Scheduler {
   Status admit(Request request, int64_t now_us);
   // The request is in no plan made from here on. Unknown and finished ids are ignored.
   void cancel(RequestId id);
-  // Ends the requests whose deadline has passed. plan() and commit() do it too.
+  // Ends the requests whose deadline has passed, or that waited too long for their first step.
+  // plan() and commit() do it too.
   void expire(int64_t now_us);
   // The executor failed: every request ends with kError and `status`, and nothing is planned any
   // more.
@@ -109,14 +110,19 @@ class Scheduler {
     int64_t free_blocks = 0;
   };
 
+  // Whether a waiting request began: kNoRoom stops the queue, kLater lets others pass.
+  enum class Start : uint8_t { kBegun, kNoRoom, kLater };
+
   // admission.cpp
   Status check_request(const Request& request) const;
   Status check_queue(const Request& request) const;
   void enqueue(Sequence& s);
   void remove_waiting(const Sequence& s);
   void start_waiting(Draft& draft);
-  bool try_start(Sequence& s, Draft& draft);
-  void look_up_prefix(Sequence& s);
+  Start try_start(Sequence& s, Draft& draft);
+  bool look_up_prefix(Sequence& s);
+  bool prefix_is_coming(const Sequence& s) const;
+  void stop_queue_clock(const Sequence& s);
   bool fits(const Sequence& s) const;
   int32_t blocks_wanted(const Sequence& s, int32_t group) const;
   void open(Sequence& s, Draft& draft);
@@ -130,6 +136,7 @@ class Scheduler {
   void add_row(Sequence& s, RowKind kind, int32_t tokens, Draft& draft);
   std::optional<int32_t> short_group(const Sequence& s, int32_t tokens) const;
   int32_t room_tokens(const Sequence& s) const;
+  int32_t next_chunk(int32_t rest, int32_t tokens_left) const;
   void append_blocks(Sequence& s, int32_t tokens, StepPlan& plan);
   int32_t window_room(const Sequence& s, int32_t group) const;
   StepPlan launch(Draft& draft);
@@ -184,6 +191,7 @@ class Scheduler {
   std::vector<Sequence*> running_;  // those with a slot, in runs_before order
   std::vector<Sequence*> gone_;     // to be destroyed by sweep()
   std::set<std::pair<int64_t, RequestId>> deadlines_;
+  std::set<std::pair<int64_t, RequestId>> queue_deadlines_;  // of those that never ran
   int64_t waiting_tokens_ = 0;
   uint64_t next_order_ = 1;
 

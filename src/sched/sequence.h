@@ -34,7 +34,7 @@ struct HeldBlocks {
 
 struct Sequence {
   RequestId id = 0;
-  uint64_t order = 0;     // of admission: smaller is older
+  uint64_t order = 0;  // of admission: smaller is older
   int64_t arrived_us = 0;
   int64_t queue_key = 0;  // waiting and running sequences are served in this order
   int32_t priority = 0;

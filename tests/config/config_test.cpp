@@ -211,6 +211,9 @@ TEST(Config, ContradictionsNameTheirSettings) {
       {{"--max-num-batched-tokens", "255"}, "max_num_batched_tokens"},
       {{"--max-num-batched-tokens", "511", "--speculative-tokens", "1"}, "max_num_batched_tokens"},
       {{"--load-format", "synthetic"}, "load_format"},
+      {{"--data-parallel-size", "2"}, "data_parallel_size"},
+      {{"--enable-expert-parallel=false", "--tensor-parallel-size=2"}, "enable_expert_parallel"},
+      {{"--prefill-chunk-tokens", "63"}, "prefill_chunk_tokens"},
       {{"--metrics-host", "0.0.0.0", "--tls-cert", "a", "--tls-key", "b"}, "metrics_host"},
       {{"--admin-host", "0.0.0.0", "--tls-cert", "a", "--tls-key", "b"}, "admin_host"},
   };
@@ -226,6 +229,10 @@ TEST(Config, WhatOnlyLooksLikeAContradictionIsFine) {
   EXPECT_EQ(error_of({"--host", "0.0.0.0", "--tls-cert", "a", "--tls-key", "b"}), "no error");
   EXPECT_EQ(error_of({"--port", "0", "--grpc-port", "0", "--admin-port", "0"}), "no error");
   EXPECT_EQ(error_of({"--max-num-batched-tokens", "256"}), "no error");
+  EXPECT_EQ(error_of({"--data-parallel-size", "1"}), "no error");
+  EXPECT_EQ(error_of({"--enable-expert-parallel", "--tensor-parallel-size", "2"}), "no error");
+  EXPECT_EQ(error_of({"--enable-expert-parallel=false"}), "no error") << "one rank holds them all";
+  EXPECT_EQ(error_of({"--prefill-chunk-tokens", "64"}), "no error");
   EXPECT_EQ(error_of({"--dtype", "float32", "--numerics", "reference"}), "no error");
 }
 

@@ -71,6 +71,9 @@ class Stream(threading.Thread):
     (["--tls-cert=/nonexistent.pem"], {}, ["tls"]),
     (["--model=/nonexistent"], {}, ["/nonexistent"]),
     (["--chat-format=nonsense"], {}, ["chat", "nonsense", "deepseek-v3.1"]),
+    (["--data-parallel-size=2"], {}, ["data_parallel_size", "2", "1 replica"]),
+    (["--enable-expert-parallel=false", "--tensor-parallel-size=2"], {},
+     ["enable_expert_parallel", "false", "tensor_parallel_size", "true"]),
     (["--numerics=exact"], {}, ["numerics", "exact", "reference"]),
     (["--host=0.0.0.0", "--port=0"], {}, ["allow"]),
     (["--config=/nonexistent.yaml"], {}, ["/nonexistent.yaml"]),
@@ -132,6 +135,31 @@ def test_sigterm_drains():
         assert not daemon.engine_pids()
 
 
+def test_drain_delay_serves_while_not_ready():
+    with Fathomd("--drain-delay-seconds=3", "--drain-seconds=60") as daemon:
+        url = daemon.url()
+        assert daemon.status("/health/ready") == 200
+        daemon.terminate()
+        end = time.monotonic() + 2
+        while daemon.status("/health/ready") != 503:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        assert daemon.status("/health/live") == 200
+        assert httpx.post(url + "/v1/completions", json=body(2)).status_code == 200, "still serves"
+        stream = Stream(daemon, 1500)  # outlives the delay
+        assert stream.first.wait(2)
+        end = time.monotonic() + 10
+        while (answer := httpx.post(url + "/v1/completions", json=body(1))).status_code == 200:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert answer.status_code == 503 and answer.json()["error"]["code"] == "draining"
+        assert int(answer.headers["retry-after"]) > 0
+        assert stream.is_alive(), "the stream ended too early to show anything"
+        assert daemon.metric("fathom_requests_running") >= 1, "metrics are there while it drains"
+        assert stream.chunks()[-1]["choices"][0]["finish_reason"] == "length"
+        assert daemon.wait_exit() == 0
+
+
 def test_drain_is_bounded():
     with Fathomd("--drain-seconds=1") as daemon:
         stream = Stream(daemon, 3500)
@@ -145,6 +173,18 @@ def test_drain_is_bounded():
 
 
 # The engine.
+
+def test_a_silent_engine_is_started_again():
+    with Fathomd("--watchdog-seconds=2") as daemon:
+        [engine] = daemon.engine_pids()
+        os.kill(engine, signal.SIGSTOP)
+        begun = time.monotonic()
+        daemon.wait_metric(1, "fathom_engine_restarts_total", seconds=20)
+        assert time.monotonic() - begun > 1
+        daemon.wait_metric(1, "fathom_engine_ready", seconds=30)
+        assert daemon.engine_pids() != [engine]
+        assert httpx.post(daemon.url() + "/v1/completions", json=body(2)).status_code == 200
+
 
 def test_killed_engine_is_started_again():
     with Fathomd() as daemon:
@@ -242,8 +282,10 @@ def test_full_queue_and_keep_alive():
         assert answer.json()["error"]["code"] == "queue_full"
         assert answer.json()["error"]["type"] == "rate_limit_error"
         assert int(answer.headers["retry-after"]) > 0
-        time.sleep(0.8)
-        assert all(": keep-alive\n\n" in stream.text for stream in queued)
+        end = time.monotonic() + 10
+        while not all(": keep-alive\n\n" in stream.text for stream in queued):
+            assert time.monotonic() < end and running.is_alive()
+            time.sleep(0.05)
         daemon.process.send_signal(signal.SIGHUP)  # no reason to end
         assert running.is_alive()
         [engine] = daemon.engine_pids()
@@ -267,3 +309,94 @@ def test_clients_that_leave_at_once_leave_nothing():
         daemon.wait_metric(0, "fathom_requests_waiting")
         daemon.wait_metric(0, "fathom_kv_usage_ratio")
         assert httpx.post(daemon.url() + "/v1/completions", json=body(2)).status_code == 200
+
+
+def test_metrics_say_what_happened():
+    with Fathomd("--metrics-compat=vllm", "--speculative-tokens=1") as daemon:
+        url = daemon.url()
+        prompt = PROMPT + " story about a fox and a hen" * 20  # over one block
+        for _ in range(2):
+            assert httpx.post(url + "/v1/completions", json=body(12, prompt=prompt)).is_success
+        assert httpx.get(url + "/v1/models/nothing").status_code == 404
+        assert httpx.get(url + "/no/such/route").status_code == 404
+        assert httpx.get(url + "/v1/completions").status_code == 405
+        daemon.wait_metric(2, "fathom_requests_total", outcome="length")
+        for route, code, count in [("/v1/completions", 200, 2), ("/v1/completions", 405, 1),
+                                   ("/v1/models/*", 404, 1), ("other", 404, 1)]:
+            daemon.wait_metric(count, "fathom_http_requests_total", route=route, code=code)
+        for name in ["queue_time_seconds", "prefill_time_seconds", "decode_time_seconds",
+                     "inference_time_seconds", "time_per_output_token_seconds", "prompt_tokens",
+                     "generation_tokens"]:
+            daemon.wait_metric(2, f"fathom_request_{name}_count")
+            assert daemon.metric(f"vllm:request_{name}_count") == 2
+        parts = [daemon.metric(f"fathom_request_{part}_time_seconds_sum")
+                 for part in ("prefill", "decode", "inference")]
+        assert abs(parts[0] + parts[1] - parts[2]) < 1e-3 and min(parts) > 0
+        assert daemon.metric("fathom_prompt_tokens_cached_total") >= 64
+        assert daemon.metric("vllm:prompt_tokens_cached_total") >= 64
+        daemon.wait_metric(lambda tokens: tokens >= 24, "fathom_generation_tokens_total")
+        daemon.wait_metric(lambda steps: steps > 10, "fathom_step_seconds_count")
+        steps = daemon.metric("fathom_step_seconds_count")
+        assert daemon.metric("fathom_step_tokens_count") >= steps
+        assert daemon.metric("fathom_step_seconds_sum") > 0
+        assert daemon.metric("vllm:iteration_tokens_total_count") > 10
+        drafts = daemon.metric("fathom_spec_drafts_total")
+        assert 0 < drafts <= daemon.metric("vllm:spec_decode_num_draft_tokens_total")
+        assert daemon.metric("vllm:spec_decode_num_drafts_total") == drafts
+
+
+def test_a_client_that_leaves_is_logged():
+    with Fathomd() as daemon:
+        with httpx.stream("POST", daemon.url() + "/v1/completions", timeout=30,
+                          headers={"x-request-id": "left-early"},
+                          json=body(3000, stream=True)) as answer:
+            next(answer.iter_text())
+        daemon.wait_metric(1, "fathom_requests_total", outcome="cancelled")
+        daemon.wait_metric(1, "fathom_http_requests_total", route="/v1/completions", code="499")
+        end = time.monotonic() + 5
+        while not (lines := [line for line in daemon.entries("request")
+                             if line["request_id"] == "left-early"]):
+            assert time.monotonic() < end, daemon.log()
+            time.sleep(0.05)
+        assert len(lines) == 1 and lines[0]["status"] == 499
+        assert lines[0]["prompt_tokens"] > 0 and 0 < lines[0]["completion_tokens"] < 3000
+
+
+def test_timeout_is_bounded_by_the_request_deadline():
+    with Fathomd("--request-deadline-seconds=2") as daemon:
+        url = daemon.url() + "/v1/completions"
+        past = httpx.post(url, json=body(1, timeout_ms=2001))
+        assert past.status_code == 400 and past.json()["error"]["param"] == "timeout_ms", past.text
+        assert "2000" in past.json()["error"]["message"]
+        assert httpx.post(url, json=body(1, timeout_ms=2000)).status_code == 200
+        begun = time.monotonic()
+        late = httpx.post(url, json=body(3900), timeout=30)
+        if late.status_code != 200:  # a machine this fast would answer in time
+            assert late.status_code == 504, late.text
+            assert late.json()["error"]["code"] == "deadline_exceeded"
+            assert 1.5 < time.monotonic() - begun < 10
+
+
+def test_a_request_waits_no_longer_than_queue_seconds():
+    with Fathomd("--max-num-seqs=1", "--queue-seconds=1") as daemon:
+        running = Stream(daemon, 3900)
+        assert running.first.wait(30)
+        answer = httpx.post(daemon.url() + "/v1/completions", json=body(1), timeout=30)
+        assert running.is_alive(), "the running request ended too early to show anything"
+        assert answer.status_code == 503, answer.text
+        assert answer.json()["error"]["code"] == "queue_timeout"
+        assert int(answer.headers["retry-after"]) > 0
+        daemon.wait_metric(1, "fathom_requests_total", outcome="rejected")
+
+
+def test_choices_of_one_prompt_compute_it_once():
+    with Fathomd() as daemon:
+        prompt = PROMPT + " story about a fox and a hen" * 40
+        answer = httpx.post(daemon.url() + "/v1/completions",
+                            json=body(4, prompt=prompt, n=4)).json()
+        assert len({choice["text"] for choice in answer["choices"]}) == 1, "greedy: all equal"
+        tokens = answer["usage"]["prompt_tokens"]
+        assert tokens > 128 and answer["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
+        hits = 3 * ((tokens - 1) // 64 * 64)
+        daemon.wait_metric(hits, "fathom_prefix_cache_hits_total")
+        daemon.wait_metric(hits, "fathom_prompt_tokens_cached_total")

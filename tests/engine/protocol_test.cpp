@@ -66,6 +66,8 @@ EngineOptions some_options() {
   o.speculative_tokens = 1;
   o.vocab_tokens = 4000;
   o.seed = 99;
+  o.queued_us_max = 7;
+  o.prefill_chunk_tokens = 128;
   o.memory_fraction = 0.5;
   return o;
 }
@@ -84,6 +86,8 @@ TEST(Protocol, OptionsRoundTrip) {
   EXPECT_EQ(back.options.vocab_tokens, expected.vocab_tokens);
   EXPECT_EQ(back.options.seed, 99U);
   EXPECT_EQ(back.options.memory_fraction, 0.5);
+  EXPECT_EQ(back.options.queued_us_max, 7);
+  EXPECT_EQ(back.options.prefill_chunk_tokens, 128);
   EXPECT_EQ(back.options.max_num_seqs, expected.max_num_seqs);
 }
 
@@ -282,6 +286,8 @@ TEST(Protocol, RefusesBadOptions) {
   refused("load_format", [](auto& m) { m.set_load_format(9); });
   refused("numerics", [](auto& m) { m.set_numerics(2); });
   refused("device", [](auto& m) { m.set_device(3); });
+  refused("queue", [](auto& m) { m.set_queued_us_max(0); });
+  refused("chunk", [](auto& m) { m.set_prefill_chunk_tokens(15); });
   refused("log_level", [](auto& m) { m.set_log_level(6); });
   refused("no model", [](auto& m) { m.set_model_dir(""); });
   refused("tensor_parallel", [](auto& m) { m.set_tensor_parallel(0); });

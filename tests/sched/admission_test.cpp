@@ -232,12 +232,88 @@ TEST(Admission, OnlyCommittedBlocksAreShared) {
   ASSERT_TRUE(d.admit(same_prompt(1, 11, 9)).is_ok());
   ASSERT_TRUE(d.plan());
   ASSERT_TRUE(d.admit(same_prompt(2, 11)).is_ok());
-  const auto early = d.plan();
-  EXPECT_EQ(early->open[0].computed_tokens, 0) << "the first's prefill is in flight";
+  EXPECT_TRUE(d.plan()->open.empty()) << "the first's prefill is in flight: its blocks will come";
   d.commit();
-  ASSERT_TRUE(d.admit(same_prompt(3, 11)).is_ok());
   EXPECT_EQ(d.plan()->open[0].computed_tokens, 8) << "now it is committed, and still running";
   d.run();
+}
+
+TEST(Admission, ChoicesOfOnePromptComputeItOnce) {
+  SchedulerOptions o = cached_options();
+  o.max_num_batched_tokens = 8;
+  Driver d(o);
+  constexpr int32_t kChoices = 4;
+  for (RequestId id = 1; id <= kChoices; ++id) {
+    ASSERT_TRUE(d.admit(same_prompt(id, 22, 3)).is_ok());
+  }
+  ASSERT_TRUE(d.admit(make_request(9, 6, 1)).is_ok());
+  d.run();
+  EXPECT_EQ(d.started[1].cached_tokens, 0);
+  for (RequestId id = 2; id <= kChoices; ++id) EXPECT_EQ(d.started[id].cached_tokens, 20) << id;
+  EXPECT_EQ(d.scheduler.stats().prefix_hit_tokens_total, 60U);
+  EXPECT_EQ(d.finish_order.front(), 9U) << "another prompt passes those that wait";
+}
+
+TEST(Admission, AChoiceGoesOnWhenTheOneItWaitedForLeaves) {
+  SchedulerOptions o = cached_options();
+  o.max_num_batched_tokens = 8;
+  Driver d(o);
+  ASSERT_TRUE(d.admit(same_prompt(1, 22, 3)).is_ok());
+  ASSERT_TRUE(d.admit(same_prompt(2, 22, 3)).is_ok());
+  d.step();
+  ASSERT_TRUE(d.plan());
+  d.scheduler.cancel(1);
+  const auto next = d.plan();
+  ASSERT_EQ(next->open.size(), 1U);
+  EXPECT_EQ(next->open[0].computed_tokens, 8) << "what had been committed is not computed again";
+  d.run();
+  EXPECT_EQ(d.token_count(2), 3);
+}
+
+TEST(Admission, APromptOfOneBlockWaitsForNobody) {
+  Driver d(cached_options());
+  ASSERT_TRUE(d.admit(same_prompt(1, 4)).is_ok());
+  ASSERT_TRUE(d.admit(same_prompt(2, 4)).is_ok());
+  EXPECT_EQ(d.plan()->open.size(), 2U);
+}
+
+TEST(Admission, TheQueueIsBoundedInTime) {
+  SchedulerOptions o = small_options();
+  o.max_num_seqs = 1;
+  o.queued_us_max = 1'000;
+  Driver d(o);
+  ASSERT_TRUE(d.admit(make_request(1, 4, 9)).is_ok());
+  ASSERT_TRUE(d.admit(make_request(2, 4, 1)).is_ok());
+  ASSERT_TRUE(d.plan());
+  EXPECT_EQ(d.scheduler.next_deadline_us(), 1'000);
+  d.now_us = 999;
+  d.commit();
+  EXPECT_FALSE(d.finish(2));
+  d.now_us = 1'000;
+  ASSERT_TRUE(d.plan());
+  d.take_events();
+  ASSERT_EQ(d.finish(2), FinishReason::kError);
+  EXPECT_EQ(d.finished[2].status.code(), Code::kUnavailable);
+  EXPECT_EQ(d.finished[2].status.reason(), "queue_timeout");
+  EXPECT_FALSE(d.finish(1)) << "it runs: its time in the queue is over";
+  EXPECT_FALSE(d.scheduler.next_deadline_us());
+  d.run();
+  EXPECT_EQ(d.token_count(1), 9);
+}
+
+TEST(Admission, OnePromptTakesAtMostItsChunkOfAStep) {
+  SchedulerOptions o = small_options();
+  o.max_num_batched_tokens = 24;
+  o.prefill_chunk_tokens_max = 11;
+  Driver d(o);
+  ASSERT_TRUE(d.admit(make_request(1, 30, 1)).is_ok());
+  ASSERT_TRUE(d.admit(make_request(2, 9, 1)).is_ok());
+  const auto plan = d.step();
+  ASSERT_EQ(plan->rows.size(), 2U);
+  EXPECT_EQ(plan->rows[0].tokens, 8) << "whole blocks";
+  EXPECT_EQ(plan->rows[1].tokens, 9) << "the short one finds room beside it";
+  d.run();
+  EXPECT_EQ(d.token_count(1), 1);
 }
 
 TEST(Admission, TheAnswersBlocksAreSharedToo) {

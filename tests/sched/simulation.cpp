@@ -146,13 +146,34 @@ void Simulation::note_admission(Client client) {
                        static_cast<uint64_t>(1 + setup_.scheduler.preemptions_max);
   client.key = key;
   client.admitted_step = counts_.steps;
+  client.admitted_us = now_us_;
   client.work = own;
   for (auto& [id, other] : clients_) {
     client.work += (other.request.prompt.size() + other.answer.tokens.size()) *
                    static_cast<uint64_t>(1 + setup_.scheduler.preemptions_max);
-    if (key < other.key || other.request.sampling.presence_penalty != 0.0F) other.work += own;
+    const bool passes = key < other.key || other.request.sampling.presence_penalty != 0.0F;
+    if (passes || may_wait_for_prefix(other)) other.work += own;
   }
   clients_.emplace(r.id, std::move(client));
+}
+
+// It has not begun, and another request may be computing the first block of its prompt: it lets
+// others pass until that block is cached.
+bool Simulation::may_wait_for_prefix(const Client& client) const {
+  const Request& r = client.request;
+  const auto block = static_cast<size_t>(setup_.layout.block_tokens);
+  const auto reads_cache = [&](const Request& request) {
+    return setup_.scheduler.enable_prefix_caching && request.cache_prefix;
+  };
+  if (client.started || !reads_cache(r) || r.prompt.size() <= block) return false;
+  return std::ranges::any_of(clients_, [&](const auto& entry) {
+    const Request& other = entry.second.request;
+    if (other.id == r.id || !reads_cache(other)) return false;
+    if (setup_.colliding_hash) return true;
+    return other.tenant == r.tenant && other.prompt.size() >= block &&
+           std::equal(r.prompt.begin(), r.prompt.begin() + static_cast<ptrdiff_t>(block),
+                      other.prompt.begin());
+  });
 }
 
 void Simulation::cancel_someone() {

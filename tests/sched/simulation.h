@@ -84,6 +84,7 @@ class Simulation {
     int32_t prompt_logprobs = 0;
     int32_t opens = 0;
     uint64_t admitted_step = 0;
+    int64_t admitted_us = 0;
     uint64_t work = 0;  // tokens that may be served before its last, its own included
     int64_t key = 0;
   };
@@ -93,6 +94,7 @@ class Simulation {
   void arrive();
   Request make_request();
   void note_admission(Client client);
+  bool may_wait_for_prefix(const Client& client) const;
   void cancel_someone();
   void make_plans();
   void check_plan(const StepPlan& plan);

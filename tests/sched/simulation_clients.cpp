@@ -78,6 +78,12 @@ void Simulation::take_finished(Client& client, const FinishedEvent& event) {
       }
       return;
     case FinishReason::kError:
+      if (event.status.reason() == "queue_timeout") {
+        const std::optional<int64_t>& most = setup_.scheduler.queued_us_max;
+        const bool due = most && now_us_ - client.admitted_us >= *most;
+        if (client.started || !due) problem(name + " left the queue before its time");
+        return;
+      }
       if (executor_->health().is_ok()) problem(name + " failed on a healthy executor");
       return;
     case FinishReason::kNone: problem(name + " ended for no reason");

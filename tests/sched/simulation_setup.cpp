@@ -90,6 +90,10 @@ SimulationSetup make_setup(uint64_t seed) {
   s.deadline_period = random.between(2, 40);
   s.priorities = random.between(1, 3);
   s.colliding_hash = random.one_in(10);
+  if (random.one_in(4)) s.scheduler.queued_us_max = random.between(1, 5000);
+  if (random.one_in(4)) {
+    s.scheduler.prefill_chunk_tokens_max = s.layout.block_tokens + random.between(0, 16);
+  }
   return s;
 }
 

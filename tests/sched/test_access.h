@@ -31,6 +31,7 @@ class SchedulerTestAccess {
     s_.waiting_.pop_back();
     s_.waiting_tokens_ -= s->known();
     if (s->deadline_us) s_.deadlines_.erase({*s->deadline_us, s->id});
+    s_.stop_queue_clock(*s);
     s_.live_.erase(s->id);
     return true;
   }
