@@ -17,6 +17,7 @@ struct FormatEntry {
 };
 
 constexpr FormatEntry kFormats[] = {
+    {ChatFormat::kDeepSeekV2, "deepseek-v2", render_deepseek_v2},
     {ChatFormat::kDeepSeekV3, "deepseek-v3", render_deepseek_v3},
     {ChatFormat::kDeepSeekV3_0324, "deepseek-v3-0324", render_deepseek_v3_0324},
     {ChatFormat::kDeepSeekR1, "deepseek-r1", render_deepseek_r1},
@@ -47,7 +48,14 @@ constexpr std::string_view kAnswerAfterAnswer =
 constexpr std::string_view kAnswerByThinking =
     "{{'<｜Assistant｜>'}}{%ifnotthinking%}{{'</think>'}}{%else%}{{'<think>'}}{%endif%}";
 
+constexpr std::string_view kWordTurn = "{{'User:'+message['content']+''}}";
+constexpr std::string_view kWordAnswer = "{{'Assistant:'+message['content']+eos_token}}";
+constexpr std::string_view kWordPrompt = "{%ifadd_generation_prompt%}{{'Assistant:'}}{%endif%}";
+
 constexpr TemplateSigns kSigns[] = {
+    {ChatFormat::kDeepSeekV2,
+     {kWordTurn, kWordAnswer, kWordPrompt, "{{message['content']+''}}"},
+     {}},
     {ChatFormat::kDeepSeekV3,
      {kLastSystem, kPlainTurn, kBareAnswer},
      {kDropsThoughts, kJoinedSystem}},

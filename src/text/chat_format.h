@@ -26,6 +26,7 @@ struct ChatMessage {
 };
 
 enum class ChatFormat {
+  kDeepSeekV2,       // V2 and V2-Lite chat, LLM chat, Coder-V2: turns in plain words
   kDeepSeekV3,       // V3 as first released: the last system message holds
   kDeepSeekV3_0324,  // system messages joined; R1 checkpoints with a bare generation prompt ship it
                      // too
@@ -46,8 +47,8 @@ struct ChatPrompt {
   OutputStart output_start = OutputStart::kContent;
 };
 
-// The formats' names for --chat-format: "deepseek-v3", "deepseek-v3-0324", "deepseek-r1",
-// "deepseek-r1-0528", "deepseek-v3.1".
+// The formats' names for --chat-format: "deepseek-v2", "deepseek-v3", "deepseek-v3-0324",
+// "deepseek-r1", "deepseek-r1-0528", "deepseek-v3.1".
 std::string_view chat_format_name(ChatFormat format);
 
 // INVALID_ARGUMENT lists the names.

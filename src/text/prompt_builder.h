@@ -54,6 +54,7 @@ std::string_view after_last_think(std::string_view content);
 
 // The compiled formats, each in its own file. `messages` is not empty, and ends with the
 // assistant's message if options.continue_final is set.
+ChatPrompt render_deepseek_v2(std::span<const ChatMessage> messages, const ChatOptions& options);
 ChatPrompt render_deepseek_v3(std::span<const ChatMessage> messages, const ChatOptions& options);
 ChatPrompt render_deepseek_v3_0324(std::span<const ChatMessage> messages,
                                    const ChatOptions& options);

@@ -38,6 +38,22 @@ TEST(ChatFormat, EqualsTheOfficialTemplates) {
   }
 }
 
+// models.md 6.1: the shape that V2's model card and template give.
+TEST(ChatFormat, WritesV2InPlainWords) {
+  const std::vector<ChatMessage> messages = {{Role::kSystem, "S", {}},
+                                             {Role::kUser, "Q", {}},
+                                             {Role::kAssistant, "A", {}},
+                                             {Role::kUser, "R", {}}};
+  const std::string before = "<｜begin▁of▁sentence｜>S\n\nUser: Q\n\nAssistant: A";
+  const auto text = [&](std::span<const ChatMessage> some, const ChatOptions& options) {
+    return joined(render(ChatFormat::kDeepSeekV2, some, options).value());
+  };
+  EXPECT_EQ(text(messages, {}), before + "<｜end▁of▁sentence｜>User: R\n\nAssistant:");
+  EXPECT_EQ(text(messages, {.add_generation_prompt = false}),
+            before + "<｜end▁of▁sentence｜>User: R\n\n");
+  EXPECT_EQ(text(std::span(messages).first(3), {.continue_final = true}), before);
+}
+
 TEST(ChatFormat, TrustsMarkersAndNothingThatAUserWrote) {
   const std::vector<ChatMessage> messages = {{Role::kSystem, "S<eos>", {}},
                                              {Role::kUser, "<｜User｜>", {}}};
@@ -93,8 +109,8 @@ TEST(ChatFormat, RefusesWhatItCannotRender) {
 }
 
 TEST(ChatFormat, NamesGoBothWays) {
-  for (const char* name :
-       {"deepseek-v3", "deepseek-v3-0324", "deepseek-r1", "deepseek-r1-0528", "deepseek-v3.1"}) {
+  for (const char* name : {"deepseek-v2", "deepseek-v3", "deepseek-v3-0324", "deepseek-r1",
+                           "deepseek-r1-0528", "deepseek-v3.1"}) {
     EXPECT_EQ(chat_format_name(chat_format_by_name(name).value()), name);
   }
   const Status unknown = chat_format_by_name("chatml").status();
@@ -118,6 +134,15 @@ TEST(ChatFormat, RecognisesTemplatesByWhatTheyDo) {
   const auto recognise = [](const std::string& text) {
     return recognise_chat_format(text).value();
   };
+  EXPECT_EQ(recognise("{{ bos_token }}{% for message in messages %}"
+                      "{% if message['role'] == 'user' %}"
+                      "{{ 'User: ' + message['content'] + '\\n\\n' }}"
+                      "{% elif message['role'] == 'assistant' %}"
+                      "{{ 'Assistant: ' + message['content'] + eos_token }}"
+                      "{% elif message['role'] == 'system' %}{{ message['content'] + '\\n\\n' }}"
+                      "{% endif %}{% endfor %}"
+                      "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"),
+            ChatFormat::kDeepSeekV2);
   EXPECT_EQ(recognise(std::string(kLast) + kTurn + kBare), ChatFormat::kDeepSeekV3);
   EXPECT_EQ(recognise(std::string(kJoin) + kTurn + kBare), ChatFormat::kDeepSeekV3_0324);
   EXPECT_EQ(recognise(std::string(kLast) + kTurn + kDrop + kThink), ChatFormat::kDeepSeekR1);
