@@ -1,5 +1,6 @@
-// BPE of long pieces from left to right, in a memory that does not grow with the piece: an order of
-// merges by rank jumps over the whole piece, and misses every cache once it is large.
+// BPE of long pieces from left to right, in a memory of one bit for each byte: an order of merges
+// by rank jumps over some 20 bytes for each, which page faults and cache misses make dear once the
+// piece is large.
 //
 // It stands on this: the merges (lowest rank first, leftmost of equals) make the tokens t1 ... tn
 // of a text exactly if they make each two neighbours, joined, into just these two. For as long as
