@@ -115,7 +115,20 @@ class CudaOps final : public Ops {
   Result<void*> allocate(int64_t bytes);
   Result<Tensor> upload(const Tensor& host);
   std::byte* stage(size_t bytes, Staging** used);
+
+  // experts.cpp. Of each token its choices (ids, weights: [tokens, k]) and what their experts gave.
+  struct RoutedPairs {
+    int32_t* ids = nullptr;
+    float* weights = nullptr;
+    float* values = nullptr;  // [tokens * k, hidden]
+  };
   const kernels::Matrix* expert_table(const std::vector<Weight>& weights);
+  RoutedPairs run_pairs(const BatchView& batch, const MoeParams& p, float* scores,
+                        const Act& input);
+  RoutedPairs run_few_tokens(const BatchView& batch, const MoeParams& p, float* scores,
+                             const Act& input);
+  void add_experts(const BatchView& batch, const MoeParams& p, float* scores, const Act& input,
+                   const Tensor& sums);
 
   const Numerics numerics_;
   const bool host_readable_;

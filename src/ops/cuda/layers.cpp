@@ -135,25 +135,10 @@ Act CudaOps::mla_attention(const BatchView& batch, const KvView& cache, const Te
   return act;
 }
 
-// Matrices of a layer's experts in device memory, made on the layer's first step.
-const kernels::Matrix* CudaOps::expert_table(const std::vector<Weight>& weights) {
-  const kernels::Matrix*& table = expert_tables_[weights.data()];
-  if (table != nullptr) return table;
-  std::vector<kernels::Matrix> matrices;
-  for (const Weight& weight : weights) matrices.push_back(matrix_of(weight));
-  const auto bytes = static_cast<int64_t>(matrices.size() * sizeof(kernels::Matrix));
-  Result<Tensor> device = upload(Tensor::of(matrices.data(), DType::kU8, {bytes}));
-  FATHOM_CHECK(device.is_ok(), "no memory for a table of experts");
-  table = device->as<kernels::Matrix>();
-  return table;
-}
-
 Partial CudaOps::moe(const BatchView& batch, const Act& x, const MoeParams& p, const Tensor& out) {
   ArenaScope scope(arena_);
   const int64_t tokens = batch.shape.tokens;
   const int64_t hidden = x.data.shape[1];
-  const int32_t k = p.experts_per_token;
-  const auto here = static_cast<int32_t>(p.gate_up.size());
   const Tensor scores = arena_.take(DType::kF32, {tokens, p.experts});
   kernels::Matrix router;
   router.data = p.router.data;
@@ -161,18 +146,6 @@ Partial CudaOps::moe(const BatchView& batch, const Act& x, const MoeParams& p, c
   router.in = hidden;
   router.stride = hidden;
   kernels::linear(stream_, rows_of(x), tokens, router, rows_of(scores), Format::kF32);
-  auto* ids = arena_.take(DType::kI32, {tokens * k}).as<int32_t>();
-  float* weights = floats(tokens * k);
-  const kernels::RouterShape shape{p.experts,
-                                   k,
-                                   p.groups,
-                                   p.groups_per_token,
-                                   p.score == ScoreFunction::kSigmoid,
-                                   p.group_score == GroupScore::kTopTwoSum,
-                                   p.normalize,
-                                   p.scale};
-  kernels::route(stream_, shape, tokens, scores.as<float>(),
-                 p.bias.defined() ? p.bias.as<float>() : nullptr, ids, weights);
   float* plain = floats(tokens * hidden);
   kernels::concat(stream_, rows_of(x.data), hidden, rows_of(x.data), 0, tokens, plain);
   const auto quantized = [&](const ActSpec& spec) {
@@ -182,23 +155,8 @@ Partial CudaOps::moe(const BatchView& batch, const Act& x, const MoeParams& p, c
   };
   const Tensor sums = arena_.take(DType::kF32, {tokens, hidden});
   check(cudaMemsetAsync(sums.data, 0, static_cast<size_t>(sums.bytes()), stream_), "moe");
-  const auto* valid = batch.token_valid.as<uint8_t>();
-  if (here > 0) {
-    const int64_t width = p.gate_up.front().out() / 2;
-    const Act input = quantized(act_spec(p.gate_up.front()));
-    float* both = floats(tokens * k * 2 * width);
-    kernels::expert_linear(stream_, expert_table(p.gate_up), p.first_expert, here, ids, valid,
-                           tokens, k, rows_of(input), false, 2 * width, both, act_format());
-    float* gated = floats(tokens * k * width);
-    kernels::gate(stream_, both, tokens * k, width, gated);
-    const Act inner = take_act(tokens * k, width, act_spec(p.down.front()));
-    finish(gated, tokens * k, width, inner);
-    float* pairs = floats(tokens * k * hidden);
-    kernels::expert_linear(stream_, expert_table(p.down), p.first_expert, here, ids, valid, tokens,
-                           k, rows_of(inner), true, hidden, pairs, act_format());
-    kernels::combine(stream_, pairs, ids, weights, valid, tokens, k, p.first_expert, here, hidden,
-                     sums.as<float>());
-  }
+  if (!p.gate_up.empty())
+    add_experts(batch, p, scores.as<float>(), quantized(act_spec(p.gate_up.front())), sums);
   if (p.shared_gate_up.values.defined()) {
     const Act inner = gated_linear(quantized(act_spec(p.shared_gate_up)), p.shared_gate_up,
                                    act_spec(p.shared_down));

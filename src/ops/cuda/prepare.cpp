@@ -1,6 +1,7 @@
 // Load time: the CPU backend lays a weight out, and the result is copied to the device.
 #include <algorithm>
 
+#include "kernels/moe_decode.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cuda/cuda_ops.h"
 
@@ -23,6 +24,7 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
   FATHOM_RETURN_IF_ERROR(
       cuda_status(cudaStreamCreateWithFlags(&ops->stream_, cudaStreamNonBlocking), "stream"));
   FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_sampler(), "sampler"));
+  FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_moe_decode(), "moe_decode"));
   FATHOM_ASSIGN(Tensor arena, ops->reserve(DType::kU8, {options.arena_bytes}));
   ops->arena_ = Arena(arena.data, options.arena_bytes);
   for (int i = 0; i < kStagings; ++i) {

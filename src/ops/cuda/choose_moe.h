@@ -1,0 +1,27 @@
+// Whether a step's experts run on the kernels for few tokens: a pure function of the problem,
+// tested without a GPU.
+#pragma once
+
+#include <cstdint>
+
+#include "fathom/weight.h"
+
+namespace fathom {
+
+struct MoeProblem {
+  int64_t tokens = 0;
+  int32_t experts_per_token = 0;
+  int32_t experts = 0;       // of the router
+  int32_t experts_here = 0;  // of this rank
+  int64_t hidden = 0;
+  int64_t width = 0;  // of an expert
+  WeightFormat weight = WeightFormat::kBF16;
+  ActFormat act = ActFormat::kBF16;  // of both products' inputs
+  int32_t first_column_in_block = 0;
+};
+
+enum class MoeKernel : uint8_t { kPlain, kFewTokens };
+
+MoeKernel choose_moe(const MoeProblem& problem);
+
+}  // namespace fathom

@@ -1,0 +1,127 @@
+// The routed experts of a layer: for few tokens on kernels that stream each chosen expert once,
+// otherwise pair after pair.
+#include "kernels/dense.h"
+#include "kernels/moe_decode.h"
+#include "ops/cuda/choose_moe.h"
+#include "ops/cuda/cuda_ops.h"
+
+namespace fathom {
+namespace {
+
+kernels::RouterShape router_shape(const MoeParams& p) {
+  return {p.experts,
+          p.experts_per_token,
+          p.groups,
+          p.groups_per_token,
+          p.score == ScoreFunction::kSigmoid,
+          p.group_score == GroupScore::kTopTwoSum,
+          p.normalize,
+          p.scale};
+}
+
+MoeProblem problem_of(const BatchView& batch, const MoeParams& p, int64_t hidden,
+                      const ActSpec& input, const ActSpec& inner) {
+  MoeProblem problem;
+  problem.tokens = batch.shape.tokens;
+  problem.experts_per_token = p.experts_per_token;
+  problem.experts = p.experts;
+  problem.experts_here = static_cast<int32_t>(p.gate_up.size());
+  problem.hidden = hidden;
+  if (p.gate_up.empty()) return problem;
+  problem.width = p.gate_up.front().out() / 2;
+  problem.weight = p.gate_up.front().format;
+  problem.act = input.format == inner.format ? input.format : ActFormat::kF32;
+  problem.first_column_in_block =
+      p.gate_up.front().first_column_in_block + p.down.front().first_column_in_block;
+  return problem;
+}
+
+}  // namespace
+
+// Matrices of a layer's experts in device memory, made on the layer's first step.
+const kernels::Matrix* CudaOps::expert_table(const std::vector<Weight>& weights) {
+  const kernels::Matrix*& table = expert_tables_[weights.data()];
+  if (table != nullptr) return table;
+  std::vector<kernels::Matrix> matrices;
+  for (const Weight& weight : weights) matrices.push_back(matrix_of(weight));
+  const auto bytes = static_cast<int64_t>(matrices.size() * sizeof(kernels::Matrix));
+  Result<Tensor> device = upload(Tensor::of(matrices.data(), DType::kU8, {bytes}));
+  FATHOM_CHECK(device.is_ok(), "no memory for a table of experts");
+  table = device->as<kernels::Matrix>();
+  return table;
+}
+
+CudaOps::RoutedPairs CudaOps::run_pairs(const BatchView& batch, const MoeParams& p, float* scores,
+                                        const Act& input) {
+  const int64_t tokens = batch.shape.tokens;
+  const int32_t k = p.experts_per_token;
+  const auto here = static_cast<int32_t>(p.gate_up.size());
+  const int64_t width = p.gate_up.front().out() / 2;
+  const int64_t hidden = p.down.front().out();
+  const auto* valid = batch.token_valid.as<uint8_t>();
+  RoutedPairs pairs{arena_.take(DType::kI32, {tokens * k}).as<int32_t>(), floats(tokens * k),
+                    floats(tokens * k * hidden)};
+  kernels::route(stream_, router_shape(p), tokens, scores,
+                 p.bias.defined() ? p.bias.as<float>() : nullptr, pairs.ids, pairs.weights);
+  float* both = floats(tokens * k * 2 * width);
+  kernels::expert_linear(stream_, expert_table(p.gate_up), p.first_expert, here, pairs.ids, valid,
+                         tokens, k, rows_of(input), false, 2 * width, both, act_format());
+  float* gated = floats(tokens * k * width);
+  kernels::gate(stream_, both, tokens * k, width, gated);
+  const Act inner = take_act(tokens * k, width, act_spec(p.down.front()));
+  finish(gated, tokens * k, width, inner);
+  kernels::expert_linear(stream_, expert_table(p.down), p.first_expert, here, pairs.ids, valid,
+                         tokens, k, rows_of(inner), true, hidden, pairs.values, act_format());
+  return pairs;
+}
+
+CudaOps::RoutedPairs CudaOps::run_few_tokens(const BatchView& batch, const MoeParams& p,
+                                             float* scores, const Act& input) {
+  const int64_t tokens = batch.shape.tokens;
+  const int32_t k = p.experts_per_token;
+  const auto here = static_cast<int32_t>(p.gate_up.size());
+  const int64_t width = p.gate_up.front().out() / 2;
+  const int64_t hidden = p.down.front().out();
+  const kernels::Format format = format_of(p.gate_up.front().values.dtype);
+  RoutedPairs pairs{arena_.take(DType::kI32, {tokens * k}).as<int32_t>(), floats(tokens * k),
+                    floats(tokens * k * hidden)};
+  kernels::MoeSchedule schedule;
+  schedule.tiles_max = kernels::moe_tiles_max(static_cast<int32_t>(tokens * k), here);
+  schedule.order = arena_.take(DType::kI32, {tokens * k}).as<int32_t>();
+  schedule.tiles = reinterpret_cast<kernels::MoeTile*>(
+      arena_.take(DType::kI32, {int64_t{schedule.tiles_max} * 3}).as<int32_t>());
+  schedule.tile_count = arena_.take(DType::kI32, {1}).as<int32_t>();
+  kernels::route_and_schedule(
+      stream_, router_shape(p), tokens, scores, p.bias.defined() ? p.bias.as<float>() : nullptr,
+      batch.token_valid.as<uint8_t>(), p.first_expert, here, pairs.ids, pairs.weights, schedule);
+  const Act inner = take_act(tokens * k, width, act_spec(p.down.front()));
+  kernels::Epilogue epilogue;
+  epilogue.data = inner.data.data;
+  epilogue.format = format_of(inner.data.dtype);
+  epilogue.stride = inner.data.stride[0];
+  if (inner.spec.format == ActFormat::kFp8Block) {
+    epilogue.scales = inner.scales.as<float>();
+    epilogue.scale_stride = inner.scales.stride[0];
+  }
+  epilogue.ue8m0 = inner.spec.ue8m0;
+  kernels::expert_gate_up(stream_, expert_table(p.gate_up), format, hidden, width, rows_of(input),
+                          k, schedule, epilogue);
+  kernels::expert_down(stream_, expert_table(p.down), format, width, hidden, rows_of(inner),
+                       schedule, pairs.values);
+  return pairs;
+}
+
+void CudaOps::add_experts(const BatchView& batch, const MoeParams& p, float* scores,
+                          const Act& input, const Tensor& sums) {
+  const int64_t hidden = sums.shape[1];
+  ArenaScope scope(arena_);
+  const MoeProblem problem = problem_of(batch, p, hidden, input.spec, act_spec(p.down.front()));
+  const RoutedPairs pairs = choose_moe(problem) == MoeKernel::kFewTokens
+                                ? run_few_tokens(batch, p, scores, input)
+                                : run_pairs(batch, p, scores, input);
+  kernels::combine(stream_, pairs.values, pairs.ids, pairs.weights, batch.token_valid.as<uint8_t>(),
+                   batch.shape.tokens, p.experts_per_token, p.first_expert,
+                   static_cast<int32_t>(p.gate_up.size()), hidden, sums.as<float>());
+}
+
+}  // namespace fathom
