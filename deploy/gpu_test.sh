@@ -2,7 +2,9 @@
 # make gpu-test: the tests that need a GPU, on a GPU host. In a checkout it uses a build of the cuda
 # preset; in an unpacked bundle with fathom-gpu-tests unpacked over it, the bundle's programs.
 #
-#   deploy/gpu_test.sh [--seconds SECONDS_OF_LOAD] [BIN_FOLDER]
+#   deploy/gpu_test.sh [--seconds SECONDS_OF_LOAD] [--sanitize] [BIN_FOLDER]
+#
+# --sanitize also runs the op table under compute-sanitizer's four tools (of the CUDA toolkit).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,10 +12,12 @@ fail() { echo "gpu_test: $*" >&2; exit 1; }
 
 seconds=45
 bin=
+sanitize=0
 while [ $# -gt 0 ]; do
   case "$1" in
     --seconds) [ $# -ge 2 ] || fail "--seconds needs a number"; seconds=$2; shift 2 ;;
-    -*) fail "unknown argument '$1' (--seconds)" ;;
+    --sanitize) sanitize=1; shift ;;
+    -*) fail "unknown argument '$1' (--seconds, --sanitize)" ;;
     *) bin=$1; shift ;;
   esac
 done
@@ -33,6 +37,14 @@ while read -r kind name; do
   echo "== $name"
   "$bin/$name" || failed+=("$name")
 done <"$list"
+if [ "$sanitize" = 1 ]; then
+  command -v compute-sanitizer >/dev/null || fail "--sanitize needs compute-sanitizer on the PATH"
+  for tool in memcheck racecheck initcheck synccheck; do
+    echo "== cuda_ops_test under $tool"
+    compute-sanitizer --tool "$tool" --error-exitcode 1 "$bin/cuda_ops_test" | tail -n 2 ||
+      failed+=("$tool")
+  done
+fi
 echo "== compare_devices"
 python3 tests/gpu/compare_devices.py --bin "$bin/fathomd" --seconds "$seconds" ||
   failed+=(compare_devices)

@@ -8,6 +8,7 @@ namespace {
 
 using testing::AttentionRow;
 using testing::AttentionShape;
+using testing::GqaShape;
 using testing::MoeShape;
 using testing::OpCase;
 
@@ -82,12 +83,26 @@ void add_attention(std::vector<OpCase>& cases) {
   add(prefill("prefill 2k", 16, 0, 2048));
 }
 
+// Heads of Llama-8B: 32 for queries, 8 for keys and values, of 128.
+void add_grouped_attention(std::vector<OpCase>& cases) {
+  const auto add = [&](const char* name, int32_t rows, const AttentionRow& row) {
+    GqaShape s;
+    s.name = name;
+    s.rows.assign(static_cast<size_t>(rows), row);
+    cases.push_back(testing::gqa_attention_case(s, Numerics::kNative));
+  };
+  add("decode 1 x 1k", 1, {1023, 1, 1, false});
+  add("decode 128 x 1k", 128, {1023, 1, 1, false});
+  add("prefill 2k", 1, {0, 2048, 2048, true});
+}
+
 }  // namespace
 
 std::vector<OpCase> bench_cases() {
   std::vector<OpCase> cases;
   add_linears(cases);
   add_attention(cases);
+  add_grouped_attention(cases);
   for (const int64_t tokens : {1, 8, 32, 128}) {
     cases.push_back(testing::moe_case(v2_lite(tokens), Numerics::kNative));
   }
