@@ -64,6 +64,9 @@ constexpr Tolerance against_float64(Precision precision) {
 //    DeepSeek-V3 report, section 3.3.2, says 14 bits in all), and float32 takes over every 128
 //    columns: 2^-13 = 1.2e-4 of a partial sum.
 //  kFp8ProductBF16: so a tie is met once in 30 elements instead of once in 3,000.
+//  kFp8Chain: where such an element is the largest of its group of 128, the group's scale moves by
+//    up to 2^-8, and a fifteenth of its codes by a step of about 6 %: 1.6 % in one group of thirty
+//    and more, 3e-3 to 5e-3 over all.
 constexpr Tolerance between_backends(Precision precision) {
   const Tolerance one = against_float64(precision);
   switch (precision) {
@@ -71,6 +74,7 @@ constexpr Tolerance between_backends(Precision precision) {
     case Precision::kFp8Output: return {one.largest, 2 * one.mean_square};
     case Precision::kFp8Product: return {5e-4, 2.5e-4};
     case Precision::kFp8ProductBF16: return {kBF16Step, 1.5e-3};
+    case Precision::kFp8Chain: return {2 * one.largest, 8e-3};
     default: return {2 * one.largest, 2 * one.mean_square};
   }
 }

@@ -110,6 +110,8 @@ class CudaOps final : public Ops {
   float* floats(int64_t n) { return arena_.take(DType::kF32, {n}).as<float>(); }
   Act take_act(int64_t rows, int64_t columns, const ActSpec& spec);
   void finish(const float* x, int64_t rows, int64_t stride, const Act& act);
+  // out = x Wt, rounded through `round`. gemm.cpp
+  void multiply(const Act& x, const Weight& weight, const Tensor& out, kernels::Format round);
   void check(cudaError_t error, const char* what);
   void check_single(const Comm* group) const;
   Result<void*> allocate(int64_t bytes);
@@ -133,6 +135,7 @@ class CudaOps final : public Ops {
   const Numerics numerics_;
   const bool host_readable_;
   cudaStream_t stream_ = nullptr;
+  int32_t sms_ = 0;  // of the device
   std::vector<void*> device_memory_;
   std::vector<void*> pinned_memory_;
   Arena arena_;

@@ -1,4 +1,4 @@
-// The layers' ops, each a few plain kernels with float32 rows between them.
+// The layers' ops, each a few kernels with float32 rows between them.
 #include "kernels/attention.h"
 #include "kernels/dense.h"
 #include "ops/cuda/cuda_ops.h"
@@ -81,9 +81,7 @@ Tensor CudaOps::linear(const Act& x, const Weight& weight) {
 }
 
 Partial CudaOps::linear_partial(const Act& x, const Weight& weight, const Tensor& out) {
-  FATHOM_CHECK(x.data.shape[1] == weight.in(), "activation and weight differ in columns");
-  kernels::linear(stream_, rows_of(x), x.data.shape[0], matrix_of(weight), rows_of(out),
-                  act_format());
+  multiply(x, weight, out, act_format());
   return Partial{out};
 }
 
@@ -93,7 +91,7 @@ Act CudaOps::gated_linear(const Act& x, const Weight& gate_up, ActSpec out) {
   const Act act = take_act(rows, width, out);
   ArenaScope scope(arena_);
   const Tensor both = arena_.take(DType::kF32, {rows, 2 * width});
-  kernels::linear(stream_, rows_of(x), rows, matrix_of(gate_up), rows_of(both), act_format());
+  multiply(x, gate_up, both, act_format());
   float* gated = floats(rows * width);
   kernels::gate(stream_, both.as<float>(), rows, width, gated);
   finish(gated, rows, width, act);
@@ -161,8 +159,7 @@ Partial CudaOps::moe(const BatchView& batch, const Act& x, const MoeParams& p, c
     const Act inner = gated_linear(quantized(act_spec(p.shared_gate_up)), p.shared_gate_up,
                                    act_spec(p.shared_down));
     const Tensor shared = arena_.take(DType::kF32, {tokens, hidden});
-    kernels::linear(stream_, rows_of(inner), tokens, matrix_of(p.shared_down), rows_of(shared),
-                    act_format());
+    multiply(inner, p.shared_down, shared, act_format());
     kernels::add_rows(stream_, rows_of(shared), rows_of(sums), tokens, hidden);
   }
   finish(sums.as<float>(), tokens, hidden,
@@ -194,8 +191,7 @@ Act CudaOps::concat(const Act& left, const Act& right, ActSpec out) {
 Tensor CudaOps::logits(const Act& x, const Weight& head, Comm* group) {
   check_single(group);
   const Tensor out = arena_.take(DType::kF32, {x.data.shape[0], head.out()});
-  kernels::linear(stream_, rows_of(x), x.data.shape[0], matrix_of(head), rows_of(out),
-                  Format::kF32);
+  multiply(x, head, out, Format::kF32);
   return out;
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "kernels/moe_decode.h"
+#include "kernels/skinny_gemm.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cuda/cuda_ops.h"
 
@@ -25,6 +26,9 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
       cuda_status(cudaStreamCreateWithFlags(&ops->stream_, cudaStreamNonBlocking), "stream"));
   FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_sampler(), "sampler"));
   FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_moe_decode(), "moe_decode"));
+  FATHOM_RETURN_IF_ERROR(
+      cuda_status(cudaDeviceGetAttribute(&ops->sms_, cudaDevAttrMultiProcessorCount, 0), "device"));
+  FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_skinny_gemm(), "skinny_gemm"));
   FATHOM_ASSIGN(Tensor arena, ops->reserve(DType::kU8, {options.arena_bytes}));
   ops->arena_ = Arena(arena.data, options.arena_bytes);
   for (int i = 0; i < kStagings; ++i) {

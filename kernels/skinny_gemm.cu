@@ -1,0 +1,127 @@
+// Launches of the skinny product: maps for the copy engine, and the variant by token tile.
+#include "skinny_gemm.h"
+
+#include "skinny_gemm.cuh"
+
+namespace fathom::kernels {
+namespace {
+
+using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
+
+// The driver's function, found through the runtime: no link to the driver's library.
+EncodeTiled encode_tiled() {
+  static const EncodeTiled found = [] {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult result{};
+    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
+                                                               12000, cudaEnableDefault, &result);
+    const bool ok = error == cudaSuccess && result == cudaDriverEntryPointSuccess;
+    return ok ? reinterpret_cast<EncodeTiled>(function) : nullptr;
+  }();
+  return found;
+}
+
+// A box of `box_rows` rows and 128 bytes of a row-major matrix; what lies outside reads as zero.
+cudaError_t encode(CUtensorMap* map, const void* data, Format format, int64_t rows, int64_t columns,
+                   int64_t stride, int32_t box_rows) {
+  const EncodeTiled function = encode_tiled();
+  if (function == nullptr) return cudaErrorNotSupported;
+  const bool fp8 = format == Format::kFp8;
+  const cuuint64_t size[2] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
+  const cuuint64_t stride_bytes[1] = {static_cast<cuuint64_t>(stride * (fp8 ? 1 : 2))};
+  const cuuint32_t box[2] = {kSkinnyBlockBytes / (fp8 ? 1U : 2U),
+                             static_cast<cuuint32_t>(box_rows)};
+  const cuuint32_t step[2] = {1, 1};
+  const CUresult result =
+      function(map, fp8 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2,
+               const_cast<void*>(data), size, stride_bytes, box, step,
+               CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+               CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+using Kernel = void (*)(CUtensorMap, CUtensorMap, SkinnyArgs);
+
+template <Format kFormat>
+Kernel kernel_of(int32_t token_tile) {
+  switch (token_tile) {
+    case 8: return skinny_kernel<kFormat, 8>;
+    case 16: return skinny_kernel<kFormat, 16>;
+    case 32: return skinny_kernel<kFormat, 32>;
+    case 64: return skinny_kernel<kFormat, 64>;
+    default: return nullptr;
+  }
+}
+
+Kernel kernel_of(Format format, int32_t token_tile) {
+  return format == Format::kFp8 ? kernel_of<Format::kFp8>(token_tile)
+                                : kernel_of<Format::kBF16>(token_tile);
+}
+
+SkinnyArgs make_args(Rows x, int64_t rows, const Matrix& w, Rows out, Format round,
+                     const SkinnyPlan& plan) {
+  const int64_t block = w.format == Format::kFp8 ? 128 : 64;
+  SkinnyArgs a;
+  a.tokens = static_cast<int32_t>(rows);
+  a.out = static_cast<int32_t>(w.out);
+  a.k_blocks = static_cast<int32_t>((w.in + block - 1) / block);
+  a.split = plan.split;
+  a.stages = plan.stages;
+  a.w_scales = w.scales;
+  a.w_scale_rows = w.scale_rows;
+  a.w_scale_stride = w.scale_stride;
+  a.x_scales = x.scales;
+  a.x_scale_stride = x.scale_stride;
+  a.y = out;
+  a.round = round;
+  return a;
+}
+
+}  // namespace
+
+cudaError_t load_skinny_gemm() {
+  for (const Format format : {Format::kFp8, Format::kBF16}) {
+    for (const int32_t tokens : {8, 16, 32, 64}) {
+      const auto* kernel = reinterpret_cast<const void*>(kernel_of(format, tokens));
+      // All of an SM's shared memory: this kernel's block and the next one's beside it.
+      cudaError_t error = cudaFuncSetAttribute(
+          kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+      if (error != cudaSuccess) return error;
+      error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   kSkinnySharedMax);
+      if (error != cudaSuccess) return error;
+    }
+  }
+  return encode_tiled() != nullptr ? cudaSuccess : cudaErrorNotSupported;
+}
+
+cudaError_t skinny_gemm(cudaStream_t stream, Rows x, int64_t rows, Matrix w, Rows out, Format round,
+                        const SkinnyPlan& plan) {
+  const Kernel kernel = kernel_of(w.format, plan.token_tile);
+  if (kernel == nullptr || rows > plan.token_tile) return cudaErrorInvalidValue;
+  CUtensorMap w_map;
+  CUtensorMap x_map;
+  cudaError_t error = encode(&w_map, w.data, w.format, w.out, w.in, w.stride, kSkinnyTileRows);
+  if (error != cudaSuccess) return error;
+  error = encode(&x_map, x.data, x.format, rows, w.in, x.stride, plan.token_tile);
+  if (error != cudaSuccess) return error;
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeClusterDimension;
+  attributes[0].val.clusterDim.x = static_cast<unsigned>(plan.split);
+  attributes[0].val.clusterDim.y = 1;
+  attributes[0].val.clusterDim.z = 1;
+  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[1].val.programmaticStreamSerializationAllowed = 1;
+  const int64_t tiles = (w.out + kSkinnyTileRows - 1) / kSkinnyTileRows;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(tiles * plan.split));
+  config.blockDim = dim3(kSkinnyThreads);
+  config.dynamicSmemBytes =
+      static_cast<size_t>(skinny_shared_bytes(plan.token_tile, plan.split, plan.stages));
+  config.stream = stream;
+  config.attrs = attributes;
+  config.numAttrs = plan.overlap ? 2 : 1;
+  return cudaLaunchKernelEx(&config, kernel, w_map, x_map, make_args(x, rows, w, out, round, plan));
+}
+
+}  // namespace fathom::kernels

@@ -1,0 +1,90 @@
+// Warpgroup matrix products (PTX ISA, wgmma.mma_async): 64 rows of A by kColumns columns of B over
+// 32 bytes of K, both operands in shared memory, K contiguous, in tiles of 128 bytes a row under
+// the 128-byte swizzle that the copy engine writes.
+#pragma once
+
+#include <cstdint>
+
+#include "format.h"
+
+namespace fathom::kernels {
+
+// Descriptor of such a tile: `address` is 1024-byte aligned, or that plus the K offset in bytes.
+__device__ inline uint64_t wgmma_tile(uint32_t address) {
+  constexpr uint64_t kSwizzle128 = uint64_t{1} << 62;
+  constexpr uint64_t kEightRows = uint64_t{1024 >> 4} << 32;
+  constexpr uint64_t kIgnored = uint64_t{1} << 16;  // leading offset: unused under this swizzle
+  return kSwizzle128 | kEightRows | kIgnored | ((address & 0x3FFFFU) >> 4);
+}
+
+__device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ inline void wgmma_commit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+// Waits until at most kPending committed groups are unfinished.
+template <int kPending>
+__device__ inline void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
+// The compiler may not move uses of accumulators across this: it follows the wait for them.
+template <int kCount>
+__device__ inline void wgmma_use(float (&d)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
+
+// d = a b + (keep ? d : 0). Thread t of the warpgroup holds rows 16 (t / 32) + t % 32 / 4 + {0, 8}
+// and, of each eight columns, 2 (t % 4) + {0, 1}: d[4 j + 2 row + column].
+template <Format kFormat, int kColumns>
+struct Wgmma;
+
+#define FATHOM_D4(d, i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
+#define FATHOM_D8(d, i) FATHOM_D4(d, i), FATHOM_D4(d, (i) + 4)
+#define FATHOM_D16(d, i) FATHOM_D8(d, i), FATHOM_D8(d, (i) + 8)
+#define FATHOM_D32(d, i) FATHOM_D16(d, i), FATHOM_D16(d, (i) + 16)
+
+#define FATHOM_R4 "%0, %1, %2, %3"
+#define FATHOM_R8 FATHOM_R4 ", %4, %5, %6, %7"
+#define FATHOM_R16 FATHOM_R8 ", %8, %9, %10, %11, %12, %13, %14, %15"
+#define FATHOM_R32 \
+  FATHOM_R16       \
+  ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+
+// The operands after the accumulators (the last arguments) are numbered from columns / 2.
+#define FATHOM_WGMMA(format, columns, shape, tail, registers, a_at, b_at, keep_at, ...)        \
+  template <>                                                                                  \
+  struct Wgmma<format, columns> {                                                              \
+    __device__ static void run(float (&d)[(columns) / 2], uint64_t a, uint64_t b, int keep) {  \
+      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" keep_at                                \
+                   ", 0;\n"                                                                    \
+                   "wgmma.mma_async.sync.aligned." shape " {" registers "}, %" a_at ", %" b_at \
+                   ", p, 1, 1" tail ";\n}\n"                                                   \
+                   : __VA_ARGS__                                                               \
+                   : "l"(a), "l"(b), "r"(keep));                                               \
+    }                                                                                          \
+  };
+
+#define FATHOM_WGMMA_COLUMNS(columns, name, registers, a_at, b_at, keep_at, ...)                   \
+  FATHOM_WGMMA(Format::kFp8, columns, "m64n" name "k32.f32.e4m3.e4m3", "", registers, a_at, b_at,  \
+               keep_at, __VA_ARGS__)                                                               \
+  FATHOM_WGMMA(Format::kBF16, columns, "m64n" name "k16.f32.bf16.bf16", ", 0, 0", registers, a_at, \
+               b_at, keep_at, __VA_ARGS__)
+
+FATHOM_WGMMA_COLUMNS(8, "8", FATHOM_R4, "4", "5", "6", FATHOM_D4(d, 0))
+FATHOM_WGMMA_COLUMNS(16, "16", FATHOM_R8, "8", "9", "10", FATHOM_D8(d, 0))
+FATHOM_WGMMA_COLUMNS(32, "32", FATHOM_R16, "16", "17", "18", FATHOM_D16(d, 0))
+FATHOM_WGMMA_COLUMNS(64, "64", FATHOM_R32, "32", "33", "34", FATHOM_D32(d, 0))
+
+#undef FATHOM_WGMMA_COLUMNS
+#undef FATHOM_WGMMA
+#undef FATHOM_R32
+#undef FATHOM_R16
+#undef FATHOM_R8
+#undef FATHOM_R4
+#undef FATHOM_D32
+#undef FATHOM_D16
+#undef FATHOM_D8
+#undef FATHOM_D4
+
+}  // namespace fathom::kernels
