@@ -1,0 +1,430 @@
+// MLA decode on one GPU: correctness against the plain kernel (every output) and against double
+// sums on the host (samples), then the median time of a call inside a graph, over as many caches as
+// keep the second-level cache cold. Prints one JSON object a line.
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/attention.h"
+#include "kernels/mla_decode.h"
+
+namespace fathom::kernels {
+namespace {
+
+constexpr int kReplays = 25;
+constexpr double kColdBytes = 400e6;  // eight times the second-level cache
+
+void check(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return;
+  std::printf("{\"error\": \"%s: %s\"}\n", what, cudaGetErrorString(error));
+  std::exit(1);
+}
+
+template <typename T>
+struct Device {
+  T* data = nullptr;
+  size_t count = 0;
+  explicit Device(size_t n) : count(n) {
+    check(cudaMalloc(&data, std::max<size_t>(n, 1) * sizeof(T)), "cudaMalloc");
+  }
+  explicit Device(const std::vector<T>& host) : Device(host.size()) {
+    check(cudaMemcpy(data, host.data(), host.size() * sizeof(T), cudaMemcpyHostToDevice), "copy");
+  }
+  ~Device() { cudaFree(data); }
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+  std::vector<T> host() const {
+    std::vector<T> out(count);
+    check(cudaMemcpy(out.data(), data, count * sizeof(T), cudaMemcpyDeviceToHost), "copy back");
+    return out;
+  }
+};
+
+// Sum of four uniforms: about normal, variance `spread` squared.
+__global__ void fill_random(__nv_bfloat16* to, size_t n, uint64_t seed, float spread) {
+  for (size_t i = blockIdx.x * size_t{blockDim.x} + threadIdx.x; i < n;
+       i += size_t{gridDim.x} * blockDim.x) {
+    uint64_t x = (i + seed) * 0x9E3779B97F4A7C15ULL;
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL;
+    x ^= x >> 31;
+    float sum = -2.0F;
+    for (int k = 0; k < 4; ++k) sum += static_cast<float>(x >> (16 * k) & 0xFFFF) / 65536.0F;
+    to[i] = __float2bfloat16_rn(sum * spread * 1.7320508F);
+  }
+}
+
+__global__ void read_all(const uint4* from, size_t n, uint32_t* sink) {
+  uint32_t x = 0;
+  const size_t step = size_t{gridDim.x} * blockDim.x;
+  size_t i = blockIdx.x * size_t{blockDim.x} + threadIdx.x;
+  for (; i + 3 * step < n; i += 4 * step) {
+    uint4 v[4];
+#pragma unroll
+    for (int k = 0; k < 4; ++k) v[k] = __ldcs(from + i + k * step);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) x ^= v[k].x ^ v[k].y ^ v[k].z ^ v[k].w;
+  }
+  if (x == 0x12345678U) *sink = x;
+}
+
+// Median milliseconds of `launch`, replayed as a graph.
+template <typename Launch>
+double median_ms(cudaStream_t stream, Launch&& launch) {
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t exec = nullptr;
+  check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capture");
+  launch();
+  check(cudaStreamEndCapture(stream, &graph), "capture");
+  check(cudaGraphInstantiate(&exec, graph, 0), "instantiate");
+  cudaEvent_t begin = nullptr;
+  cudaEvent_t end = nullptr;
+  check(cudaEventCreate(&begin), "event");
+  check(cudaEventCreate(&end), "event");
+  std::vector<float> times;
+  for (int i = 0; i < kReplays + 3; ++i) {
+    check(cudaEventRecord(begin, stream), "record");
+    check(cudaGraphLaunch(exec, stream), "launch");
+    check(cudaEventRecord(end, stream), "record");
+    check(cudaEventSynchronize(end), "replay");
+    float ms = 0.0F;
+    check(cudaEventElapsedTime(&ms, begin, end), "elapsed");
+    if (i >= 3) times.push_back(ms);
+  }
+  cudaGraphExecDestroy(exec);
+  cudaGraphDestroy(graph);
+  cudaEventDestroy(begin);
+  cudaEventDestroy(end);
+  std::sort(times.begin(), times.end());
+  return times[times.size() / 2];
+}
+
+struct Case {
+  std::string name;
+  int32_t heads = 0;
+  int32_t query_tokens = 1;
+  std::vector<int32_t> visible;  // by row, the row's own tokens included; 0: padding
+  double must_us = 0.0;
+  double goal_us = 0.0;
+};
+
+// One case's arrays: a shuffled block table, several caches ("layers"), queries and outputs.
+struct Setup {
+  explicit Setup(const Case& c);
+  void run(cudaStream_t stream, size_t layer, bool overlap);
+
+  std::vector<int32_t> table, slot, first, query, context, positions, token_row;
+  std::vector<uint8_t> valid;
+  int32_t blocks_max = 1;
+  int64_t blocks = 1;
+  MlaDecodeDesc desc;
+  MlaDecodeConfig config;
+  std::vector<std::unique_ptr<Device<__nv_bfloat16>>> caches;
+  std::unique_ptr<Device<__nv_bfloat16>> queries, out;
+  std::unique_ptr<Device<int32_t>> table_device, slot_device, first_device, query_device,
+      context_device;
+  std::unique_ptr<Device<float>> partial, partial_logsumexp;
+  std::unique_ptr<Device<MlaPart>> parts;
+  std::unique_ptr<Device<MlaCut>> cuts;
+  MlaDecodeCall call;
+  MlaSchedule schedule;
+  int64_t tokens = 0;
+  double bytes = 0.0;  // of the cache, that a call must read; and queries and outputs
+  double flops = 0.0;
+};
+
+template <typename T>
+std::unique_ptr<Device<T>> on_device(const std::vector<T>& host) {
+  return std::make_unique<Device<T>>(host);
+}
+
+std::unique_ptr<Device<__nv_bfloat16>> random_numbers(int64_t n, uint64_t seed, float spread) {
+  auto memory = std::make_unique<Device<__nv_bfloat16>>(static_cast<size_t>(n));
+  fill_random<<<1024, 256>>>(memory->data, static_cast<size_t>(n), seed, spread);
+  check(cudaDeviceSynchronize(), "fill");
+  return memory;
+}
+
+Setup::Setup(const Case& c) {
+  const auto rows = static_cast<int32_t>(c.visible.size());
+  for (const int32_t v : c.visible) blocks_max = std::max(blocks_max, (v + 63) / 64);
+  table.assign(static_cast<size_t>(rows + 1) * blocks_max, 0);
+  for (int32_t r = 0; r < rows; ++r) {
+    const int32_t v = c.visible[r];
+    slot.push_back(v == 0 ? 0 : r + 1);
+    first.push_back(r * c.query_tokens);
+    query.push_back(v == 0 ? 0 : c.query_tokens);
+    context.push_back(std::max(v - c.query_tokens, 0));
+    for (int32_t i = 0; i < c.query_tokens; ++i) {
+      positions.push_back(v == 0 ? 0 : v - c.query_tokens + i);
+      token_row.push_back(r);
+      valid.push_back(v == 0 ? 0 : 1);
+    }
+    blocks += (v + 63) / 64;
+    bytes += static_cast<double>(v) * kMlaEntry * 2;
+    flops += 2.0 * v * c.heads * query.back() * (kMlaEntry + kMlaLatent);
+  }
+  std::vector<int32_t> order;
+  for (int32_t b = 1; b < blocks; ++b) order.push_back(b);
+  std::shuffle(order.begin(), order.end(), std::mt19937(7));
+  size_t at = 0;
+  for (int32_t r = 0; r < rows; ++r)
+    for (int32_t b = 0; b < (c.visible[r] + 63) / 64; ++b)
+      table[static_cast<size_t>(slot[r]) * blocks_max + b] = order[at++];
+  tokens = static_cast<int64_t>(positions.size());
+  desc = {rows, c.query_tokens, c.heads};
+  config = choose_mla_decode(desc);
+  const int64_t cache_numbers = blocks * kMlaBlockTokens * kMlaEntry;
+  const auto copies = static_cast<size_t>(
+      std::clamp(std::ceil(kColdBytes / (static_cast<double>(cache_numbers) * 2)), 2.0, 64.0));
+  for (size_t i = 0; i < copies; ++i)
+    caches.push_back(random_numbers(cache_numbers, 1 + i * 977, 1.0F));
+  queries = random_numbers(tokens * c.heads * kMlaEntry, 5, 1.5F);
+  out = std::make_unique<Device<__nv_bfloat16>>(tokens * c.heads * kMlaLatent);
+  bytes += static_cast<double>(tokens * c.heads) * (kMlaEntry + kMlaLatent) * 2;
+  table_device = on_device(table);
+  slot_device = on_device(slot);
+  first_device = on_device(first);
+  query_device = on_device(query);
+  context_device = on_device(context);
+  partial = std::make_unique<Device<float>>(config.partial_pairs() * kMlaLatent);
+  partial_logsumexp = std::make_unique<Device<float>>(config.partial_pairs());
+  parts = std::make_unique<Device<MlaPart>>(kMlaPartsMax);
+  cuts = std::make_unique<Device<MlaCut>>(kMlaRowsMax);
+  schedule = {parts->data, cuts->data};
+  call.rows = {slot_device->data,    first_device->data, query_device->data,
+               context_device->data, table_device->data, blocks_max};
+  call.tokens = tokens;
+  call.queries = queries->data;
+  call.blocks = blocks;
+  call.softmax_scale = 0.1352337788608801F;  // 192^-0.5, times YaRN's mscale squared
+  call.out = out->data;
+  call.partial = partial->data;
+  call.partial_logsumexp = partial_logsumexp->data;
+}
+
+void Setup::run(cudaStream_t stream, size_t layer, bool overlap) {
+  call.cache = caches[layer % caches.size()]->data;
+  call.overlap = overlap;
+  check(mla_decode(stream, desc, config, schedule, call), "mla_decode");
+}
+
+// ||out - plain|| / ||plain|| over valid tokens, and whether padding was left alone.
+struct Difference {
+  double relative = 0.0;
+  bool untouched = true;
+};
+
+Difference against_plain(cudaStream_t stream, Setup& s, const std::vector<uint16_t>& out) {
+  std::vector<uint16_t> bits;
+  const int64_t pairs = s.tokens * s.desc.heads;
+  const auto raw = s.queries->host();
+  std::vector<float> queries(raw.size());
+  for (size_t i = 0; i < raw.size(); ++i) queries[i] = __bfloat162float(raw[i]);
+  const auto queries_device = on_device(queries);
+  const auto positions = on_device(s.positions);
+  const auto token_row = on_device(s.token_row);
+  const auto valid = on_device(s.valid);
+  Device<float> latents(pairs * kMlaLatent);
+  MlaShape shape{s.desc.heads,         128,  kMlaRope, 128, kMlaLatent, kMlaBlockTokens,
+                 s.call.softmax_scale, 1e-6F};
+  MlaBatch batch;
+  batch.positions = positions->data;
+  batch.token_row = token_row->data;
+  batch.token_valid = valid->data;
+  batch.row_slot = s.slot_device->data;
+  batch.block_table = s.table_device->data;
+  batch.table_stride = s.blocks_max;
+  batch.cache = s.caches[0]->data;
+  batch.cache_format = Format::kBF16;
+  batch.tokens = s.tokens;
+  mla_attend(stream, shape, batch, queries_device->data, Format::kBF16, latents.data);
+  check(cudaStreamSynchronize(stream), "plain kernel");
+  const auto expected = latents.host();
+  Difference d;
+  double error = 0.0;
+  double size = 0.0;
+  for (int64_t i = 0; i < pairs * kMlaLatent; ++i) {
+    if (s.valid[i / kMlaLatent / s.desc.heads] == 0) {
+      d.untouched = d.untouched && out[i] == 0xFFFF;
+      continue;
+    }
+    const uint32_t word = static_cast<uint32_t>(out[i]) << 16;
+    float x;
+    std::memcpy(&x, &word, sizeof x);
+    error += (double{x} - expected[i]) * (double{x} - expected[i]);
+    size += double{expected[i]} * expected[i];
+  }
+  d.relative = std::sqrt(error / size);
+  return d;
+}
+
+// Largest ||out - exact|| / ||exact|| of some pairs, with double sums on the host.
+double against_double(Setup& s, const std::vector<uint16_t>& out, int samples) {
+  const auto queries = s.queries->host();
+  std::mt19937 random(11);
+  double worst = 0.0;
+  for (int n = 0; n < samples; ++n) {
+    const int64_t t = random() % s.tokens;
+    const int64_t head = random() % s.desc.heads;
+    if (s.valid[t] == 0) continue;
+    const int32_t row = s.token_row[t];
+    const int32_t visible = s.positions[t] + 1;
+    std::vector<__nv_bfloat16> entries(static_cast<size_t>((visible + 63) / 64) * 64 * kMlaEntry);
+    for (int32_t b = 0; b < (visible + 63) / 64; ++b) {
+      const int64_t block = s.table[static_cast<size_t>(s.slot[row]) * s.blocks_max + b];
+      check(cudaMemcpy(entries.data() + int64_t{b} * 64 * kMlaEntry,
+                       s.caches[0]->data + block * 64 * kMlaEntry, 64 * kMlaEntry * 2,
+                       cudaMemcpyDeviceToHost),
+            "entries");
+    }
+    const __nv_bfloat16* q = queries.data() + (t * s.desc.heads + head) * kMlaEntry;
+    std::vector<double> sums(kMlaLatent, 0.0);
+    std::vector<double> scores(visible, 0.0);
+    for (int32_t i = 0; i < visible; ++i)
+      for (int32_t k = 0; k < kMlaEntry; ++k)
+        scores[i] += double{__bfloat162float(q[k])} *
+                     double{__bfloat162float(entries[int64_t{i} * kMlaEntry + k])};
+    const double most = *std::max_element(scores.begin(), scores.end());
+    double total = 0.0;
+    for (int32_t i = 0; i < visible; ++i) {
+      const double w = std::exp((scores[i] - most) * s.call.softmax_scale);
+      total += w;
+      for (int32_t k = 0; k < kMlaLatent; ++k)
+        sums[k] += w * double{__bfloat162float(entries[int64_t{i} * kMlaEntry + k])};
+    }
+    double error = 0.0;
+    double size = 0.0;
+    for (int32_t k = 0; k < kMlaLatent; ++k) {
+      const uint32_t word = static_cast<uint32_t>(out[(t * s.desc.heads + head) * kMlaLatent + k])
+                            << 16;
+      float x;
+      std::memcpy(&x, &word, sizeof x);
+      const double exact = sums[k] / total;
+      error += (x - exact) * (x - exact);
+      size += exact * exact;
+    }
+    const double relative = std::sqrt(error / size);
+    worst = std::isnan(relative) ? relative : std::max(worst, relative);
+  }
+  return worst;
+}
+
+bool run_case(cudaStream_t stream, const Case& c, double bandwidth) {
+  Setup s(c);
+  const auto scheduled = [&] {
+    check(mla_schedule(stream, s.desc, s.config, s.call.rows, s.schedule), "mla_schedule");
+  };
+  check(cudaMemset(s.out->data, 0xFF, s.out->count * 2), "poison");
+  check(cudaMemset(s.partial->data, 0xFF, s.partial->count * 4), "poison");
+  scheduled();
+  s.run(stream, 0, false);
+  check(cudaStreamSynchronize(stream), c.name.c_str());
+  const auto values = s.out->host();
+  std::vector<uint16_t> out(values.size());
+  std::memcpy(out.data(), values.data(), values.size() * 2);
+  const Difference plain = against_plain(stream, s, out);
+  const double exact = against_double(s, out, 6);
+  const bool right = plain.untouched && plain.relative < 8e-3 && exact < 8e-3;
+  const size_t calls = std::max<size_t>(s.caches.size(), 8);
+  const double us = median_ms(stream,
+                              [&] {
+                                for (size_t i = 0; i < calls; ++i) s.run(stream, i, true);
+                              }) *
+                    1e3 / static_cast<double>(calls);
+  const double apart_us = median_ms(stream,
+                                    [&] {
+                                      for (size_t i = 0; i < calls; ++i) s.run(stream, i, false);
+                                    }) *
+                          1e3 / static_cast<double>(calls);
+  const double schedule_us = median_ms(stream,
+                                       [&] {
+                                         for (int i = 0; i < 8; ++i) scheduled();
+                                       }) *
+                             1e3 / 8;
+  const double floor_us = std::max(s.bytes / bandwidth, s.flops / 800e12) * 1e6;
+  std::printf(
+      "{\"case\": \"%s\", \"right\": %s, \"error_plain\": %.2e, \"error_double\": %.2e, "
+      "\"us\": %.1f, \"us_without_overlap\": %.1f, \"schedule_us\": %.1f, \"bytes\": %.4g, "
+      "\"flops\": %.4g, \"floor_us\": %.1f, \"times_floor\": %.2f, \"read_percent\": %.1f, "
+      "\"tflops\": %.0f, \"must_us\": %.0f, \"goal_us\": %.0f, \"parts\": %d, \"tiles\": %d}\n",
+      c.name.c_str(), right ? "true" : "false", plain.relative, exact, us, apart_us, schedule_us,
+      s.bytes, s.flops, floor_us, us / floor_us, 100.0 * s.bytes / (us * 1e-6) / bandwidth,
+      s.flops / us / 1e6, c.must_us, c.goal_us, s.config.parts, s.config.tiles);
+  std::fflush(stdout);
+  return right;
+}
+
+std::vector<int32_t> ragged(int32_t rows, int32_t least, int32_t most) {
+  std::mt19937 random(3);
+  std::uniform_int_distribution<int32_t> length(least, most);
+  std::vector<int32_t> v;
+  for (int32_t i = 0; i < rows; ++i) v.push_back(length(random));
+  return v;
+}
+
+std::vector<Case> cases() {
+  const auto same = [](int32_t rows, int32_t length) {
+    return std::vector<int32_t>(static_cast<size_t>(rows), length);
+  };
+  std::vector<int32_t> padded = ragged(24, 1, 700);
+  for (size_t i = 0; i < padded.size(); i += 3) padded[i] = 0;
+  const std::vector<int32_t> lengths = ragged(128, 100, 8192);
+  return {
+      {"16 heads, 128 x 1k", 16, 1, same(128, 1024), 66, 57},
+      {"16 heads, 128 ragged 0.1k..8k", 16, 1, lengths},
+      {"16 heads, 128 x 4k", 16, 1, same(128, 4096)},
+      {"16 heads, 16 x 1k", 16, 1, same(16, 1024)},
+      {"16 heads, 1 x 1k", 16, 1, same(1, 1024)},
+      {"16 heads, 1 x 32k", 16, 1, same(1, 32768)},
+      {"16 heads, 2 tokens, 128 x 1k", 16, 2, same(128, 1024)},
+      {"demo: 4 heads, 24 rows, 8 of padding", 4, 1, padded},
+      {"demo: 4 heads, 2 tokens, 24 rows, 8 of padding", 4, 2, padded},
+      {"4 heads, 4 tokens, ragged", 4, 4, ragged(9, 4, 300)},
+      {"16 heads, 4 tokens, 64 x 1k", 16, 4, same(64, 1024)},
+      {"128 heads, 64 x 4k", 128, 1, same(64, 4096), 125, 110},
+      {"128 heads, 64 ragged 0.1k..8k", 128, 1, ragged(64, 100, 8192)},
+  };
+}
+
+double read_bandwidth(cudaStream_t stream) {
+  const size_t bytes = size_t{2} << 30;
+  Device<uint4> memory(bytes / sizeof(uint4));
+  Device<uint32_t> sink(1);
+  fill_random<<<1024, 256>>>(reinterpret_cast<__nv_bfloat16*>(memory.data), bytes / 2, 1, 1.0F);
+  check(cudaDeviceSynchronize(), "fill");
+  const double ms = median_ms(
+      stream, [&] { read_all<<<132 * 8, 512, 0, stream>>>(memory.data, memory.count, sink.data); });
+  return static_cast<double>(bytes) / (ms * 1e-3);
+}
+
+int run_all(const char* filter) {
+  cudaStream_t stream = nullptr;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, 0), "device");
+  const double bandwidth = read_bandwidth(stream);
+  std::printf("{\"device\": \"%s\", \"multiprocessors\": %d, \"read_bandwidth\": %.4g}\n",
+              properties.name, properties.multiProcessorCount, bandwidth);
+  bool right = true;
+  for (const Case& c : cases()) {
+    if (c.name.find(filter) == std::string::npos) continue;
+    right = run_case(stream, c, bandwidth) && right;
+  }
+  cudaStreamDestroy(stream);
+  return right ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace fathom::kernels
+
+int main(int argc, char** argv) { return fathom::kernels::run_all(argc > 1 ? argv[1] : ""); }

@@ -1,0 +1,171 @@
+// What the decode-attention kernels share: their arguments, the walk over a part's pieces, and the
+// copies of tiles.
+#pragma once
+
+#include <cuda.h>
+#include <cuda_bf16.h>
+
+#include "async_copy.cuh"
+#include "mla_decode.h"
+
+namespace fathom::kernels {
+
+struct MlaDecodeArgs {
+  MlaDecodeRows rows;
+  MlaSchedule schedule;
+  int32_t heads = 0;
+  int32_t tiles = 0;        // of pairs, a sequence
+  float scale_log2 = 0.0F;  // softmax_scale * log2(e): weights are powers of two
+  __nv_bfloat16* out = nullptr;
+  float* partial = nullptr;
+  float* partial_logsumexp = nullptr;
+};
+
+__device__ inline int32_t blocks_of_row(const MlaDecodeRows& rows, int32_t row) {
+  const int32_t query = rows.query[row];
+  return query == 0 ? 0 : (rows.context[row] + query + kMlaBlockTokens - 1) / kMlaBlockTokens;
+}
+
+// A run of blocks of one row.
+struct MlaPiece {
+  int32_t row = 0;
+  int32_t begin = 0;
+  int32_t end = 0;
+  bool whole = false;  // the row is in no other part
+  int32_t slot = 0;    // of its partial result
+};
+
+// Calls body(piece) for every piece of part `number`, in order.
+template <typename Body>
+__device__ void for_each_piece(const MlaDecodeArgs& a, int32_t number, Body&& body) {
+  const MlaPart part = a.schedule.parts[number];
+  for (int32_t row = part.row_begin; row <= part.row_end; ++row) {
+    const int32_t blocks = blocks_of_row(a.rows, row);
+    MlaPiece piece;
+    piece.row = row;
+    piece.begin = row == part.row_begin ? part.tile_begin : 0;
+    piece.end = row == part.row_end ? part.tile_end : blocks;
+    if (piece.begin >= piece.end) continue;
+    piece.whole = piece.begin == 0 && piece.end == blocks;
+    piece.slot = 2 * number + (row == part.row_begin ? 0 : 1);
+    body(piece);
+  }
+}
+
+// A ring's place and how often it went round.
+struct RingPlace {
+  uint32_t index = 0;
+  uint32_t phase = 0;
+
+  __device__ void advance(uint32_t size) {
+    if (++index == size) {
+      index = 0;
+      phase ^= 1U;
+    }
+  }
+};
+
+// One block of the cache, [64 tokens, 576], as nine tiles of 64 columns.
+__device__ inline void copy_block(void* to, const CUtensorMap* map, uint64_t* barrier,
+                                  int32_t block, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%3, %3, %3, %4}], [%2], %5;" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(barrier)), "r"(0), "r"(block), "l"(policy)
+      : "memory");
+}
+
+// One tile of 64 columns of a block, to this block of threads or to both of a cluster of two.
+template <int kCluster>
+__device__ void copy_tile_of_block(void* to, const CUtensorMap* map, uint64_t* barrier,
+                                   int32_t tile, int32_t block, uint64_t policy) {
+  if constexpr (kCluster == 1) {
+    asm volatile(
+        "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
+        ".L2::cache_hint [%0], [%1, {%3, %3, %4, %5}], [%2], %6;" ::"r"(shared_address(to)),
+        "l"(map), "r"(shared_address(barrier)), "r"(0), "r"(tile), "r"(block), "l"(policy)
+        : "memory");
+  } else {
+    constexpr uint16_t kBoth = 3;
+    asm volatile(
+        "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
+        ".multicast::cluster.L2::cache_hint [%0], [%1, {%3, %3, %4, %5}], [%2], %7, %6;" ::"r"(
+            shared_address(to)),
+        "l"(map), "r"(shared_address(barrier)), "r"(0), "r"(tile), "r"(block), "l"(policy),
+        "h"(kBoth)
+        : "memory");
+  }
+}
+
+// The same tile into the second-level cache alone.
+__device__ inline void prefetch_tile_of_block(const CUtensorMap* map, int32_t tile, int32_t block) {
+  asm volatile("cp.async.bulk.prefetch.tensor.4d.L2.global [%0, {%1, %1, %2, %3}];" ::"l"(map),
+               "r"(0), "r"(tile), "r"(block)
+               : "memory");
+}
+
+// Queries from `row` on, [pairs, 576], as nine tiles of 64 columns.
+__device__ inline void copy_queries(void* to, const CUtensorMap* map, uint64_t* barrier,
+                                    int32_t row) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%3, %4, %3}], [%2];" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(barrier)), "r"(0), "r"(row)
+      : "memory");
+}
+
+// Arrives at the barrier of this place in every block of a cluster. Says that reads are done: no
+// writes are published, so that no fence of the cluster's scope is paid for.
+template <int kCluster>
+__device__ void barrier_arrive_everywhere(uint64_t* barrier) {
+  if constexpr (kCluster == 1) {
+    barrier_arrive(barrier);
+  } else {
+#pragma unroll
+    for (uint32_t rank = 0; rank < kCluster; ++rank) {
+      asm volatile(
+          "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+          "mbarrier.arrive.shared::cluster.b64 _, [there];\n}\n" ::"r"(shared_address(barrier)),
+          "r"(rank)
+          : "memory");
+    }
+  }
+}
+
+// All threads of the cluster.
+template <int kCluster>
+__device__ void cluster_barrier() {
+  if constexpr (kCluster == 1) {
+    __syncthreads();
+  } else {
+    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+  }
+}
+
+inline constexpr uint64_t kEvictFirst = 0x12F0000000000000;
+inline constexpr uint64_t kEvictNormal = 0x1000000000000000;
+
+// Shared memory that threads wrote becomes visible to the copy engine and the tensor cores.
+__device__ inline void fence_for_async() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+template <int kNumber, int kThreads>
+__device__ void named_barrier() {
+  asm volatile("bar.sync %0, %1;" ::"n"(kNumber), "n"(kThreads) : "memory");
+}
+
+__device__ inline uint32_t pack_bf16(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  uint32_t bits;
+  memcpy(&bits, &pair, sizeof bits);
+  return bits;
+}
+
+__device__ inline float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+}  // namespace fathom::kernels
