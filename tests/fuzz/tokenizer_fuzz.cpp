@@ -1,6 +1,6 @@
-// tokenizer.json: any bytes are refused, or make a tokenizer that decodes what it encodes.
+// tokenizer.json: any bytes are refused, or make a tokenizer that encodes short and long pieces,
+// and decodes what it encoded to UTF-8.
 #include <string>
-#include <string_view>
 
 #include "fathom/check.h"
 #include "text/tokenizer.h"
@@ -11,7 +11,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   files.tokenizer_json.assign(reinterpret_cast<const char*>(data), size);
   auto tokenizer = fathom::text::Tokenizer::parse(files);
   if (!tokenizer.is_ok()) return 0;
-  for (std::string_view text : {"hello  world 12\n", "\xc3\xbc\xe4\xbd\xa0 <bos>"}) {
+  std::string long_word;  // of five letters in an uneven order
+  for (int i = 0; i < 500; ++i) long_word += static_cast<char>('a' + (i * i + i / 7) % 5);
+  for (const std::string& text : {std::string("hello  world 12\n"), std::string(200, 'a'),
+                                  std::string("\xc3\xbc\xe4\xbd\xa0 <bos>"), long_word}) {
     auto ids = tokenizer.value()->encode(text);
     if (!ids.is_ok()) continue;
     FATHOM_CHECK(fathom::text::is_valid_utf8(tokenizer.value()->decode(ids.value())),
