@@ -119,6 +119,7 @@ void CudaOps::add_experts(const BatchView& batch, const MoeParams& p, float* sco
   const RoutedPairs pairs = choose_moe(problem) == MoeKernel::kFewTokens
                                 ? run_few_tokens(batch, p, scores, input)
                                 : run_pairs(batch, p, scores, input);
+  check(cudaGetLastError(), "experts");
   kernels::combine(stream_, pairs.values, pairs.ids, pairs.weights, batch.token_valid.as<uint8_t>(),
                    batch.shape.tokens, p.experts_per_token, p.first_expert,
                    static_cast<int32_t>(p.gate_up.size()), hidden, sums.as<float>());

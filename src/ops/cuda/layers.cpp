@@ -152,7 +152,7 @@ Partial CudaOps::moe(const BatchView& batch, const Act& x, const MoeParams& p, c
     return act;
   };
   const Tensor sums = arena_.take(DType::kF32, {tokens, hidden});
-  check(cudaMemsetAsync(sums.data, 0, static_cast<size_t>(sums.bytes()), stream_), "moe");
+  check(cudaMemsetAsync(sums.data, 0, static_cast<size_t>(sums.bytes()), stream_), "moe sums");
   if (!p.gate_up.empty())
     add_experts(batch, p, scores.as<float>(), quantized(act_spec(p.gate_up.front())), sums);
   if (p.shared_gate_up.values.defined()) {
