@@ -77,6 +77,20 @@ kernels::Rows rows_of(const Act& act) {
   return rows;
 }
 
+kernels::Epilogue epilogue_of(const Act& act) {
+  kernels::Epilogue e;
+  e.data = act.data.data;
+  e.format = format_of(act.data.dtype);
+  e.stride = act.data.stride[0];
+  if (act.spec.format == ActFormat::kFp8Block) {
+    e.scales = act.scales.as<float>();
+    e.scale_stride = act.scales.stride[0];
+  }
+  e.ue8m0 = act.spec.ue8m0;
+  e.first_column_in_block = act.spec.first_column_in_block;
+  return e;
+}
+
 kernels::Matrix matrix_of(const Weight& weight) {
   kernels::Matrix m;
   m.data = weight.values.data;

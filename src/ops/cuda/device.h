@@ -27,5 +27,7 @@ kernels::Format format_of(DType dtype);
 kernels::Rows rows_of(const Tensor& tensor);
 kernels::Rows rows_of(const Act& act);
 kernels::Matrix matrix_of(const Weight& weight);
+// Where a kernel stores rows as `act` wants them.
+kernels::Epilogue epilogue_of(const Act& act);
 
 }  // namespace fathom

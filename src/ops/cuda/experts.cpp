@@ -95,17 +95,8 @@ CudaOps::RoutedPairs CudaOps::run_few_tokens(const BatchView& batch, const MoePa
       stream_, router_shape(p), tokens, scores, p.bias.defined() ? p.bias.as<float>() : nullptr,
       batch.token_valid.as<uint8_t>(), p.first_expert, here, pairs.ids, pairs.weights, schedule);
   const Act inner = take_act(tokens * k, width, act_spec(p.down.front()));
-  kernels::Epilogue epilogue;
-  epilogue.data = inner.data.data;
-  epilogue.format = format_of(inner.data.dtype);
-  epilogue.stride = inner.data.stride[0];
-  if (inner.spec.format == ActFormat::kFp8Block) {
-    epilogue.scales = inner.scales.as<float>();
-    epilogue.scale_stride = inner.scales.stride[0];
-  }
-  epilogue.ue8m0 = inner.spec.ue8m0;
   kernels::expert_gate_up(stream_, expert_table(p.gate_up), format, hidden, width, rows_of(input),
-                          k, schedule, epilogue);
+                          k, schedule, epilogue_of(inner));
   kernels::expert_down(stream_, expert_table(p.down), format, width, hidden, rows_of(inner),
                        schedule, pairs.values);
   return pairs;

@@ -29,17 +29,7 @@ Act CudaOps::take_act(int64_t rows, int64_t columns, const ActSpec& spec) {
 }
 
 void CudaOps::finish(const float* x, int64_t rows, int64_t stride, const Act& act) {
-  kernels::Epilogue e;
-  e.data = act.data.data;
-  e.format = format_of(act.data.dtype);
-  e.stride = act.data.stride[0];
-  if (act.spec.format == ActFormat::kFp8Block) {
-    e.scales = act.scales.as<float>();
-    e.scale_stride = act.scales.stride[0];
-  }
-  e.ue8m0 = act.spec.ue8m0;
-  e.first_column_in_block = act.spec.first_column_in_block;
-  kernels::finish_rows(stream_, x, rows, act.data.shape[1], stride, e);
+  kernels::finish_rows(stream_, x, rows, act.data.shape[1], stride, epilogue_of(act));
 }
 
 Tensor CudaOps::embed(const Tensor& ids, const Tensor& table, int32_t first_row, Comm* group) {
