@@ -58,6 +58,7 @@ TEST(ThreadComm, SumsInRankOrderToTheBit) {
       on_ranks(group, [&](Comm& comm) {
         auto mine = rank_values(comm.rank(), n, i);
         ASSERT_TRUE(comm.all_reduce_sum(view(mine)).is_ok());
+        if (n == 0) return;  // no values, no pointers
         ASSERT_EQ(std::memcmp(mine.data(), expected.data(), n * sizeof(float)), 0);
       });
     }

@@ -31,6 +31,7 @@ float value_at(const Tensor& t, int64_t i) {
 }
 
 void convert_row(const Tensor& from, int64_t at, int64_t n, DType as, void* to, int64_t to_at) {
+  if (n == 0) return;  // an empty tensor may have no data
   if (from.dtype == as) {
     const int64_t size = dtype_bytes(as);
     std::memcpy(static_cast<std::byte*>(to) + to_at * size, from.as<std::byte>() + at * size,
