@@ -85,6 +85,17 @@ class Fathomd:
                 found.append(entry)
         return found
 
+    def entry_of(self, message, request_id, seconds=10):
+        """The one log entry of a request; it may be written after the answer was read."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = [e for e in self.entries(message) if e.get("request_id") == request_id]
+            if found or time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+        [entry] = found
+        return entry
+
     def url(self, listener="http"):
         scheme = "https" if self.tls and listener == "http" else "http"
         return f"{scheme}://localhost:{self.ports[listener]}"

@@ -44,7 +44,7 @@ def test_the_client_is_served_and_named(secure, pki):
     with httpx.Client(verify=pki.context(pki.client), base_url=secure.url()) as client:
         client.post("/v1/completions", json={"prompt": "a", "max_tokens": 1},
                     headers={"x-request-id": "named"})
-    [entry] = [e for e in secure.entries("request") if e["request_id"] == "named"]
+    entry = secure.entry_of("request", "named")
     assert CLIENT_URI in entry["certificate"] and CLIENT_URI in entry["identity"]
     assert list_models(secure, credentials(pki, pki.client))
 
@@ -113,7 +113,7 @@ def test_api_keys(tmp_path):
             assert client.get("/v1/models", headers=good).status_code == 200
             assert client.post("/v1/completions", json=body, headers=good).status_code == 200
             assert client.get("/v1/models", headers={"x-api-key": key}).status_code == 200
-        [entry] = [e for e in daemon.entries("request") if e.get("request_id") == "with-key"]
+        entry = daemon.entry_of("request", "with-key")
         assert entry["identity"] == "alice"
         assert key not in "\n".join(daemon.lines)
         with pytest.raises(grpc.RpcError) as caught:
