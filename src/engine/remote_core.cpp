@@ -137,6 +137,8 @@ void RemoteEngine::Core::receive(Frame frame) {
 void RemoteEngine::Core::take_events(EventsFrame frame) {
   {
     std::lock_guard lock(mutex_);
+    // The step loop made them: who reads an answer may ask again before the next heartbeat.
+    health_.last_progress_us = std::max(health_.last_progress_us, last_frame_us_);
     // A failing engine ends all its requests; one that had not begun waits for the next process.
     auto waits_for_the_next = [&](const RequestEvent& event) {
       const auto at = unstarted_.find(event.id);
@@ -159,7 +161,7 @@ void RemoteEngine::Core::take_heartbeat(const HeartbeatFrame& frame) {
     std::lock_guard lock(mutex_);
     stats_ = frame.stats;
     health_.load_progress = frame.health.load_progress;
-    health_.last_progress_us = frame.health.last_progress_us;
+    health_.last_progress_us = std::max(health_.last_progress_us, frame.health.last_progress_us);
     // Readiness is the ReadyFrame's to say, and draining ours.
     if (health_.state == EngineState::kDraining && frame.health.state == EngineState::kStopped) {
       health_.state = EngineState::kStopped;
