@@ -2,16 +2,19 @@
 #include "engine/capture_shapes.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace fathom {
 
+int32_t row_bucket(int32_t rows, int32_t rows_max) {
+  const auto power = static_cast<int32_t>(std::bit_ceil(static_cast<uint32_t>(rows)));
+  const int32_t between = power / 4 * 3;
+  return std::min(power > 8 && rows <= between ? between : power, rows_max);
+}
+
 std::vector<int32_t> row_buckets(int32_t rows_max) {
-  std::vector<int32_t> buckets;
-  for (int32_t rows = 1; rows < rows_max; rows *= 2) {
-    buckets.push_back(rows);
-    if (rows >= 8 && rows + rows / 2 < rows_max) buckets.push_back(rows + rows / 2);
-  }
-  buckets.push_back(rows_max);
+  std::vector<int32_t> buckets = {1};
+  while (buckets.back() < rows_max) buckets.push_back(row_bucket(buckets.back() + 1, rows_max));
   return buckets;
 }
 
@@ -29,10 +32,8 @@ StepShape captured_shape(int32_t rows, const StepLimits& limits, const SlotLimit
 
 StepShape padded_shape(const StepShape& shape, const StepLimits& limits, const SlotLimits& slots) {
   if (shape.decode_rows != shape.rows || shape.rows == 0) return shape;
-  const std::vector<int32_t> buckets = row_buckets(limits.rows_max);
-  const auto bucket = std::lower_bound(buckets.begin(), buckets.end(), shape.rows);
-  FATHOM_CHECK(bucket != buckets.end(), "a step has more rows than were planned for");
-  return captured_shape(*bucket, limits, slots);
+  FATHOM_CHECK(shape.rows <= limits.rows_max, "a step has more rows than were planned for");
+  return captured_shape(row_bucket(shape.rows, limits.rows_max), limits, slots);
 }
 
 StepShape prefill_warm_shape(int32_t tokens, const SlotLimits& slots) {

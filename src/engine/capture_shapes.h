@@ -10,8 +10,10 @@
 
 namespace fathom {
 
-// Row counts that are captured, ascending, the last is `rows_max`: powers of two, and from
-// 8 on the halves between them: at most a third of a step's rows is padding.
+// The row count that a step of `rows` (1 to `rows_max`) runs at: the next power of two, or from 8
+// on the half between two of them, `rows_max` at most: at most a third of a step's rows is padding.
+int32_t row_bucket(int32_t rows, int32_t rows_max);
+// All of them, ascending; the last is `rows_max`.
 std::vector<int32_t> row_buckets(int32_t rows_max);
 
 // The shape of `rows` decode or verify rows (a bucket's count), each with 1 + drafts_max tokens, as
