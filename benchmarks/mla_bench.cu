@@ -237,7 +237,7 @@ Difference against_plain(cudaStream_t stream, Setup& s, const std::vector<uint16
   Device<float> latents(pairs * kMlaLatent);
   MlaShape shape{s.desc.heads,         128,  kMlaRope, 128, kMlaLatent, kMlaBlockTokens,
                  s.call.softmax_scale, 1e-6F};
-  MlaBatch batch;
+  AttentionBatch batch;
   batch.positions = positions->data;
   batch.token_row = token_row->data;
   batch.token_valid = valid->data;

@@ -8,14 +8,16 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kValueParts = 8;  // kv_lora / kThreads at most: 1024 latent dims
 
-__device__ int64_t entry_at(const MlaShape& s, const MlaBatch& b, int32_t slot, int32_t position) {
+__device__ int64_t entry_at(const MlaShape& s, const AttentionBatch& b, int32_t slot,
+                            int32_t position) {
   const int32_t block = b.block_table[slot * b.table_stride + position / s.block_tokens];
   const int64_t entry = s.kv_lora + s.rope_dims;
   return (int64_t{block} * s.block_tokens + position % s.block_tokens) * entry;
 }
 
 // The interleaved pair (2i, 2i + 1) turned by the position's angle.
-__device__ void rope_pair(const MlaBatch& b, int32_t position, int i, float& even, float& odd) {
+__device__ void rope_pair(const AttentionBatch& b, int32_t position, int i, float& even,
+                          float& odd) {
   const float c = b.cosines[position * b.rope_stride + i];
   const float s = b.sines[position * b.rope_stride + i];
   const float x = even;
@@ -23,7 +25,7 @@ __device__ void rope_pair(const MlaBatch& b, int32_t position, int i, float& eve
   odd = x * s + odd * c;
 }
 
-__global__ void write_kernel(MlaShape s, MlaBatch b, Rows kv_a, const float* kv_norm) {
+__global__ void write_kernel(MlaShape s, AttentionBatch b, Rows kv_a, const float* kv_norm) {
   __shared__ float shared[32];
   const int64_t t = blockIdx.x;
   if (b.token_valid[t] == 0) return;
@@ -50,8 +52,8 @@ __global__ void write_kernel(MlaShape s, MlaBatch b, Rows kv_a, const float* kv_
   }
 }
 
-__global__ void absorb_kernel(MlaShape s, MlaBatch b, Rows q, const void* up_key, Format up_format,
-                              Format round, float* out) {
+__global__ void absorb_kernel(MlaShape s, AttentionBatch b, Rows q, const void* up_key,
+                              Format up_format, Format round, float* out) {
   const int64_t t = blockIdx.x;
   const int h = blockIdx.y;
   const int64_t from = t * q.stride + int64_t{h} * (s.nope_dims + s.rope_dims);
@@ -76,7 +78,7 @@ __global__ void absorb_kernel(MlaShape s, MlaBatch b, Rows q, const void* up_key
 
 // One block a (token, head): scores of kThreads positions at a time (a warp a position in turn),
 // running softmax, then each thread adds to its own latent dims.
-__global__ void attend_kernel(MlaShape s, MlaBatch b, const float* queries, Format round,
+__global__ void attend_kernel(MlaShape s, AttentionBatch b, const float* queries, Format round,
                               float* out) {
   extern __shared__ float query[];  // [kv_lora + rope]
   __shared__ float shared[32];
@@ -159,21 +161,21 @@ dim3 per_head(const MlaShape& shape, int64_t tokens) {
 
 }  // namespace
 
-void mla_write(cudaStream_t stream, const MlaShape& shape, const MlaBatch& batch, Rows kv_a,
+void mla_write(cudaStream_t stream, const MlaShape& shape, const AttentionBatch& batch, Rows kv_a,
                const float* kv_norm) {
   if (batch.tokens == 0) return;
   write_kernel<<<static_cast<unsigned>(batch.tokens), kThreads, 0, stream>>>(shape, batch, kv_a,
                                                                              kv_norm);
 }
 
-void mla_absorb(cudaStream_t stream, const MlaShape& shape, const MlaBatch& batch, Rows q,
+void mla_absorb(cudaStream_t stream, const MlaShape& shape, const AttentionBatch& batch, Rows q,
                 const void* up_key, Format up_format, Format round, float* out) {
   if (batch.tokens == 0) return;
   absorb_kernel<<<per_head(shape, batch.tokens), kThreads, 0, stream>>>(shape, batch, q, up_key,
                                                                         up_format, round, out);
 }
 
-void mla_attend(cudaStream_t stream, const MlaShape& shape, const MlaBatch& batch,
+void mla_attend(cudaStream_t stream, const MlaShape& shape, const AttentionBatch& batch,
                 const float* queries, Format round, float* out) {
   if (batch.tokens == 0) return;
   const size_t query_bytes = static_cast<size_t>(shape.kv_lora + shape.rope_dims) * sizeof(float);

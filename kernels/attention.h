@@ -2,7 +2,7 @@
 // section 2.1.2).
 #pragma once
 
-#include "format.h"
+#include "attention_batch.h"
 
 namespace fathom::kernels {
 
@@ -17,35 +17,19 @@ struct MlaShape {
   float norm_epsilon = 0.0F;
 };
 
-// Where tokens stand and where their cache is.
-struct MlaBatch {
-  const int32_t* positions = nullptr;    // [tokens]
-  const int32_t* token_row = nullptr;    // [tokens]
-  const uint8_t* token_valid = nullptr;  // [tokens]
-  const int32_t* row_slot = nullptr;     // [rows]
-  const int32_t* block_table = nullptr;  // [slots, table_stride] of the cache's group
-  int64_t table_stride = 0;
-  const float* cosines = nullptr;  // [positions, rope_dims / 2]
-  const float* sines = nullptr;
-  int64_t rope_stride = 0;
-  void* cache = nullptr;  // [blocks, block_tokens, kv_lora + rope_dims]
-  Format cache_format = Format::kF32;
-  int64_t tokens = 0;
-};
-
 // Norm of the latent, rope of the shared key, store at the token's place. kv_a: [tokens, kv_lora +
 // rope_dims].
-void mla_write(cudaStream_t stream, const MlaShape& shape, const MlaBatch& batch, Rows kv_a,
+void mla_write(cudaStream_t stream, const MlaShape& shape, const AttentionBatch& batch, Rows kv_a,
                const float* kv_norm);
 
 // Queries into the latent's space: out [tokens, heads, kv_lora + rope_dims] float32, rounded to
 // `round`. q: [tokens, heads * (nope + rope)]; up_key: [heads, nope, kv_lora] of up_format.
-void mla_absorb(cudaStream_t stream, const MlaShape& shape, const MlaBatch& batch, Rows q,
+void mla_absorb(cudaStream_t stream, const MlaShape& shape, const AttentionBatch& batch, Rows q,
                 const void* up_key, Format up_format, Format round, float* out);
 
 // Softmax-weighted latents: out [tokens, heads, kv_lora] float32, rounded to `round`; zeros for
 // padding tokens.
-void mla_attend(cudaStream_t stream, const MlaShape& shape, const MlaBatch& batch,
+void mla_attend(cudaStream_t stream, const MlaShape& shape, const AttentionBatch& batch,
                 const float* queries, Format round, float* out);
 
 // out[t, h, :] = up_value[h] * latents[t, h, :]; up_value: [heads, value_dims, kv_lora] of

@@ -9,14 +9,15 @@ constexpr int kThreads = 128;
 constexpr int kDimsMax = 256;
 constexpr int kParts = kDimsMax / kThreads;
 
-__device__ int64_t entry_at(const GqaShape& s, const GqaBatch& b, int32_t slot, int32_t position) {
+__device__ int64_t entry_at(const GqaShape& s, const AttentionBatch& b, int32_t slot,
+                            int32_t position) {
   const int32_t block = b.block_table[slot * b.table_stride + position / s.block_tokens];
   const int64_t entry = 2 * int64_t{s.kv_heads} * s.head_dims;
   return (int64_t{block} * s.block_tokens + position % s.block_tokens) * entry;
 }
 
 // Block (t, h): h counts the query heads, then key heads, then value heads of a row of qkv.
-__global__ void prepare_kernel(GqaShape s, GqaBatch b, GqaHeads heads, Rows qkv, Format round,
+__global__ void prepare_kernel(GqaShape s, AttentionBatch b, GqaHeads heads, Rows qkv, Format round,
                                float* queries) {
   __shared__ float shared[32];
   __shared__ float head[kDimsMax];
@@ -64,7 +65,7 @@ __global__ void prepare_kernel(GqaShape s, GqaBatch b, GqaHeads heads, Rows qkv,
 
 // Scores of kThreads positions at a time (a warp a position in turn), running softmax, then each
 // thread adds to its own dims.
-__global__ void attend_kernel(GqaShape s, GqaBatch b, const float* queries, float* out) {
+__global__ void attend_kernel(GqaShape s, AttentionBatch b, const float* queries, float* out) {
   __shared__ float shared[32];
   __shared__ float query[kDimsMax];
   __shared__ float weights[kThreads];
@@ -131,14 +132,14 @@ dim3 per_head(int64_t tokens, int32_t heads) {
 
 }  // namespace
 
-void gqa_prepare(cudaStream_t stream, const GqaShape& shape, const GqaBatch& batch,
+void gqa_prepare(cudaStream_t stream, const GqaShape& shape, const AttentionBatch& batch,
                  const GqaHeads& heads, Rows qkv, Format round, float* queries) {
   if (batch.tokens == 0) return;
   prepare_kernel<<<per_head(batch.tokens, shape.heads + 2 * shape.kv_heads), kThreads, 0, stream>>>(
       shape, batch, heads, qkv, round, queries);
 }
 
-void gqa_attend(cudaStream_t stream, const GqaShape& shape, const GqaBatch& batch,
+void gqa_attend(cudaStream_t stream, const GqaShape& shape, const AttentionBatch& batch,
                 const float* queries, float* out) {
   if (batch.tokens == 0) return;
   attend_kernel<<<per_head(batch.tokens, shape.heads), kThreads, 0, stream>>>(shape, batch, queries,

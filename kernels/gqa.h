@@ -2,7 +2,7 @@
 // plain.
 #pragma once
 
-#include "format.h"
+#include "attention_batch.h"
 
 namespace fathom::kernels {
 
@@ -15,22 +15,6 @@ struct GqaShape {
   float norm_epsilon = 0.0F;
 };
 
-// Where tokens stand and where their cache is.
-struct GqaBatch {
-  const int32_t* positions = nullptr;    // [tokens]
-  const int32_t* token_row = nullptr;    // [tokens]
-  const uint8_t* token_valid = nullptr;  // [tokens]
-  const int32_t* row_slot = nullptr;     // [rows]
-  const int32_t* block_table = nullptr;  // [slots, table_stride] of the cache's group
-  int64_t table_stride = 0;
-  const float* cosines = nullptr;  // [positions, head_dims / 2]
-  const float* sines = nullptr;
-  int64_t rope_stride = 0;
-  void* cache = nullptr;  // [blocks, block_tokens, 2 * kv_heads * head_dims]: keys, then values
-  Format cache_format = Format::kF32;
-  int64_t tokens = 0;
-};
-
 // What the heads of qkv go through before their rope; each may be null.
 struct GqaHeads {
   const float* bias = nullptr;    // [(heads + 2 * kv_heads) * head_dims]
@@ -41,11 +25,11 @@ struct GqaHeads {
 // Bias, norm and rope. Queries go to `queries` [tokens, heads, head_dims] float32, rounded to
 // `round`; keys and values to the token's place in the cache. qkv: [tokens, (heads + 2 * kv_heads)
 // * head_dims].
-void gqa_prepare(cudaStream_t stream, const GqaShape& shape, const GqaBatch& batch,
+void gqa_prepare(cudaStream_t stream, const GqaShape& shape, const AttentionBatch& batch,
                  const GqaHeads& heads, Rows qkv, Format round, float* queries);
 
 // Softmax-weighted values: out [tokens, heads, head_dims] float32; zeros for padding tokens.
-void gqa_attend(cudaStream_t stream, const GqaShape& shape, const GqaBatch& batch,
+void gqa_attend(cudaStream_t stream, const GqaShape& shape, const AttentionBatch& batch,
                 const float* queries, float* out);
 
 }  // namespace fathom::kernels

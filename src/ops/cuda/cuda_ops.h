@@ -1,7 +1,7 @@
-// CudaOps: the op set on one GPU, on plain kernels: they prove the seams, and later ones are
-// measured against them. One object per rank, called by that rank's thread; it owns the device's
-// memory and one stream. Numbers agree with CpuOps, the oracle, within the order of sums
-// (docs/numerics.md).
+// CudaOps: the op set on one GPU. Linear layers, experts for few tokens and sampling run on kernels
+// made for speed; the rest on plain ones, against which those are measured. One object per rank,
+// called by that rank's thread; it owns the device's memory and one stream. Numbers agree with
+// CpuOps, the oracle, as docs/numerics.md says.
 #pragma once
 
 #include <cstdint>

@@ -2,6 +2,7 @@
 #include "kernels/gqa.h"
 
 #include "ops/cuda/cuda_ops.h"
+#include "ops/cuda/slot_arrays.h"
 
 namespace fathom {
 namespace {
@@ -25,19 +26,7 @@ Act CudaOps::gqa_attention(const BatchView& batch, const KvView& cache, const Te
   ArenaScope scope(arena_);
   const kernels::GqaShape shape{p.heads,         p.kv_heads,    p.head_dims, cache.block_tokens,
                                 p.softmax_scale, p.norm_epsilon};
-  kernels::GqaBatch b;
-  b.positions = batch.positions.as<int32_t>();
-  b.token_row = batch.token_row.as<int32_t>();
-  b.token_valid = batch.token_valid.as<uint8_t>();
-  b.row_slot = batch.row_slot.as<int32_t>();
-  b.block_table = batch.block_table.as<int32_t>() + cache.group * batch.block_table.stride[0];
-  b.table_stride = batch.block_table.stride[1];
-  b.cosines = p.rope.cosines.as<float>();
-  b.sines = p.rope.sines.as<float>();
-  b.rope_stride = p.rope.cosines.stride[0];
-  b.cache = cache.cache.data;
-  b.cache_format = format_of(cache.cache.dtype);
-  b.tokens = tokens;
+  const kernels::AttentionBatch b = attention_batch(batch, cache, p.rope);
   const kernels::GqaHeads heads{floats_of(p.bias), floats_of(p.q_norm), floats_of(p.k_norm)};
   float* queries = floats(tokens * columns);
   kernels::gqa_prepare(stream_, shape, b, heads, rows_of(qkv), act_format(), queries);

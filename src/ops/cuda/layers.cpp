@@ -2,6 +2,7 @@
 #include "kernels/attention.h"
 #include "kernels/dense.h"
 #include "ops/cuda/cuda_ops.h"
+#include "ops/cuda/slot_arrays.h"
 
 namespace fathom {
 
@@ -96,19 +97,7 @@ Act CudaOps::mla_attention(const BatchView& batch, const KvView& cache, const Te
   ArenaScope scope(arena_);
   const kernels::MlaShape shape{p.heads,   p.nope_dims,        p.rope_dims,     p.value_dims,
                                 p.kv_lora, cache.block_tokens, p.softmax_scale, p.norm_epsilon};
-  kernels::MlaBatch b;
-  b.positions = batch.positions.as<int32_t>();
-  b.token_row = batch.token_row.as<int32_t>();
-  b.token_valid = batch.token_valid.as<uint8_t>();
-  b.row_slot = batch.row_slot.as<int32_t>();
-  b.block_table = batch.block_table.as<int32_t>() + cache.group * batch.block_table.stride[0];
-  b.table_stride = batch.block_table.stride[1];
-  b.cosines = p.rope.cosines.as<float>();
-  b.sines = p.rope.sines.as<float>();
-  b.rope_stride = p.rope.cosines.stride[0];
-  b.cache = cache.cache.data;
-  b.cache_format = format_of(cache.cache.dtype);
-  b.tokens = tokens;
+  const kernels::AttentionBatch b = attention_batch(batch, cache, p.rope);
   kernels::mla_write(stream_, shape, b, rows_of(kv_a), p.kv_norm.as<float>());
   float* queries = floats(tokens * p.heads * (p.kv_lora + p.rope_dims));
   kernels::mla_absorb(stream_, shape, b, rows_of(q), p.up.key.data, format_of(p.up.key.dtype),

@@ -1,6 +1,8 @@
 // Tensors to pointers.
 #include "ops/cuda/slot_arrays.h"
 
+#include "ops/cuda/device.h"
+
 namespace fathom {
 
 kernels::SlotArrays slot_arrays(const SlotTable& t) {
@@ -62,6 +64,24 @@ kernels::OutputArrays output_arrays(const SampleOutput& o) {
   a.top_ids = o.top_ids.as<int32_t>();
   a.top_logprobs = o.top_logprobs.as<float>();
   a.top_stride = o.top_ids.stride[0];
+  return a;
+}
+
+kernels::AttentionBatch attention_batch(const BatchView& batch, const KvView& cache,
+                                        const RopeTable& rope) {
+  kernels::AttentionBatch a;
+  a.positions = batch.positions.as<int32_t>();
+  a.token_row = batch.token_row.as<int32_t>();
+  a.token_valid = batch.token_valid.as<uint8_t>();
+  a.row_slot = batch.row_slot.as<int32_t>();
+  a.block_table = batch.block_table.as<int32_t>() + cache.group * batch.block_table.stride[0];
+  a.table_stride = batch.block_table.stride[1];
+  a.cosines = rope.cosines.as<float>();
+  a.sines = rope.sines.as<float>();
+  a.rope_stride = rope.cosines.stride[0];
+  a.cache = cache.cache.data;
+  a.cache_format = format_of(cache.cache.dtype);
+  a.tokens = batch.shape.tokens;
   return a;
 }
 

@@ -2,6 +2,8 @@
 #pragma once
 
 #include "fathom/batch.h"
+#include "fathom/ops.h"
+#include "kernels/attention_batch.h"
 #include "kernels/steps.h"
 
 namespace fathom {
@@ -9,5 +11,8 @@ namespace fathom {
 kernels::SlotArrays slot_arrays(const SlotTable& slots);
 kernels::BatchArrays batch_arrays(const BatchView& batch);
 kernels::OutputArrays output_arrays(const SampleOutput& out);
+// The step's tokens and the cache that they attend to.
+kernels::AttentionBatch attention_batch(const BatchView& batch, const KvView& cache,
+                                        const RopeTable& rope);
 
 }  // namespace fathom
