@@ -10,6 +10,7 @@
 
 #include "fathom/check.h"
 #include "fathom/plan.h"
+#include "support/source_folder.h"
 
 namespace fathom::testing {
 
@@ -32,7 +33,7 @@ struct FamilyGolden {
 };
 
 inline std::string families_directory() {
-  return std::string(FATHOM_SOURCE_DIR) + "/tests/model/goldens/families";
+  return source_folder(FATHOM_SOURCE_DIR) + "/tests/model/goldens/families";
 }
 
 inline std::vector<std::string> family_names() {

@@ -75,6 +75,8 @@ void StepLoop::take(const CommitOutput& output) {
       answer.tokens.insert(answer.tokens.end(), tokens->tokens.begin(), tokens->tokens.end());
       answer.logprobs.insert(answer.logprobs.end(), tokens->logprobs.begin(),
                              tokens->logprobs.end());
+      answer.prompt_logprobs.insert(answer.prompt_logprobs.end(), tokens->prompt_logprobs.begin(),
+                                    tokens->prompt_logprobs.end());
     }
     if (const auto* finished = std::get_if<FinishedEvent>(&event.event)) {
       answer.reason = finished->reason;

@@ -26,6 +26,7 @@ struct StepLoopOptions {
 struct StepAnswer {
   std::vector<TokenId> tokens;
   std::vector<TokenLogprobs> logprobs;
+  std::vector<TokenLogprobs> prompt_logprobs;
   FinishReason reason = FinishReason::kNone;
 };
 

@@ -1,0 +1,70 @@
+// StepRunner: a model of generated weights behind the engine's StepProgram, and its steps timed.
+// One thread.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/step_program.h"
+#include "step_costs.h"
+#include "synthetic_ops.h"
+
+namespace fathom::bench {
+
+// `rows` sequences with `context` tokens each decode; or, with `prompt`, one prompt of as many
+// tokens on a cached prefix of `context`.
+struct StepCase {
+  int32_t rows = 1;
+  int32_t context = 0;
+  int32_t prompt = 0;
+};
+
+struct StepTimes {
+  std::vector<double> gpu_us;      // a step's forward and sampling
+  std::vector<double> between_us;  // from its last kernel to the next one's first after advance
+  std::vector<double> step_us;     // from result to result
+  std::vector<double> launch_us;   // host: StepProgram::launch
+  std::vector<double> host_us;     // host: launch and collect, waits left out
+  std::map<std::string, double> ops_us;
+  int64_t launches = 0;   // kernels of a step after advance
+  std::string gpu_state;  // clocks, power, temperature while steps ran, as nvidia-smi says
+};
+
+class StepRunner {
+ public:
+  // Sized for `cases`.
+  static Result<std::unique_ptr<StepRunner>> make(const std::string& directory,
+                                                  const std::vector<StepCase>& cases);
+
+  Result<StepTimes> time(const StepCase& one, int32_t rounds, double seconds_max);
+  StepCosts costs(const StepCase& one);
+  // The same without a GPU.
+  static Result<StepCosts> costs_of(const std::string& directory, const StepCase& one);
+  const ModelInfo& info() const { return counted_->info(); }
+  double load_seconds() const { return load_seconds_; }
+
+ private:
+  StepRunner() = default;
+
+  Status load(const std::string& directory, const std::vector<StepCase>& cases);
+  StepPlan open_rows(const StepCase& one);
+  StepPlan step_of(const StepCase& one);
+  Status run(const StepPlan& plan);
+  Status run_many(const StepCase& one, int32_t steps, double seconds_max, StepTimes& times);
+  Status break_down(const StepCase& one, double step_us, StepTimes& times);
+
+  std::unique_ptr<CountedModel> counted_;
+  std::unique_ptr<SyntheticOps> ops_;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<StepProgram> program_;
+  SlotLimits slots_;
+  std::vector<SlotId> open_;
+  uint64_t number_ = 0;
+  double load_seconds_ = 0.0;
+};
+
+double median(std::vector<double> values);
+
+}  // namespace fathom::bench

@@ -1,0 +1,224 @@
+// Every tiny checkpoint of tests/model/goldens/families through the engine's steps on CUDA: the
+// scheduler, chunked prompts mixed with decodes, captured steps. In `reference` against what
+// transformers computed, in `native` against the CPU backend, which is the definition. Needs a GPU.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <map>
+
+#include "model/family_golden.h"
+#include "ops/cpu/cpu_ops.h"
+#include "ops/cuda/cuda_ops.h"
+#include "support/step_loop.h"
+#include "weights/synthetic.h"
+
+namespace fathom::testing {
+namespace {
+
+// Prompts in chunks of at most 64 tokens, beside the decodes of other requests.
+constexpr StepLoopOptions kOptions{
+    .rows = 4, .tokens_max = 64, .model_len = 128, .drafts = 0, .blocks = 40};
+constexpr int64_t kArenaBytes = int64_t{256} << 20;
+constexpr RequestId kForced = 1;
+// Parts of the golden answer that requests after it have as the end of their prompts.
+constexpr int32_t kKnown[] = {0, 5, 11, 17, 26};
+constexpr double kCountedShare = 0.6;
+
+// Largest error of a logit, as a share of the logits' root mean square (docs/numerics.md).
+constexpr float kReferenceBound = 2e-4F;
+constexpr float kBf16Bound = 0.03F;
+constexpr float kFp8Bound = 0.08F;
+// Routers whose choice is nearer than this may choose otherwise (relative gap of the scores).
+constexpr float kReferenceTie = 1e-5F;
+constexpr float kNativeTie = 0.01F;
+
+struct Served {
+  std::map<RequestId, StepAnswer> answers;
+  int64_t vocab = 0;
+};
+
+Served serve(Ops& ops, const std::string& name, const FamilyGolden& golden) {
+  const std::string directory = families_directory() + "/" + name;
+  const auto weights = SyntheticSource::open(directory, golden.seed, false).value();
+  ModelOptions options;
+  options.tokens_max = kOptions.model_len;
+  const auto model = load_model(directory, *weights, ops, {}, options).value();
+  StepLoop loop(ops, *model, kOptions);
+  SamplingParams sampling;
+  sampling.temperature = 0.0F;
+  sampling.logprobs = kLogprobsMax;
+  sampling.ignore_eos = true;
+  // All tokens are forced, so that one chosen otherwise hides no other.
+  SamplingParams forced = sampling;
+  forced.prompt_logprobs = true;
+  forced.max_tokens = 1;
+  std::vector<TokenId> tokens = golden.prompt;
+  tokens.insert(tokens.end(), golden.greedy.begin(), golden.greedy.end());
+  loop.submit(kForced, tokens, forced);
+  RequestId id = kForced;
+  for (const int32_t known : kKnown) {
+    loop.turn();
+    tokens.resize(golden.prompt.size() + static_cast<size_t>(known));
+    std::copy_n(golden.greedy.begin(), known, tokens.begin() + golden.prompt.size());
+    sampling.max_tokens = static_cast<int32_t>(golden.greedy.size()) - known;
+    loop.submit(++id, tokens, sampling);
+  }
+  loop.run_until_idle();
+  return {loop.answers(), model->info().vocab};
+}
+
+// Positions that were compared, and what was found.
+struct Found {
+  float error = 0.0F;                           // largest, of a difference of two logits
+  float relative = 0.0F;                        // largest, over the position's root mean square
+  int32_t near_ties = 0;                        // positions left out
+  std::vector<std::pair<float, bool>> choices;  // the reference's margin; the same token
+
+  void add(float difference, float rms) {
+    const bool larger = difference > error || difference != difference;
+    error = larger ? difference : error;
+    relative = std::max(relative, difference / rms);
+  }
+  int64_t counted() const {
+    return std::count_if(choices.begin(), choices.end(),
+                         [&](const auto& c) { return c.first > 4 * error; });
+  }
+  int64_t counted_equal() const {
+    return std::count_if(choices.begin(), choices.end(),
+                         [&](const auto& c) { return c.first > 4 * error && c.second; });
+  }
+};
+
+std::optional<float> value_of(const TokenLogprobs& entry, TokenId id) {
+  for (const auto& [other, value] : entry.top) {
+    if (other == id) return value;
+  }
+  return {};
+}
+
+// Log probabilities against logits: both as distances to the reference's best token.
+void compare_to_golden(const StepAnswer& answer, const FamilyGolden& golden, Found& found) {
+  ASSERT_EQ(answer.prompt_logprobs.size(), golden.positions.size());
+  for (size_t i = 0; i < golden.positions.size(); ++i) {
+    const GoldenPosition& at = golden.positions[i];
+    found.near_ties += at.routing_gap < kReferenceTie ? 1 : 0;
+    if (found.near_ties > 0) continue;  // an expert chosen otherwise is seen by all that follow
+    const TokenLogprobs& made = answer.prompt_logprobs[i];
+    found.choices.emplace_back(at.margin(), made.top.at(0).first == at.top_ids[0]);
+    const auto best = value_of(made, at.top_ids[0]);
+    ASSERT_TRUE(best) << "position " << i;
+    for (size_t k = 1; k < at.top_ids.size(); ++k) {
+      const auto value = value_of(made, at.top_ids[k]);
+      ASSERT_TRUE(value) << "position " << i;
+      found.add(std::fabs(*value - *best - (at.top_values[k] - at.top_values[0])), at.rms);
+    }
+  }
+}
+
+void compare_to_cpu(const StepAnswer& answer, const StepAnswer& cpu, const FamilyGolden& golden,
+                    Found& found) {
+  ASSERT_EQ(answer.prompt_logprobs.size(), cpu.prompt_logprobs.size());
+  for (size_t i = 0; i < cpu.prompt_logprobs.size(); ++i) {
+    const GoldenPosition& at = golden.positions.at(i);
+    if (at.routing_gap < kNativeTie) {
+      ++found.near_ties;
+      continue;
+    }
+    const TokenLogprobs& expected = cpu.prompt_logprobs[i];
+    const TokenLogprobs& made = answer.prompt_logprobs[i];
+    found.choices.emplace_back(expected.top.at(0).second - expected.top.at(1).second,
+                               expected.top.at(0).first == made.top.at(0).first);
+    for (size_t k = 0; k < expected.top.size() / 2; ++k) {
+      const auto value = value_of(made, expected.top[k].first);
+      ASSERT_TRUE(value) << "position " << i;
+      found.add(std::fabs(*value - expected.top[k].second), at.rms);
+    }
+  }
+}
+
+// Answers up to each one's first difference; margins are the reference's.
+void compare_answers(const std::vector<TokenId>& made, const std::vector<TokenId>& expected,
+                     const std::vector<float>& margins, Found& found) {
+  ASSERT_EQ(made.size(), expected.size());
+  for (size_t i = 0; i < made.size(); ++i) {
+    found.choices.emplace_back(margins.at(i), made[i] == expected[i]);
+    if (made[i] != expected[i]) return;
+  }
+}
+
+void expect_good(const std::string& name, const Found& found, float bound) {
+  const auto all = static_cast<double>(found.choices.size());
+  std::printf(
+      "%-24s largest error %.2g of the logits' size; %zu choices, %ld counted (%.0f %%), %ld "
+      "equal; %d near ties left out\n",
+      name.c_str(), static_cast<double>(found.relative), found.choices.size(),
+      static_cast<long>(found.counted()), 100.0 * static_cast<double>(found.counted()) / all,
+      static_cast<long>(found.counted_equal()), found.near_ties);
+  EXPECT_LT(found.relative, bound);
+  EXPECT_EQ(found.counted_equal(), found.counted());
+  EXPECT_GE(static_cast<double>(found.counted()), kCountedShare * all);
+}
+
+class CudaFamily : public ::testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override { golden_ = read_family_golden(GetParam()); }
+
+  // Every known part's request, its id and the number of golden tokens that it starts with.
+  template <typename Compare>
+  void for_each_answer(const Compare& compare) {
+    RequestId id = kForced;
+    for (const int32_t known : kKnown) compare(++id, static_cast<size_t>(known));
+  }
+
+  FamilyGolden golden_;
+};
+
+TEST_P(CudaFamily, ReferenceEqualsTransformers) {
+  auto ops = CudaOps::make({Numerics::kReference, kArenaBytes});
+  ASSERT_TRUE(ops.is_ok()) << ops.status().to_string();
+  const Served served = serve(**ops, GetParam(), golden_);
+  Found found;
+  compare_to_golden(served.answers.at(kForced), golden_, found);
+  for_each_answer([&](RequestId id, size_t known) {
+    const std::vector<TokenId> expected(golden_.greedy.begin() + static_cast<int64_t>(known),
+                                        golden_.greedy.end());
+    std::vector<float> margins;
+    for (size_t i = golden_.prompt.size() - 1 + known; i < golden_.positions.size(); ++i) {
+      margins.push_back(golden_.positions[i].margin());
+    }
+    if (found.near_ties == 0) {
+      compare_answers(served.answers.at(id).tokens, expected, margins, found);
+    }
+  });
+  EXPECT_GE(found.choices.size(), 43U) << "too many positions follow a near tie of experts";
+  expect_good(GetParam(), found, kReferenceBound);
+}
+
+TEST_P(CudaFamily, NativeEqualsTheCpu) {
+  const auto cpu_ops = make_cpu_ops({Numerics::kNative, 8, kArenaBytes});
+  const Served cpu = serve(*cpu_ops, GetParam(), golden_);
+  auto ops = CudaOps::make({Numerics::kNative, kArenaBytes});
+  ASSERT_TRUE(ops.is_ok()) << ops.status().to_string();
+  const Served served = serve(**ops, GetParam(), golden_);
+  EXPECT_GT((*ops)->replay_count(), 0);
+  Found found;
+  compare_to_cpu(served.answers.at(kForced), cpu.answers.at(kForced), golden_, found);
+  for_each_answer([&](RequestId id, size_t) {
+    const StepAnswer& expected = cpu.answers.at(id);
+    std::vector<float> margins;
+    for (const TokenLogprobs& entry : expected.logprobs) {
+      margins.push_back(entry.top.at(0).second - entry.top.at(1).second);
+    }
+    compare_answers(served.answers.at(id).tokens, expected.tokens, margins, found);
+  });
+  const bool fp8 = GetParam().find("fp8") != std::string::npos;
+  expect_good(GetParam(), found, fp8 ? kFp8Bound : kBf16Bound);
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, CudaFamily, ::testing::ValuesIn(family_names()),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace fathom::testing
