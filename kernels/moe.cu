@@ -129,17 +129,19 @@ __global__ void expert_kernel(const Matrix* experts, int32_t first_expert, int32
 
 __global__ void combine_kernel(const float* pairs, const int32_t* ids, const float* weights,
                                const uint8_t* token_valid, int32_t k, int32_t first_expert,
-                               int32_t expert_count, int64_t columns, float* sum) {
+                               int32_t expert_count, int64_t columns, const float* shared,
+                               Rows out) {
   const int64_t t = blockIdx.x;
-  if (token_valid[t] == 0) return;
+  const bool valid = token_valid[t] != 0;
   for (int64_t c = threadIdx.x; c < columns; c += blockDim.x) {
-    float total = sum[t * columns + c];
-    for (int32_t j = 0; j < k; ++j) {
+    float total = 0.0F;
+    for (int32_t j = 0; valid && j < k; ++j) {
       const int32_t e = ids[t * k + j] - first_expert;
       if (e < 0 || e >= expert_count) continue;
       total += weights[t * k + j] * pairs[(t * k + j) * columns + c];
     }
-    sum[t * columns + c] = total;
+    if (shared != nullptr) total += shared[t * columns + c];
+    store_number(out.data, out.format, t * out.stride + c, total);
   }
 }
 
@@ -166,10 +168,10 @@ void expert_linear(cudaStream_t stream, const Matrix* experts, int32_t first_exp
 
 void combine(cudaStream_t stream, const float* pairs, const int32_t* ids, const float* weights,
              const uint8_t* token_valid, int64_t tokens, int32_t k, int32_t first_expert,
-             int32_t expert_count, int64_t columns, float* sum) {
+             int32_t expert_count, int64_t columns, const float* shared, Rows out) {
   if (tokens == 0) return;
   combine_kernel<<<static_cast<unsigned>(tokens), kThreads, 0, stream>>>(
-      pairs, ids, weights, token_valid, k, first_expert, expert_count, columns, sum);
+      pairs, ids, weights, token_valid, k, first_expert, expert_count, columns, shared, out);
 }
 
 }  // namespace fathom::kernels

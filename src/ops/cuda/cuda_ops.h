@@ -68,6 +68,7 @@ class CudaOps final : public Ops {
   Act gated_linear(const Act& x, const Weight& gate_up, ActSpec out) override;
   Act mla_attention(const BatchView& batch, const KvView& cache, const Tensor& q,
                     const Tensor& kv_a, const MlaParams& params, MlaForm form) override;
+  // moe.cpp
   Partial moe(const BatchView& batch, const Act& x, const MoeParams& params,
               const Tensor& out) override;
   // gqa.cpp
@@ -129,8 +130,14 @@ class CudaOps final : public Ops {
                         const Act& input);
   RoutedPairs run_few_tokens(const BatchView& batch, const MoeParams& p, float* scores,
                              const Act& input);
-  void add_experts(const BatchView& batch, const MoeParams& p, float* scores, const Act& input,
-                   const Tensor& sums);
+  // What the routed experts give, by the kernels that choose_moe names. scores: the router's, f32
+  // [tokens, experts], overwritten.
+  RoutedPairs run_experts(const BatchView& batch, const MoeParams& p, float* scores,
+                          const Act& input);
+  // moe.cpp
+  Act convert(const Act& x, const ActSpec& spec);
+  float* router_scores(const Act& x, const MoeParams& p);
+  float* shared_expert(const Act& input, const MoeParams& p);  // f32 [tokens, hidden]
 
   const Numerics numerics_;
   const bool host_readable_;

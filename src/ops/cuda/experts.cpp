@@ -61,6 +61,7 @@ CudaOps::RoutedPairs CudaOps::run_pairs(const BatchView& batch, const MoeParams&
   const auto* valid = batch.token_valid.as<uint8_t>();
   RoutedPairs pairs{arena_.take(DType::kI32, {tokens * k}).as<int32_t>(), floats(tokens * k),
                     floats(tokens * k * hidden)};
+  ArenaScope scope(arena_);
   kernels::route(stream_, router_shape(p), tokens, scores,
                  p.bias.defined() ? p.bias.as<float>() : nullptr, pairs.ids, pairs.weights);
   float* both = floats(tokens * k * 2 * width);
@@ -85,6 +86,7 @@ CudaOps::RoutedPairs CudaOps::run_few_tokens(const BatchView& batch, const MoePa
   const kernels::Format format = format_of(p.gate_up.front().values.dtype);
   RoutedPairs pairs{arena_.take(DType::kI32, {tokens * k}).as<int32_t>(), floats(tokens * k),
                     floats(tokens * k * hidden)};
+  ArenaScope scope(arena_);
   kernels::MoeSchedule schedule;
   schedule.tiles_max = kernels::moe_tiles_max(static_cast<int32_t>(tokens * k), here);
   schedule.order = arena_.take(DType::kI32, {tokens * k}).as<int32_t>();
@@ -102,18 +104,15 @@ CudaOps::RoutedPairs CudaOps::run_few_tokens(const BatchView& batch, const MoePa
   return pairs;
 }
 
-void CudaOps::add_experts(const BatchView& batch, const MoeParams& p, float* scores,
-                          const Act& input, const Tensor& sums) {
-  const int64_t hidden = sums.shape[1];
-  ArenaScope scope(arena_);
-  const MoeProblem problem = problem_of(batch, p, hidden, input.spec, act_spec(p.down.front()));
-  const RoutedPairs pairs = choose_moe(problem) == MoeKernel::kFewTokens
-                                ? run_few_tokens(batch, p, scores, input)
-                                : run_pairs(batch, p, scores, input);
-  check(cudaGetLastError(), "experts");
-  kernels::combine(stream_, pairs.values, pairs.ids, pairs.weights, batch.token_valid.as<uint8_t>(),
-                   batch.shape.tokens, p.experts_per_token, p.first_expert,
-                   static_cast<int32_t>(p.gate_up.size()), hidden, sums.as<float>());
+CudaOps::RoutedPairs CudaOps::run_experts(const BatchView& batch, const MoeParams& p, float* scores,
+                                          const Act& input) {
+  const MoeProblem problem =
+      problem_of(batch, p, input.data.shape[1], input.spec, act_spec(p.down.front()));
+  switch (choose_moe(problem)) {
+    case MoeKernel::kFewTokens: return run_few_tokens(batch, p, scores, input);
+    case MoeKernel::kPlain: break;
+  }
+  return run_pairs(batch, p, scores, input);
 }
 
 }  // namespace fathom

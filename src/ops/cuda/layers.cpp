@@ -112,41 +112,6 @@ Act CudaOps::mla_attention(const BatchView& batch, const KvView& cache, const Te
   return act;
 }
 
-Partial CudaOps::moe(const BatchView& batch, const Act& x, const MoeParams& p, const Tensor& out) {
-  ArenaScope scope(arena_);
-  const int64_t tokens = batch.shape.tokens;
-  const int64_t hidden = x.data.shape[1];
-  const Tensor scores = arena_.take(DType::kF32, {tokens, p.experts});
-  kernels::Matrix router;
-  router.data = p.router.data;
-  router.out = p.experts;
-  router.in = hidden;
-  router.stride = hidden;
-  kernels::linear(stream_, rows_of(x), tokens, router, rows_of(scores), Format::kF32);
-  float* plain = floats(tokens * hidden);
-  kernels::concat(stream_, rows_of(x.data), hidden, rows_of(x.data), 0, tokens, plain);
-  const auto quantized = [&](const ActSpec& spec) {
-    const Act act = take_act(tokens, hidden, spec);
-    finish(plain, tokens, hidden, act);
-    return act;
-  };
-  const Tensor sums = arena_.take(DType::kF32, {tokens, hidden});
-  check(cudaMemsetAsync(sums.data, 0, static_cast<size_t>(sums.bytes()), stream_), "moe sums");
-  if (!p.gate_up.empty())
-    add_experts(batch, p, scores.as<float>(), quantized(act_spec(p.gate_up.front())), sums);
-  if (p.shared_gate_up.values.defined()) {
-    const Act inner = gated_linear(quantized(act_spec(p.shared_gate_up)), p.shared_gate_up,
-                                   act_spec(p.shared_down));
-    const Tensor shared = arena_.take(DType::kF32, {tokens, hidden});
-    multiply(inner, p.shared_down, shared, act_format());
-    kernels::add_rows(stream_, rows_of(shared), rows_of(sums), tokens, hidden);
-  }
-  finish(sums.as<float>(), tokens, hidden,
-         Act{out, {}, {out.dtype == DType::kF32 ? ActFormat::kF32 : ActFormat::kBF16, false, 0}});
-  check(cudaGetLastError(), "moe");
-  return Partial{out};
-}
-
 Tensor CudaOps::gather_rows(const Tensor& x, const Tensor& index) {
   const Tensor out = arena_.take(x.dtype, {index.shape[0], x.shape[1]});
   const int64_t size = dtype_bytes(x.dtype);
