@@ -1,0 +1,195 @@
+// Launches of prefill attention: tensor maps, the variant of a model's shape, slices.
+#include "prefill_attention.h"
+
+#include <climits>
+
+#include "prefill_core.cuh"
+#include "prefill_expand.cuh"
+
+namespace fathom::kernels {
+namespace {
+
+constexpr float kLog2E = 1.4426950408889634F;
+constexpr uint64_t kEntry = 576;  // of the latent cache
+
+using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
+
+// The driver's function, found through the runtime: no link to the driver's library.
+EncodeTiled encode_tiled() {
+  static const EncodeTiled found = [] {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult result{};
+    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
+                                                               12000, cudaEnableDefault, &result);
+    const bool ok = error == cudaSuccess && result == cudaDriverEntryPointSuccess;
+    return ok ? reinterpret_cast<EncodeTiled>(function) : nullptr;
+  }();
+  return found;
+}
+
+// bf16, boxes of 64 columns by `rows`, under the 128-byte swizzle; what lies outside reads as zero.
+cudaError_t encode(CUtensorMap* map, const void* data, uint32_t rank, const cuuint64_t* sizes,
+                   const cuuint64_t* strides, cuuint32_t rows) {
+  const EncodeTiled function = encode_tiled();
+  if (function == nullptr) return cudaErrorNotSupported;
+  constexpr cuuint32_t kSteps[4] = {1, 1, 1, 1};
+  const cuuint32_t box[4] = {64, rows, 1, 1};
+  const CUresult result =
+      function(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<void*>(data), sizes, strides,
+               box, kSteps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+               CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+// [blocks, 64 tokens, entry] as (column, token, column tile, block).
+cudaError_t encode_pages(CUtensorMap* map, const void* data, uint64_t entry, int64_t blocks) {
+  const cuuint64_t sizes[4] = {64, kPrefillBlockTokens, entry / 64,
+                               static_cast<cuuint64_t>(blocks)};
+  const cuuint64_t strides[3] = {entry * 2, 128, kPrefillBlockTokens * entry * 2};
+  return encode(map, data, 4, sizes, strides, kPrefillBlockTokens);
+}
+
+// [rows, columns].
+cudaError_t encode_rows(CUtensorMap* map, const void* data, uint64_t columns, int64_t rows,
+                        cuuint32_t box_rows = 128) {
+  const cuuint64_t sizes[2] = {columns, static_cast<cuuint64_t>(rows)};
+  const cuuint64_t strides[1] = {columns * 2};
+  return encode(map, data, 2, sizes, strides, box_rows);
+}
+
+template <typename Kernel>
+cudaError_t allow_shared(Kernel kernel, size_t bytes) {
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              static_cast<int>(bytes));
+}
+
+// The alignment of tiles is made by hand.
+template <typename Shared>
+constexpr size_t kSharedBytes = sizeof(Shared) + 1024;
+
+template <int kTiles, bool kRope>
+cudaError_t launch(cudaStream_t stream, const PrefillMaps& maps, const PrefillArgs& args) {
+  const auto blocks = static_cast<unsigned>(args.query_tiles * args.heads);
+  prefill_kernel<kTiles, kRope>
+      <<<blocks, kPrefillThreads, kSharedBytes<PrefillShared<kTiles, kRope>>, stream>>>(maps, args);
+  return cudaGetLastError();
+}
+
+}  // namespace
+
+cudaError_t load_prefill_attention() {
+  cudaError_t error = allow_shared(prefill_kernel<1, false>, kSharedBytes<PrefillShared<1, false>>);
+  if (error == cudaSuccess)
+    error = allow_shared(prefill_kernel<2, false>, kSharedBytes<PrefillShared<2, false>>);
+  if (error == cudaSuccess)
+    error = allow_shared(prefill_kernel<2, true>, kSharedBytes<PrefillShared<2, true>>);
+  if (error == cudaSuccess) error = allow_shared(expand_kernel<false>, kSharedBytes<ExpandShared>);
+  if (error == cudaSuccess) error = allow_shared(expand_kernel<true>, kSharedBytes<ExpandShared>);
+  if (error == cudaSuccess && encode_tiled() == nullptr) error = cudaErrorNotSupported;
+  return error;
+}
+
+cudaError_t gqa_prefill(cudaStream_t stream, const GqaPrefillDesc& desc,
+                        const GqaPrefillCall& call) {
+  if (call.query_tiles == 0) return cudaSuccess;
+  PrefillArgs args;
+  args.rows = call.rows;
+  args.heads = desc.heads;
+  args.kv_heads = desc.kv_heads;
+  args.query_columns = desc.head_dims;
+  args.query_tiles = call.query_tiles;
+  args.scale_log2 = call.softmax_scale * kLog2E;
+  args.out = call.out;
+  args.slice_end = INT_MAX;
+  PrefillMaps maps;
+  const auto columns = static_cast<uint64_t>(desc.heads * desc.head_dims);
+  const auto entry = static_cast<uint64_t>(2 * desc.kv_heads * desc.head_dims);
+  cudaError_t error = encode_rows(&maps.queries, call.queries, columns, call.tokens);
+  if (error == cudaSuccess) error = encode_pages(&maps.entries, call.cache, entry, call.blocks);
+  if (error != cudaSuccess) return error;
+  maps.rope_queries = maps.queries;
+  maps.rope_keys = maps.entries;
+  return desc.head_dims == 64 ? launch<1, false>(stream, maps, args)
+                              : launch<2, false>(stream, maps, args);
+}
+
+cudaError_t mla_prefill_expand(cudaStream_t stream, const MlaPrefillDesc& desc,
+                               const MlaPrefillPlan& plan, const MlaPrefillCall& call,
+                               const MlaPrefillPart& part) {
+  constexpr int32_t kBlocksWanted = 128;
+  ExpandArgs args;
+  args.rows = call.rows;
+  args.heads = plan.heads;
+  args.first_head = part.first_head;
+  args.parts = std::clamp(kBlocksWanted / plan.slice_tiles, 1, 2 * plan.heads);
+  args.slice_begin = part.slice * plan.slice_tiles;
+  args.slice_tiles = plan.slice_tiles;
+  args.out = static_cast<__nv_bfloat16*>(call.expanded);
+  CUtensorMap cache;
+  CUtensorMap up_key;
+  CUtensorMap up_value;
+  cudaError_t error = encode_pages(&cache, call.cache, kEntry, call.blocks);
+  if (error == cudaSuccess) {
+    error = call.up_key_across ? encode_rows(&up_key, call.up_key, 128, desc.heads * kLatent, 64)
+                               : encode_rows(&up_key, call.up_key, kLatent, desc.heads * 128);
+  }
+  if (error == cudaSuccess)
+    error = encode_rows(&up_value, call.up_value, kLatent, desc.heads * 128);
+  if (error != cudaSuccess) return error;
+  const auto blocks = static_cast<unsigned>(plan.slice_tiles * args.parts);
+  auto* const kernel = call.up_key_across ? expand_kernel<true> : expand_kernel<false>;
+  kernel<<<blocks, kExpandThreads, kSharedBytes<ExpandShared>, stream>>>(cache, up_key, up_value,
+                                                                         args);
+  return cudaGetLastError();
+}
+
+cudaError_t mla_prefill_attend(cudaStream_t stream, const MlaPrefillDesc& desc,
+                               const MlaPrefillPlan& plan, const MlaPrefillCall& call,
+                               const MlaPrefillPart& part) {
+  PrefillArgs args;
+  args.rows = call.rows;
+  args.heads = plan.heads;
+  args.first_head = part.first_head;
+  args.kv_heads = plan.heads;
+  args.query_columns = 192;
+  args.query_tiles = plan.query_tiles;
+  args.scale_log2 = call.softmax_scale * kLog2E;
+  args.out = call.out;
+  args.slice_begin = part.slice * plan.slice_tiles;
+  args.slice_end = args.slice_begin + plan.slice_tiles;
+  args.carry = call.carry;
+  PrefillMaps maps;
+  const auto heads = static_cast<uint64_t>(desc.heads);
+  const auto entry = static_cast<uint64_t>(plan.heads) * 256;
+  cudaError_t error = encode_rows(&maps.queries, call.queries, heads * 192, call.tokens);
+  if (error == cudaSuccess)
+    error = encode_rows(&maps.rope_queries, call.rope_queries, heads * 64, call.tokens);
+  if (error == cudaSuccess)
+    error = encode_pages(&maps.entries, call.expanded, entry,
+                         plan.slice_tokens() / kPrefillBlockTokens);
+  if (error == cudaSuccess) error = encode_pages(&maps.rope_keys, call.cache, kEntry, call.blocks);
+  if (error != cudaSuccess) return error;
+  return launch<2, true>(stream, maps, args);
+}
+
+cudaError_t mla_prefill(cudaStream_t stream, const MlaPrefillDesc& desc, const MlaPrefillPlan& plan,
+                        const MlaPrefillCall& call) {
+  for (int32_t head = 0; head < desc.heads; head += plan.heads) {
+    for (int32_t slice = 0; slice < plan.slices; ++slice) {
+      const MlaPrefillPart part{head, slice};
+      cudaError_t error = mla_prefill_expand(stream, desc, plan, call, part);
+      if (error == cudaSuccess) error = mla_prefill_attend(stream, desc, plan, call, part);
+      if (error != cudaSuccess) return error;
+    }
+  }
+  return cudaSuccess;
+}
+
+cudaError_t mla_prefill_rope(cudaStream_t stream, const RopeQueries& r, Rows q, void* out) {
+  if (r.tokens == 0) return cudaSuccess;
+  rope_queries_kernel<<<static_cast<unsigned>(r.tokens), 128, 0, stream>>>(
+      r, q, static_cast<__nv_bfloat16*>(out));
+  return cudaGetLastError();
+}
+
+}  // namespace fathom::kernels

@@ -1,0 +1,90 @@
+// Whether the tensor cores' prefill attention takes a model's shape, and how a step's rows are cut
+// into tiles and slices: pure host arithmetic, no CUDA, tested without a GPU. Every figure depends
+// on shapes that the host knows, never on a sequence's length.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace fathom::kernels {
+
+inline constexpr int32_t kPrefillQueryTile = 128;  // tokens of one row that a block works on
+inline constexpr int32_t kPrefillKeyTile = 128;    // cached tokens of one step of its loop
+inline constexpr int32_t kPrefillBlockTokens = 64;
+
+// Query tiles that any division of `tokens` over `rows` rows may take.
+inline int32_t prefill_tiles_max(int32_t rows, int64_t tokens) {
+  return static_cast<int32_t>(tokens / kPrefillQueryTile) + rows;
+}
+
+// Grouped-query attention over cached keys and values.
+struct GqaPrefillDesc {
+  int32_t heads = 0;
+  int32_t kv_heads = 0;
+  int32_t head_dims = 0;
+  int32_t block_tokens = 64;
+  bool bf16 = true;  // queries and cache
+};
+
+inline bool gqa_prefill_fits(const GqaPrefillDesc& d) {
+  return d.bf16 && d.block_tokens == kPrefillBlockTokens && d.kv_heads > 0 &&
+         d.heads % d.kv_heads == 0 && (d.head_dims == 64 || d.head_dims == 128);
+}
+
+// Multi-head latent attention whose keys and values are made from the latents (naive form).
+struct MlaPrefillDesc {
+  int32_t rows = 0;                // prefill rows
+  int64_t tokens = 0;              // of prefill rows, at most
+  int32_t context_tokens_max = 0;  // of any row, these tokens included
+  int32_t heads = 0;
+  int32_t nope_dims = 128;
+  int32_t rope_dims = 64;
+  int32_t value_dims = 128;
+  int32_t kv_lora = 512;
+  int32_t block_tokens = 64;
+  bool bf16 = true;  // queries, cache and up-projections
+};
+
+// Keys and values of `slice_tiles` tiles of cached tokens and `heads` heads are made at a time. The
+// rows' contexts lie one behind the other, each rounded up to whole tiles; a row that a slice's end
+// cuts carries its running softmax to the next slice, so that the cut changes no bit.
+struct MlaPrefillPlan {
+  bool fits = false;
+  int32_t heads = 0;  // of a group; divides the model's
+  int32_t slice_tiles = 0;
+  int32_t slices = 0;
+  int32_t query_tiles = 0;
+
+  int64_t slice_tokens() const { return int64_t{slice_tiles} * kPrefillKeyTile; }
+  // bf16 numbers: keys of all heads of the group, then values.
+  int64_t expanded_numbers() const { return slice_tokens() * heads * 256; }
+  // Floats; none when nothing is cut.
+  int64_t carry_floats() const;
+};
+
+inline constexpr int32_t kPrefillCarryFloats = 68 * 256;  // of a tile and head
+inline constexpr int32_t kPrefillGroupHeads = 16;
+inline constexpr int64_t kPrefillSliceBytes = int64_t{128} << 20;
+
+inline int64_t MlaPrefillPlan::carry_floats() const {
+  return slices > 1 ? int64_t{query_tiles} * heads * kPrefillCarryFloats : 0;
+}
+
+inline MlaPrefillPlan plan_mla_prefill(const MlaPrefillDesc& d,
+                                       int64_t slice_bytes = kPrefillSliceBytes) {
+  MlaPrefillPlan p;
+  p.fits = d.bf16 && d.nope_dims == 128 && d.rope_dims == 64 && d.value_dims == 128 &&
+           d.kv_lora == 512 && d.block_tokens == kPrefillBlockTokens && d.heads > 0 && d.rows > 0;
+  if (!p.fits) return p;
+  p.heads = d.heads;
+  while (p.heads > kPrefillGroupHeads && p.heads % 2 == 0) p.heads /= 2;
+  const int64_t row_tiles = (int64_t{d.context_tokens_max} + kPrefillKeyTile - 1) / kPrefillKeyTile;
+  const int64_t all_tiles = std::max<int64_t>(1, row_tiles * d.rows);
+  const int64_t tile_bytes = int64_t{kPrefillKeyTile} * p.heads * 256 * 2;
+  p.slice_tiles = static_cast<int32_t>(std::clamp<int64_t>(slice_bytes / tile_bytes, 1, all_tiles));
+  p.slices = static_cast<int32_t>((all_tiles + p.slice_tiles - 1) / p.slice_tiles);
+  p.query_tiles = prefill_tiles_max(d.rows, d.tokens);
+  return p;
+}
+
+}  // namespace fathom::kernels
