@@ -31,7 +31,13 @@ StepShape captured_shape(int32_t rows, const StepLimits& limits, const SlotLimit
 }
 
 StepShape padded_shape(const StepShape& shape, const StepLimits& limits, const SlotLimits& slots) {
-  if (shape.decode_rows != shape.rows || shape.rows == 0) return shape;
+  if (shape.rows == 0) return shape;
+  if (shape.decode_rows != shape.rows) {
+    StepShape padded = shape;
+    const int32_t groups = (shape.tokens + kTokenGroup - 1) / kTokenGroup;
+    padded.tokens = std::max(shape.tokens, std::min(groups * kTokenGroup, limits.tokens_max));
+    return padded;
+  }
   FATHOM_CHECK(shape.rows <= limits.rows_max, "a step has more rows than were planned for");
   return captured_shape(row_bucket(shape.rows, limits.rows_max), limits, slots);
 }

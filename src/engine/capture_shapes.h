@@ -20,8 +20,12 @@ std::vector<int32_t> row_buckets(int32_t rows_max);
 // far as the limits go.
 StepShape captured_shape(int32_t rows, const StepLimits& limits, const SlotLimits& slots);
 
-// The captured shape that holds `shape`, or `shape` itself when it has prefill rows. Rows, tokens
-// and sample rows past the plan's are padding: slot 0, not valid.
+// Tokens of a step with prefill rows come in multiples of this, as far as the limit goes: products
+// of many FP8 rows want fours, and tiles like eights.
+inline constexpr int32_t kTokenGroup = 8;
+
+// The captured shape that holds `shape`, or `shape` with whole groups of tokens when it has prefill
+// rows. Rows, tokens and sample rows past the plan's are padding: slot 0, not valid.
 StepShape padded_shape(const StepShape& shape, const StepLimits& limits, const SlotLimits& slots);
 
 // A step of padding alone that runs the kernels of prefill at `tokens` tokens: for loading them

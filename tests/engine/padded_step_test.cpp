@@ -47,6 +47,11 @@ TEST(CaptureShapes, PadsDecodeStepsWithinTheLimits) {
   EXPECT_EQ(padded.sample_rows, 250);
   shape.decode_rows = 96;  // one prefill row
   EXPECT_EQ(padded_shape(shape, limits, slots).rows, 97);
+  EXPECT_EQ(padded_shape(shape, limits, slots).tokens, 240);
+  shape.tokens = 235;
+  EXPECT_EQ(padded_shape(shape, limits, slots).tokens, 240);
+  shape.tokens = 249;
+  EXPECT_EQ(padded_shape(shape, limits, slots).tokens, 250) << "no more than the arrays hold";
 }
 
 std::map<RequestId, StepAnswer> answers_of(bool padded, int32_t drafts) {

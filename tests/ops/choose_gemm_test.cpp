@@ -84,5 +84,69 @@ TEST(ChooseGemm, FillsHalfAnSmsSharedMemory) {
   }
 }
 
+TEST(ChooseGemm, LeavesManyRowsToTheLibraryWhereItIsFaster) {
+  const auto kernel = [](GemmProblem p) {
+    p.library = true;
+    return choose_gemm(p).kernel;
+  };
+  EXPECT_EQ(kernel(fp8(64, 7168, 16384)), GemmKernel::kSkinny);
+  EXPECT_EQ(kernel(fp8(128, 7168, 16384)), GemmKernel::kLibrary);
+  EXPECT_EQ(kernel(fp8(128, 4096, 4096)), GemmKernel::kLibrary);
+  EXPECT_EQ(kernel(fp8(128, 576, 7168)), GemmKernel::kSkinny);  // 5 tiles: few SMs
+  EXPECT_EQ(kernel(fp8(256, 576, 7168)), GemmKernel::kLibrary);
+  EXPECT_EQ(kernel(bf16(65, 28672, 4096)), GemmKernel::kLibrary);
+  EXPECT_EQ(choose_gemm(fp8(4096, 4096, 4096)).kernel, GemmKernel::kSkinny) << "no library";
+}
+
+TEST(ChooseGemm, GivesTheLibraryFoursOfFp8Rows) {
+  GemmProblem p = fp8(515, 4096, 4096);
+  p.library = true;
+  EXPECT_EQ(choose_gemm(p).library_rows, 512);
+  p = bf16(515, 4096, 4096);
+  p.library = true;
+  EXPECT_EQ(choose_gemm(p).library_rows, 515);
+  p = fp8(65, 7168, 16384);  // 64 rows there and one here: two passes over the weights all the same
+  p.library = true;
+  EXPECT_EQ(choose_gemm(p).kernel, GemmKernel::kSkinny);
+  p.library = true;
+  p.aligned = false;
+  EXPECT_EQ(choose_gemm(p).kernel, GemmKernel::kPlain);
+}
+
+TEST(ChooseGemm, FindsTheLeastBucketThatHoldsTheRows) {
+  EXPECT_EQ(library_bucket(65), 0);
+  EXPECT_EQ(library_bucket(128), 0);
+  EXPECT_EQ(library_bucket(129), 1);
+  EXPECT_EQ(library_bucket(8192), kLibraryBuckets - 1);
+  EXPECT_EQ(library_bucket(100000), kLibraryBuckets - 1);
+}
+
+std::vector<int64_t> first_rows(const std::vector<int32_t>& scale_rows) {
+  std::vector<int64_t> firsts;
+  for (const ScaleSegment& s :
+       scale_segments(scale_rows.data(), static_cast<int64_t>(scale_rows.size()))) {
+    firsts.push_back(s.first_row);
+  }
+  return firsts;
+}
+
+// Scale rows of `rows` rows that begin `offset` rows inside their first block, row `first`.
+void append(std::vector<int32_t>& to, int rows, int offset, int first) {
+  for (int i = 0; i < rows; ++i) to.push_back(first + (offset + i) / 128);
+}
+
+TEST(ChooseGemm, CutsAWeightWhereItsScalesDoNotFollow) {
+  std::vector<int32_t> rows;
+  append(rows, 300, 0, 0);
+  EXPECT_EQ(first_rows(rows), std::vector<int64_t>({0}));
+  append(rows, 136, 0, 3);  // a part that begins inside the last block of the first
+  EXPECT_EQ(first_rows(rows), std::vector<int64_t>({0, 300}));
+  rows.clear();
+  append(rows, 200, 32, 5);  // a shard that begins inside a block
+  EXPECT_EQ(first_rows(rows), std::vector<int64_t>({0, 96}));
+  EXPECT_EQ(scale_segments(rows.data(), 200)[1].scale_row, 6);
+  EXPECT_EQ(scale_segments(rows.data(), 200)[1].rows, 104);
+}
+
 }  // namespace
 }  // namespace fathom

@@ -50,15 +50,18 @@ Precision precision_of(const LinearShape& s) {
 }
 
 // Two weights with different scales below each other, joined by prepare_linear.
-OpCase joined_linear_case(Numerics numerics) {
-  const auto a = Lazy<StoredWeight>([] { return random_fp8(136, 200, 32, 4); });
-  const auto b = Lazy<StoredWeight>([] { return random_fp8(65, 200, 32, 6); });
-  const HostMatrix x = as_stored(random_matrix(6, 200, 3), numerics);
-  LinearShape s{6, 201, 200, WeightFormat::kFp8Block, numerics, 32};
+OpCase joined_linear_case(const LinearShape& s, int64_t first_part) {
+  const Numerics numerics = s.numerics;
+  const auto part = [=](int64_t rows, uint32_t seed) {
+    return Lazy<StoredWeight>([=] { return random_fp8(rows, s.in, s.first_column, seed); });
+  };
+  const auto a = part(first_part, 4);
+  const auto b = part(s.out - first_part, 6);
+  const HostMatrix x = as_stored(random_matrix(s.rows, s.in, 3), numerics);
   const auto prepare = [=](Ops& ops) {
     const Weight weight = ops.prepare_linear({a.get().stored, b.get().stored}).value();
     const Act act = place_input(ops, x, ops.act_spec(weight));
-    const Tensor out = ops.reserve(ops.act_dtype(), {6, 201}).value();
+    const Tensor out = ops.reserve(ops.act_dtype(), {s.rows, s.out}).value();
     return PreparedOp{[=, &ops]() -> std::vector<OpOutput> {
       return {{"y", {ops.linear_partial(act, weight, out).data, {}, {}}}};
     }};
@@ -222,6 +225,30 @@ OpCase reduce_add_norm_case(const NormShape& s) {
   return {"reduce_add_norm", describe(s), s.numerics, norm_precision(s), prepare, expected};
 }
 
+namespace {
+
+// More rows than one pass over the weights takes.
+void add_many_rows(std::vector<OpCase>& cases, Numerics n) {
+  constexpr WeightFormat kFp8 = WeightFormat::kFp8Block;
+  for (const WeightFormat f : {WeightFormat::kBF16, kFp8}) {
+    cases.push_back(linear_case({65, 384, 512, f, n}));
+    cases.push_back(linear_case({128, 256, 640, f, n}));
+    cases.push_back(linear_case({128, 37, 512, f, n}));
+    cases.push_back(linear_case({200, 320, 384, f, n}));
+    cases.push_back(linear_case({303, 264, 512, f, n}));
+    cases.push_back(linear_case({512, 192, 512, f, n}));
+    cases.push_back(gated_linear_case({128, 192, 256, f, n}, true));
+    cases.push_back(gated_linear_case({132, 136, 256, f, n}, false));
+    cases.push_back(gated_linear_case({70, 50, 128, f, n}, true));
+    cases.push_back(logits_case({128, 1000, 256, f, n}));
+    cases.push_back(logits_case({150, 77, 256, f, n}));
+  }
+  cases.push_back(linear_case({128, 136, 256, kFp8, n, 32}));
+  cases.push_back(joined_linear_case({128, 336, 384, kFp8, n}, 136));
+}
+
+}  // namespace
+
 std::vector<OpCase> dense_cases() {
   std::vector<OpCase> cases;
   constexpr WeightFormat kFp8 = WeightFormat::kFp8Block;
@@ -242,7 +269,8 @@ std::vector<OpCase> dense_cases() {
     for (const int32_t first : {32, 96, 120}) {
       cases.push_back(linear_case({6, 200, 200, kFp8, n, first}));
     }
-    cases.push_back(joined_linear_case(n));
+    cases.push_back(joined_linear_case({6, 201, 200, kFp8, n, 32}, 136));
+    add_many_rows(cases, n);
     for (const int64_t rows : {1, 3, 70}) {
       cases.push_back(norm_case({rows, 320, n}, false));
       cases.push_back(reduce_add_norm_case({rows, 512, n}));

@@ -1,5 +1,7 @@
-// The shapes of the skinny product: token tile, split of K, stages.
+// The shapes of the skinny product (token tile, split of K, stages), and where cuBLASLt is faster.
 #include "ops/cuda/choose_gemm.h"
+
+#include <algorithm>
 
 namespace fathom {
 namespace {
@@ -49,7 +51,55 @@ int32_t stages_of(const kernels::SkinnyPlan& plan) {
   return stages;
 }
 
+double weight_bytes(const GemmProblem& p) {
+  const int size = p.weight == WeightFormat::kFp8Block ? 1 : 2;
+  return static_cast<double>(p.out) * static_cast<double>(p.in) * size;
+}
+
+// Microseconds on an H100, fitted to measurements at 64 to 512 rows (docs/kernels/dense_gemm.md). A
+// pass reads all weights; it starts and ends outside the memory's time.
+double skinny_us(const GemmProblem& p, int64_t rows) {
+  const int64_t passes = (rows + kSkinnyTokensMax - 1) / kSkinnyTokensMax;
+  return static_cast<double>(passes) * (weight_bytes(p) / 2.8e6 + 5.5);
+}
+
+// Waves of tiles of 128 x 128, each a walk along K; no faster than the weights come.
+double library_us(const GemmProblem& p, int64_t rows) {
+  const int64_t tiles = (p.out + 127) / 128 * ((rows + 127) / 128);
+  const int64_t waves = (tiles + p.sms - 1) / p.sms;
+  const double walk = static_cast<double>(waves) * static_cast<double>(p.in) / 128.0 * 0.29;
+  return std::max(walk, weight_bytes(p) / 2.3e6) + 6.0;
+}
+
+// cuBLASLt reads FP8 scales of x in fours of rows.
+int64_t library_rows(const GemmProblem& p) {
+  if (!p.library || p.rows <= kSkinnyTokensMax) return 0;
+  const int64_t rows = p.weight == WeightFormat::kFp8Block ? p.rows / 4 * 4 : p.rows;
+  const double us = library_us(p, rows) + skinny_us(p, p.rows - rows);
+  return us < skinny_us(p, p.rows) ? rows : 0;
+}
+
 }  // namespace
+
+int library_bucket(int64_t rows) {
+  const auto* found = std::lower_bound(std::begin(kLibraryRows), std::end(kLibraryRows), rows);
+  return static_cast<int>(std::min<int64_t>(found - kLibraryRows, kLibraryBuckets - 1));
+}
+
+std::vector<ScaleSegment> scale_segments(const int32_t* scale_rows, int64_t rows) {
+  std::vector<ScaleSegment> segments;
+  for (int64_t row = 0; row < rows; ++row) {
+    if (!segments.empty()) {
+      const ScaleSegment& last = segments.back();
+      if (scale_rows[row] == last.scale_row + (row - last.first_row) / 128) {
+        ++segments.back().rows;
+        continue;
+      }
+    }
+    segments.push_back({row, 1, scale_rows[row]});
+  }
+  return segments;
+}
 
 GemmChoice choose_gemm(const GemmProblem& p) {
   GemmChoice choice;
@@ -62,6 +112,8 @@ GemmChoice choose_gemm(const GemmProblem& p) {
   choice.skinny.token_tile = token_tile_of(p.rows);
   choice.skinny.split = split_of(tiles, k_blocks, p.sms);
   choice.skinny.stages = stages_of(choice.skinny);
+  choice.library_rows = library_rows(p);
+  if (choice.library_rows > 0) choice.kernel = GemmKernel::kLibrary;
   return choice;
 }
 

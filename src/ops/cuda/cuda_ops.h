@@ -15,6 +15,7 @@
 #include "kernels/moe.h"
 #include "kernels/steps.h"
 #include "ops/cuda/device.h"
+#include "ops/cuda/large_gemm.h"
 
 namespace fathom {
 
@@ -65,7 +66,9 @@ class CudaOps final : public Ops {
   void reduce_add(const Partial& partial, const Tensor& residual, Comm* group) override;
   Tensor linear(const Act& x, const Weight& weight) override;
   Partial linear_partial(const Act& x, const Weight& weight, const Tensor& out) override;
+  // gemm.cpp
   Act gated_linear(const Act& x, const Weight& gate_up, ActSpec out) override;
+  // layers.cpp
   Act mla_attention(const BatchView& batch, const KvView& cache, const Tensor& q,
                     const Tensor& kv_a, const MlaParams& params, MlaForm form) override;
   // moe.cpp
@@ -113,6 +116,18 @@ class CudaOps final : public Ops {
   void finish(const float* x, int64_t rows, int64_t stride, const Act& act);
   // out = x Wt, rounded through `round`. gemm.cpp
   void multiply(const Act& x, const Weight& weight, const Tensor& out, kernels::Format round);
+  void multiply_in_passes(const kernels::Rows& x, GemmProblem problem,
+                          const kernels::Matrix& weight, const kernels::Rows& out,
+                          kernels::Format round);
+  // False where cuBLASLt refused: nothing was written.
+  bool multiply_large(const Act& x, int64_t rows, const kernels::Matrix& weight,
+                      const kernels::Rows& out, kernels::Format round);
+  // large_layers.cpp
+  Status make_large_gemm();
+  Result<const float*> large_scales(const Weight& host, const Weight& weight,
+                                    const ScaleSegment& segment);
+  // `host` is what `weight` was uploaded from.
+  Status add_large(const Weight& host, const Weight& weight);
   void check(cudaError_t error, const char* what);
   void check_single(const Comm* group) const;
   Result<void*> allocate(int64_t bytes);
@@ -143,6 +158,8 @@ class CudaOps final : public Ops {
   const bool host_readable_;
   cudaStream_t stream_ = nullptr;
   int32_t sms_ = 0;  // of the device
+  Tensor large_workspace_;
+  std::unique_ptr<LargeGemm> large_;  // null where cuBLASLt is not found
   std::vector<void*> device_memory_;
   std::vector<void*> pinned_memory_;
   Arena arena_;

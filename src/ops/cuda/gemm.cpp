@@ -1,13 +1,16 @@
-// Linear layers: the chooser's kernel for each, in passes of its most rows.
+// Linear layers: the chooser's kernel for each.
 #include <algorithm>
 
 #include "kernels/dense.h"
+#include "kernels/gated.h"
 #include "kernels/skinny_gemm.h"
 #include "ops/cuda/choose_gemm.h"
 #include "ops/cuda/cuda_ops.h"
 
 namespace fathom {
 namespace {
+
+using kernels::Format;
 
 bool aligned(const void* data, int64_t stride, DType dtype) {
   return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride * dtype_bytes(dtype) % 16 == 0;
@@ -27,11 +30,18 @@ GemmProblem problem_of(const Act& x, const Weight& weight, int32_t sms) {
   return p;
 }
 
+// What cuBLASLt would write: it has no rounding inside, so rounded float32 passes through bf16.
+bool library_runs(const LargeGemm* large, const kernels::Matrix& w, kernels::Rows out, Format round,
+                  int64_t rows) {
+  if (large == nullptr || rows <= kernels::kSkinnyTokensMax) return false;
+  if (out.format != round && (out.format != Format::kF32 || out.stride != w.out)) return false;
+  out.format = round;
+  return large->runs(w, out, rows);
+}
+
 // Rows from `first` on.
 kernels::Rows rows_from(kernels::Rows rows, int64_t first) {
-  const int64_t bytes = rows.format == kernels::Format::kF32    ? 4
-                        : rows.format == kernels::Format::kBF16 ? 2
-                                                                : 1;
+  const int64_t bytes = rows.format == Format::kF32 ? 4 : rows.format == Format::kBF16 ? 2 : 1;
   rows.data = static_cast<std::byte*>(rows.data) + first * rows.stride * bytes;
   if (rows.scales != nullptr) rows.scales += first * rows.scale_stride;
   return rows;
@@ -39,22 +49,49 @@ kernels::Rows rows_from(kernels::Rows rows, int64_t first) {
 
 }  // namespace
 
-void CudaOps::multiply(const Act& x, const Weight& weight, const Tensor& out,
-                       kernels::Format round) {
+void CudaOps::multiply(const Act& x, const Weight& weight, const Tensor& out, Format round) {
   FATHOM_CHECK(x.data.shape[1] == weight.in(), "activation and weight differ in columns");
   GemmProblem problem = problem_of(x, weight, sms_);
-  const int64_t rows = problem.rows;
-  if (choose_gemm(problem).kernel == GemmKernel::kPlain) {
-    kernels::linear(stream_, rows_of(x), rows, matrix_of(weight), rows_of(out), round);
+  const kernels::Matrix w = matrix_of(weight);
+  const kernels::Rows to = rows_of(out);
+  problem.library = library_runs(large_.get(), w, to, round, problem.rows);
+  const GemmChoice choice = choose_gemm(problem);
+  if (choice.kernel == GemmKernel::kPlain) {
+    kernels::linear(stream_, rows_of(x), problem.rows, w, to, round);
     return;
   }
+  int64_t done = 0;
+  if (choice.kernel == GemmKernel::kLibrary &&
+      multiply_large(x, choice.library_rows, w, to, round)) {
+    done = choice.library_rows;
+  }
+  problem.rows -= done;
+  multiply_in_passes(rows_from(rows_of(x), done), problem, w, rows_from(to, done), round);
+}
+
+void CudaOps::multiply_in_passes(const kernels::Rows& x, GemmProblem problem,
+                                 const kernels::Matrix& weight, const kernels::Rows& out,
+                                 Format round) {
+  const int64_t rows = problem.rows;
+  problem.library = false;
   for (int64_t first = 0; first < rows; first += kernels::kSkinnyTokensMax) {
     problem.rows = std::min<int64_t>(rows - first, kernels::kSkinnyTokensMax);
-    check(
-        kernels::skinny_gemm(stream_, rows_from(rows_of(x), first), problem.rows, matrix_of(weight),
-                             rows_from(rows_of(out), first), round, choose_gemm(problem).skinny),
-        "skinny_gemm");
+    check(kernels::skinny_gemm(stream_, rows_from(x, first), problem.rows, weight,
+                               rows_from(out, first), round, choose_gemm(problem).skinny),
+          "skinny_gemm");
   }
+}
+
+// The product passes through memory as it is rounded: bf16 holds it in native numerics.
+Act CudaOps::gated_linear(const Act& x, const Weight& gate_up, ActSpec out) {
+  const int64_t rows = x.data.shape[0];
+  const int64_t width = gate_up.out() / 2;
+  const Act act = take_act(rows, width, out);
+  ArenaScope scope(arena_);
+  const Tensor both = arena_.take(act_dtype(), {rows, 2 * width});
+  multiply(x, gate_up, both, act_format());
+  check(kernels::gate_rows(stream_, rows_of(both), rows, width, epilogue_of(act)), "gate_rows");
+  return act;
 }
 
 }  // namespace fathom

@@ -76,19 +76,6 @@ Partial CudaOps::linear_partial(const Act& x, const Weight& weight, const Tensor
   return Partial{out};
 }
 
-Act CudaOps::gated_linear(const Act& x, const Weight& gate_up, ActSpec out) {
-  const int64_t rows = x.data.shape[0];
-  const int64_t width = gate_up.out() / 2;
-  const Act act = take_act(rows, width, out);
-  ArenaScope scope(arena_);
-  const Tensor both = arena_.take(DType::kF32, {rows, 2 * width});
-  multiply(x, gate_up, both, act_format());
-  float* gated = floats(rows * width);
-  kernels::gate(stream_, both.as<float>(), rows, width, gated);
-  finish(gated, rows, width, act);
-  return act;
-}
-
 Act CudaOps::mla_attention(const BatchView& batch, const KvView& cache, const Tensor& q,
                            const Tensor& kv_a, const MlaParams& p, MlaForm form) {
   FATHOM_CHECK(form != MlaForm::kNaive, "this backend has the absorbed form alone");

@@ -31,6 +31,7 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
   FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_skinny_gemm(), "skinny_gemm"));
   FATHOM_ASSIGN(Tensor arena, ops->reserve(DType::kU8, {options.arena_bytes}));
   ops->arena_ = Arena(arena.data, options.arena_bytes);
+  FATHOM_RETURN_IF_ERROR(ops->make_large_gemm());
   for (int i = 0; i < kStagings; ++i) {
     Staging staging;
     staging.capacity = kStagingBytes;
@@ -105,11 +106,14 @@ Result<Tensor> CudaOps::upload(const Tensor& host) {
 
 Result<Weight> CudaOps::prepare_linear(const std::vector<HostWeight>& parts) {
   const std::unique_ptr<Ops> host = make_host(numerics_);
-  FATHOM_ASSIGN(Weight weight, host->prepare_linear(parts));
+  FATHOM_ASSIGN(const Weight on_host, host->prepare_linear(parts));
+  Weight weight = on_host;
   FATHOM_ASSIGN(weight.values, upload(weight.values));
-  if (weight.format != WeightFormat::kFp8Block) return weight;
-  FATHOM_ASSIGN(weight.scales, upload(weight.scales));
-  FATHOM_ASSIGN(weight.scale_rows, upload(weight.scale_rows));
+  if (weight.format == WeightFormat::kFp8Block) {
+    FATHOM_ASSIGN(weight.scales, upload(weight.scales));
+    FATHOM_ASSIGN(weight.scale_rows, upload(weight.scale_rows));
+  }
+  FATHOM_RETURN_IF_ERROR(add_large(on_host, weight));
   return weight;
 }
 

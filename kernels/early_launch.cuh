@@ -1,0 +1,27 @@
+// Launches a kernel that may start before the stream's last one has ended: it calls
+// wait_for_earlier_kernels() (async_copy.cuh) before its first read of what others wrote, and
+// before its first write.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <utility>
+
+namespace fathom::kernels {
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch_early(cudaStream_t stream, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                         Arguments&&... arguments) {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
+}
+
+}  // namespace fathom::kernels
