@@ -80,13 +80,17 @@ Result<Weight> SyntheticOps::prepare_linear(const std::vector<HostWeight>& parts
   Weight w;
   w.format = fp8 ? WeightFormat::kFp8Block : WeightFormat::kBF16;
   w.values = random(first.values.view.dtype, {out, in}, 0.0F, fp8 ? kE4m3Largest : spread);
-  if (!fp8) return w;
+  if (!fp8) {
+    FATHOM_RETURN_IF_ERROR(cuda_->add_large(w));
+    return w;
+  }
   w.block_columns = first.block_columns;
   w.first_column_in_block = first.first_column_in_block;
   w.ue8m0_activations = first.ue8m0_activations;
   const float center = spread / kE4m3Largest;
   w.scales = random(DType::kF32, {scales, (in + 127) / 128}, center, center / 4.0F);
   FATHOM_ASSIGN(w.scale_rows, scale_rows(parts, out));
+  FATHOM_RETURN_IF_ERROR(cuda_->add_large(w));
   return w;
 }
 

@@ -92,6 +92,10 @@ class CudaOps final : public Ops {
   void apply_samples(const SlotTable& slots, const BatchView& batch,
                      const SampleOutput& out) override;
 
+  // large_layers.cpp. At load: gives cuBLASLt a weight that lies on the device. prepare_linear does
+  // it; benchmarks that make weights in place do it themselves.
+  Status add_large(const Weight& weight);
+
   // For benchmarks, which time what runs on it.
   cudaStream_t stream() const { return stream_; }
   // Steps that ran as a replay of a captured graph; tests read it.
@@ -124,10 +128,9 @@ class CudaOps final : public Ops {
                       const kernels::Rows& out, kernels::Format round);
   // large_layers.cpp
   Status make_large_gemm();
-  Result<const float*> large_scales(const Weight& host, const Weight& weight,
-                                    const ScaleSegment& segment);
-  // `host` is what `weight` was uploaded from.
-  Status add_large(const Weight& host, const Weight& weight);
+  Result<const float*> large_scales(const Weight& weight, const ScaleSegment& segment);
+  template <typename T>
+  Result<std::vector<T>> download(const Tensor& from);
   void check(cudaError_t error, const char* what);
   void check_single(const Comm* group) const;
   Result<void*> allocate(int64_t bytes);

@@ -1,4 +1,6 @@
 // CudaOps' side of cuBLASLt: what it is given at load, and the products that it runs.
+#include <algorithm>
+
 #include "base/log.h"
 #include "kernels/dense.h"
 #include "kernels/scales.h"
@@ -25,32 +27,44 @@ Status CudaOps::make_large_gemm() {
   return Status::ok();
 }
 
+template <typename T>
+Result<std::vector<T>> CudaOps::download(const Tensor& from) {
+  std::vector<T> to(static_cast<size_t>(from.elements()));
+  FATHOM_RETURN_IF_ERROR(cuda_status(
+      cudaMemcpyAsync(to.data(), from.data, to.size() * sizeof(T), cudaMemcpyDeviceToHost, stream_),
+      "download"));
+  FATHOM_RETURN_IF_ERROR(synchronize());
+  return to;
+}
+
 // The segment's scales with rows of a multiple of four.
-Result<const float*> CudaOps::large_scales(const Weight& host, const Weight& weight,
-                                           const ScaleSegment& segment) {
-  const int64_t blocks = host.scales.shape[1];
+Result<const float*> CudaOps::large_scales(const Weight& weight, const ScaleSegment& segment) {
+  const int64_t blocks = weight.scales.shape[1];
   const int64_t padded = (blocks + 3) / 4 * 4;
-  if (padded == blocks) return weight.scales.as<float>() + segment.scale_row * blocks;
   const int64_t rows = (segment.rows + 127) / 128;
+  const Tensor scales = weight.scales.rows(segment.scale_row, rows);
+  if (padded == blocks) return scales.as<float>();
+  FATHOM_ASSIGN(const std::vector<float> values, download<float>(scales));
   std::vector<float> grid(static_cast<size_t>(rows * padded));
   for (int64_t row = 0; row < rows; ++row) {
-    const float* from = host.scales.as<float>() + (segment.scale_row + row) * blocks;
-    std::copy_n(from, blocks, grid.begin() + row * padded);
+    std::copy_n(values.begin() + row * blocks, blocks, grid.begin() + row * padded);
   }
   FATHOM_ASSIGN(const Tensor placed, upload(Tensor::of(grid.data(), DType::kF32, {rows, padded})));
   return placed.as<float>();
 }
 
-Status CudaOps::add_large(const Weight& host, const Weight& weight) {
+Status CudaOps::add_large(const Weight& weight) {
   if (large_ == nullptr || weight.format == WeightFormat::kF32) return Status::ok();
   std::vector<LargePart> parts;
   if (weight.format == WeightFormat::kBF16) {
     parts.push_back({0, weight.out(), nullptr});
   } else {
-    const auto segments = scale_segments(host.scale_rows.as<int32_t>(), host.out());
-    if (segments.size() > kSegmentsMax || weight.first_column_in_block != 0) return Status::ok();
+    if (weight.first_column_in_block != 0) return Status::ok();
+    FATHOM_ASSIGN(const std::vector<int32_t> scale_rows, download<int32_t>(weight.scale_rows));
+    const auto segments = scale_segments(scale_rows.data(), weight.out());
+    if (segments.size() > kSegmentsMax) return Status::ok();
     for (const ScaleSegment& segment : segments) {
-      FATHOM_ASSIGN(const float* scales, large_scales(host, weight, segment));
+      FATHOM_ASSIGN(const float* scales, large_scales(weight, segment));
       parts.push_back({segment.first_row, segment.rows, scales});
     }
   }

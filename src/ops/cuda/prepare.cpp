@@ -106,14 +106,13 @@ Result<Tensor> CudaOps::upload(const Tensor& host) {
 
 Result<Weight> CudaOps::prepare_linear(const std::vector<HostWeight>& parts) {
   const std::unique_ptr<Ops> host = make_host(numerics_);
-  FATHOM_ASSIGN(const Weight on_host, host->prepare_linear(parts));
-  Weight weight = on_host;
+  FATHOM_ASSIGN(Weight weight, host->prepare_linear(parts));
   FATHOM_ASSIGN(weight.values, upload(weight.values));
   if (weight.format == WeightFormat::kFp8Block) {
     FATHOM_ASSIGN(weight.scales, upload(weight.scales));
     FATHOM_ASSIGN(weight.scale_rows, upload(weight.scale_rows));
   }
-  FATHOM_RETURN_IF_ERROR(add_large(on_host, weight));
+  FATHOM_RETURN_IF_ERROR(add_large(weight));
   return weight;
 }
 
