@@ -17,8 +17,7 @@ __device__ int64_t entry_at(const GqaShape& s, const AttentionBatch& b, int32_t 
 }
 
 // Block (t, h): h counts the query heads, then key heads, then value heads of a row of qkv.
-__global__ void prepare_kernel(GqaShape s, AttentionBatch b, GqaHeads heads, Rows qkv, Format round,
-                               float* queries) {
+__global__ void prepare_kernel(GqaShape s, AttentionBatch b, GqaHeads heads, Rows qkv, Rows queries) {
   __shared__ float shared[32];
   __shared__ float head[kDimsMax];
   const int64_t t = blockIdx.x;
@@ -56,7 +55,7 @@ __global__ void prepare_kernel(GqaShape s, AttentionBatch b, GqaHeads heads, Row
       x = d < half ? x * c - head[d + half] * sine : x * c + head[pair] * sine;
     }
     if (is_query) {
-      queries[(t * s.heads + h) * s.head_dims + d] = round_number(round, x);
+      store_number(queries.data, queries.format, t * queries.stride + column + d, x);
     } else {
       store_number(b.cache, b.cache_format, to + d, x);
     }
@@ -65,7 +64,8 @@ __global__ void prepare_kernel(GqaShape s, AttentionBatch b, GqaHeads heads, Row
 
 // Scores of kThreads positions at a time (a warp a position in turn), running softmax, then each
 // thread adds to its own dims.
-__global__ void attend_kernel(GqaShape s, AttentionBatch b, const float* queries, float* out) {
+__global__ void attend_kernel(GqaShape s, AttentionBatch b, Rows queries, int32_t first_row,
+                              int32_t end_row, float* out) {
   __shared__ float shared[32];
   __shared__ float query[kDimsMax];
   __shared__ float weights[kThreads];
@@ -78,8 +78,9 @@ __global__ void attend_kernel(GqaShape s, AttentionBatch b, const float* queries
     for (int d = tid; d < s.head_dims; d += kThreads) to[d] = 0.0F;
     return;
   }
+  if (b.token_row[t] < first_row || b.token_row[t] >= end_row) return;
   for (int d = tid; d < s.head_dims; d += kThreads) {
-    query[d] = queries[(t * s.heads + h) * s.head_dims + d];
+    query[d] = load_number(queries.data, queries.format, t * queries.stride + h * s.head_dims + d);
   }
   const int32_t slot = b.row_slot[b.token_row[t]];
   const int32_t visible = b.positions[t] + 1;
@@ -133,17 +134,17 @@ dim3 per_head(int64_t tokens, int32_t heads) {
 }  // namespace
 
 void gqa_prepare(cudaStream_t stream, const GqaShape& shape, const AttentionBatch& batch,
-                 const GqaHeads& heads, Rows qkv, Format round, float* queries) {
+                 const GqaHeads& heads, Rows qkv, Rows queries) {
   if (batch.tokens == 0) return;
   prepare_kernel<<<per_head(batch.tokens, shape.heads + 2 * shape.kv_heads), kThreads, 0, stream>>>(
-      shape, batch, heads, qkv, round, queries);
+      shape, batch, heads, qkv, queries);
 }
 
 void gqa_attend(cudaStream_t stream, const GqaShape& shape, const AttentionBatch& batch,
-                const float* queries, float* out) {
+                Rows queries, int32_t first_row, int32_t end_row, float* out) {
   if (batch.tokens == 0) return;
-  attend_kernel<<<per_head(batch.tokens, shape.heads), kThreads, 0, stream>>>(shape, batch, queries,
-                                                                              out);
+  attend_kernel<<<per_head(batch.tokens, shape.heads), kThreads, 0, stream>>>(
+      shape, batch, queries, first_row, end_row, out);
 }
 
 }  // namespace fathom::kernels

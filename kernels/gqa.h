@@ -22,14 +22,14 @@ struct GqaHeads {
   const float* k_norm = nullptr;  // [head_dims]
 };
 
-// Bias, norm and rope. Queries go to `queries` [tokens, heads, head_dims] float32, rounded to
-// `round`; keys and values to the token's place in the cache. qkv: [tokens, (heads + 2 * kv_heads)
-// * head_dims].
+// Bias, norm and rope. Queries go to `queries` [tokens, heads, head_dims]; keys and values to the
+// token's place in the cache. qkv: [tokens, (heads + 2 * kv_heads) * head_dims].
 void gqa_prepare(cudaStream_t stream, const GqaShape& shape, const AttentionBatch& batch,
-                 const GqaHeads& heads, Rows qkv, Format round, float* queries);
+                 const GqaHeads& heads, Rows qkv, Rows queries);
 
-// Softmax-weighted values: out [tokens, heads, head_dims] float32; zeros for padding tokens.
+// Softmax-weighted values of the tokens of rows [first_row, end_row): out [tokens, heads,
+// head_dims] float32; zeros for padding tokens.
 void gqa_attend(cudaStream_t stream, const GqaShape& shape, const AttentionBatch& batch,
-                const float* queries, float* out);
+                Rows queries, int32_t first_row, int32_t end_row, float* out);
 
 }  // namespace fathom::kernels

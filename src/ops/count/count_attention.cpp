@@ -102,6 +102,26 @@ Act CountOps::mla_attention(const BatchView& batch, const KvView& cache, const T
   return act;
 }
 
+namespace {
+
+// Partial results of decode rows that a GPU of 132 multiprocessors cuts among two blocks of
+// threads each (docs/kernels/gqa_decode.md).
+int64_t partial_floats(const StepShape& shape, const GqaParams& p) {
+  constexpr int64_t kBlocks = 264;
+  constexpr int64_t kChunkTokens = 128;
+  constexpr int64_t kSegmentTokens = 2048;
+  if (shape.decode_rows == 0) return 0;
+  const int64_t pairs = int64_t{p.heads / p.kv_heads} * std::max(shape.query_tokens_max, 1);
+  const int64_t streams = shape.decode_rows * p.kv_heads * ((pairs + 15) / 16);
+  const int64_t context = shape.context_tokens_max;
+  const int64_t blocks =
+      std::min(kBlocks, streams * ((context + kChunkTokens - 1) / kChunkTokens));
+  const int64_t slots = 2 * 16 + (context + kSegmentTokens - 1) / kSegmentTokens + 2;
+  return blocks * slots * std::min<int64_t>(pairs, 16) * (p.head_dims + 2) + 2 * kBlocks;
+}
+
+}  // namespace
+
 Act CountOps::gqa_attention(const BatchView& batch, const KvView& cache, const Tensor& qkv,
                             const GqaParams& p) {
   const StepShape& shape = batch.shape;
@@ -119,6 +139,7 @@ Act CountOps::gqa_attention(const BatchView& batch, const KvView& cache, const T
   scratch_floats(columns + entry);
   const int64_t tile_rows = std::max<int64_t>(kTileRows, p.heads / p.kv_heads);
   scratch_floats(options_.threads * tile_rows * (2 * p.head_dims + cache.block_tokens + 3));
+  scratch_floats(partial_floats(shape, p));
 
   const int64_t entry_bytes = entry * dtype_bytes(cache.cache.dtype);
   const auto [decode, prefill] = step_rows(shape);

@@ -12,12 +12,15 @@
 #include <vector>
 
 #include "fathom/ops.h"
+#include "kernels/gqa_decode_plan.h"
 #include "kernels/moe.h"
 #include "kernels/steps.h"
 #include "ops/cuda/device.h"
 #include "ops/cuda/large_gemm.h"
 
 namespace fathom {
+
+struct GqaStep;
 
 struct CudaOpsOptions {
   Numerics numerics = Numerics::kNative;
@@ -136,6 +139,11 @@ class CudaOps final : public Ops {
   Result<void*> allocate(int64_t bytes);
   Result<Tensor> upload(const Tensor& host);
   std::byte* stage(size_t bytes, Staging** used);
+
+  // gqa.cpp
+  void gqa_prepare_step(const GqaStep& step, const Tensor& qkv, int32_t* arrivals,
+                        int32_t arrival_count);
+  void gqa_decode_rows(const GqaStep& step, const kernels::GqaDecodePlan& plan, int32_t* arrivals);
 
   // experts.cpp. Of each token its choices (ids, weights: [tokens, k]) and what their experts gave.
   struct RoutedPairs {

@@ -1,17 +1,88 @@
-// Grouped-query attention on plain kernels.
+// Grouped-query attention: heads made ready for all tokens, then decode and verify rows, then
+// prefill rows.
 #include "kernels/gqa.h"
 
+#include "kernels/gqa_decode.h"
+#include "ops/cuda/choose_gqa.h"
 #include "ops/cuda/cuda_ops.h"
+#include "ops/cuda/gqa_step.h"
 #include "ops/cuda/slot_arrays.h"
 
 namespace fathom {
 namespace {
 
+using kernels::Format;
+
 constexpr int32_t kHeadDimsMax = 256;
 
 const float* floats_of(const Tensor& t) { return t.defined() ? t.as<float>() : nullptr; }
 
+GqaProblem problem_of(const BatchView& batch, const KvView& cache, const GqaParams& p,
+                      int32_t sms) {
+  GqaProblem problem;
+  problem.rows = batch.shape.decode_rows;
+  problem.query_tokens_max = batch.shape.query_tokens_max;
+  problem.heads = p.heads;
+  problem.kv_heads = p.kv_heads;
+  problem.head_dims = p.head_dims;
+  problem.block_tokens = cache.block_tokens;
+  problem.blocks_max = static_cast<int32_t>(batch.block_table.shape[2]);
+  problem.bf16 = cache.cache.dtype == DType::kBF16;
+  problem.sms = sms;
+  return problem;
+}
+
+// Whether a kernel may write the heads' values as their consumer wants them.
+bool heads_are_groups(const GqaParams& p) {
+  return p.out.format != ActFormat::kFp8Block ||
+         (p.head_dims == 128 && p.out.first_column_in_block == 0);
+}
+
 }  // namespace
+
+void CudaOps::gqa_prepare_step(const GqaStep& step, const Tensor& qkv, int32_t* arrivals,
+                               int32_t arrival_count) {
+  const GqaParams& p = step.params;
+  const kernels::GqaHeads heads{floats_of(p.bias), floats_of(p.q_norm), floats_of(p.k_norm)};
+  const bool fast = qkv.dtype == DType::kBF16 && step.tokens.cache_format == Format::kBF16 &&
+                    (p.head_dims == 64 || p.head_dims == 128 || p.head_dims == 256);
+  if (!fast) {
+    kernels::gqa_prepare(stream_, step.shape, step.tokens, heads, rows_of(qkv),
+                         rows_of(step.queries));
+    return;
+  }
+  const kernels::GqaPrepareCall call{step.shape,        step.tokens, heads,    rows_of(qkv),
+                                     step.queries.data, step.out,    arrivals, arrival_count};
+  check(kernels::gqa_prepare_heads(stream_, call), "gqa_attention");
+}
+
+void CudaOps::gqa_decode_rows(const GqaStep& step, const kernels::GqaDecodePlan& plan,
+                              int32_t* arrivals) {
+  const BatchView& batch = step.batch;
+  const GqaParams& p = step.params;
+  ArenaScope scope(arena_);
+  kernels::GqaDecodeCall call;
+  call.rows = {step.tokens.row_slot,
+               batch.row_first.as<int32_t>(),
+               batch.row_query.as<int32_t>(),
+               batch.row_context.as<int32_t>(),
+               step.tokens.block_table,
+               step.tokens.table_stride,
+               batch.shape.decode_rows};
+  call.heads = p.heads;
+  call.kv_heads = p.kv_heads;
+  call.head_dims = p.head_dims;
+  call.queries = step.queries.data;
+  call.cache = step.cache.cache.data;
+  call.cache_blocks = step.cache.cache.shape[0];
+  call.softmax_scale = p.softmax_scale;
+  call.out = step.out;
+  const int64_t pairs = plan.slots() * plan.pairs;
+  call.partial = floats(pairs * p.head_dims);
+  call.statistics = reinterpret_cast<float2*>(floats(pairs * 2));
+  call.arrivals = arrivals;
+  check(kernels::gqa_decode(stream_, plan, call), "gqa_attention");
+}
 
 Act CudaOps::gqa_attention(const BatchView& batch, const KvView& cache, const Tensor& qkv,
                            const GqaParams& p) {
@@ -24,15 +95,28 @@ Act CudaOps::gqa_attention(const BatchView& batch, const KvView& cache, const Te
                "gqa_attention's inputs differ in shape");
   const Act act = take_act(tokens, columns, p.out);
   ArenaScope scope(arena_);
-  const kernels::GqaShape shape{p.heads,         p.kv_heads,    p.head_dims, cache.block_tokens,
-                                p.softmax_scale, p.norm_epsilon};
-  const kernels::AttentionBatch b = attention_batch(batch, cache, p.rope);
-  const kernels::GqaHeads heads{floats_of(p.bias), floats_of(p.q_norm), floats_of(p.k_norm)};
-  float* queries = floats(tokens * columns);
-  kernels::gqa_prepare(stream_, shape, b, heads, rows_of(qkv), act_format(), queries);
-  float* out = floats(tokens * columns);
-  kernels::gqa_attend(stream_, shape, b, queries, out);
-  finish(out, tokens, columns, act);
+  const kernels::GqaDecodePlan plan = choose_gqa_decode(problem_of(batch, cache, p, sms_));
+  // Rows that the plain kernel takes: [first_plain, rows).
+  const int32_t first_plain = plan.pair_tile > 0 ? batch.shape.decode_rows : 0;
+  const bool direct = first_plain == batch.shape.rows && heads_are_groups(p);
+  float* values = direct ? nullptr : floats(tokens * columns);
+  const GqaStep step{batch,
+                     cache,
+                     p,
+                     {p.heads, p.kv_heads, p.head_dims, cache.block_tokens, p.softmax_scale,
+                      p.norm_epsilon},
+                     attention_batch(batch, cache, p.rope),
+                     arena_.take(act_dtype(), {tokens, columns}),
+                     direct ? epilogue_of(act)
+                            : kernels::Epilogue{values, Format::kF32, columns}};
+  int32_t* arrivals = arena_.take(DType::kI32, {2 * int64_t{plan.blocks} + 1}).as<int32_t>();
+  gqa_prepare_step(step, qkv, arrivals, 2 * plan.blocks);
+  if (plan.pair_tile > 0) gqa_decode_rows(step, plan, arrivals);
+  if (first_plain < batch.shape.rows) {
+    kernels::gqa_attend(stream_, step.shape, step.tokens, rows_of(step.queries), first_plain,
+                        batch.shape.rows, values);
+  }
+  if (!direct) finish(values, tokens, columns, act);
   check(cudaGetLastError(), "gqa_attention");
   return act;
 }

@@ -1,0 +1,216 @@
+// Launches of grouped-query decode attention: the cache's tensor map and the kernel for its heads.
+#include "gqa_decode.h"
+
+#include <cudaTypedefs.h>
+#include <cuda_runtime.h>
+
+#include "gqa_decode_kernel.cuh"
+
+namespace fathom::kernels {
+namespace {
+
+constexpr float kLog2E = 1.4426950408889634F;
+
+PFN_cuTensorMapEncodeTiled_v12000 find_encoder() {
+  void* found = nullptr;
+  cudaDriverEntryPointQueryResult result{};
+  const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found,
+                                                             12000, cudaEnableDefault, &result);
+  if (error != cudaSuccess || result != cudaDriverEntryPointSuccess) return nullptr;
+  return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(found);
+}
+
+// [blocks, 64 tokens, (keys, values), heads, dims] as (column, token, tile of 64, half, block);
+// a box is 32 tokens of one head's keys or values.
+cudaError_t encode_cache(CUtensorMap* map, const GqaDecodeCall& call) {
+  static const PFN_cuTensorMapEncodeTiled_v12000 encoder = find_encoder();
+  if (encoder == nullptr) return cudaErrorNotSupported;
+  const auto half = static_cast<cuuint64_t>(call.kv_heads) * call.head_dims;
+  const cuuint64_t sizes[5] = {64, kGqaBlockTokens, half / 64, 2,
+                               static_cast<cuuint64_t>(call.cache_blocks)};
+  const cuuint64_t strides[4] = {2 * half * 2, 128, half * 2, kGqaBlockTokens * 2 * half * 2};
+  const cuuint32_t box[5] = {64, kGqaGranuleTokens, static_cast<cuuint32_t>(call.head_dims / 64), 1,
+                             1};
+  constexpr cuuint32_t kSteps[5] = {1, 1, 1, 1, 1};
+  const CUresult result =
+      encoder(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 5, const_cast<void*>(call.cache), sizes,
+              strides, box, kSteps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+              CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+// A kernel that may begin before the one before it has ended.
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch(cudaStream_t stream, dim3 grid, int threads, size_t shared,
+                   void (*kernel)(Parameters...), const Arguments&... arguments) {
+  if (shared > 48 * 1024) {
+    const cudaError_t error = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
+    if (error != cudaSuccess) return error;
+  }
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = shared;
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
+}
+
+template <int kDims, int kGroups>
+cudaError_t launch_decode(cudaStream_t stream, const GqaDecodePlan& plan, const CUtensorMap& cache,
+                          const GqaDecodeArgs& args) {
+  return launch(stream, dim3(static_cast<unsigned>(plan.blocks)), kGqaThreads,
+                sizeof(GqaShared<kDims, kGroups>) + 1024, gqa_decode_kernel<kDims, kGroups>, cache,
+                args);
+}
+
+constexpr int kPrepareThreads = 128;
+
+// A lane's dimensions of a head: kEach from lane * kEach on in the lower half, and their partners.
+template <int kEach>
+struct LaneHead {
+  float low[kEach];
+  float high[kEach];
+};
+
+template <int kEach>
+__device__ LaneHead<kEach> load_lane(const float* from, int lane) {
+  LaneHead<kEach> x;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    x.low[i] = from == nullptr ? 0.0F : from[lane * kEach + i];
+    x.high[i] = from == nullptr ? 0.0F : from[(32 + lane) * kEach + i];
+  }
+  return x;
+}
+
+// One warp a head: it counts query heads, then key heads, then value heads of a row of qkv.
+template <int kEach>
+__global__ void __launch_bounds__(kPrepareThreads)
+    prepare_heads_kernel(const __grid_constant__ GqaPrepareCall c) {
+  constexpr int kDims = 64 * kEach;
+  const GqaShape& s = c.shape;
+  const AttentionBatch& b = c.batch;
+  const auto lane = static_cast<int>(threadIdx.x % 32);
+  const auto h = static_cast<int>(blockIdx.y * (kPrepareThreads / 32) + threadIdx.x / 32);
+  const bool is_query = h < s.heads;
+  const bool is_value = h >= s.heads + s.kv_heads;
+  if (h >= s.heads + 2 * s.kv_heads) return;
+  const int64_t column = int64_t{h} * kDims;
+  const LaneHead<kEach> bias =
+      load_lane<kEach>(c.heads.bias == nullptr ? nullptr : c.heads.bias + column, lane);
+  const float* norm = is_value ? nullptr : is_query ? c.heads.q_norm : c.heads.k_norm;
+  const LaneHead<kEach> gain = load_lane<kEach>(norm, lane);
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
+  const int64_t t = blockIdx.x;
+  for (int i = static_cast<int>(blockIdx.x * kPrepareThreads + threadIdx.x);
+       blockIdx.y == 0 && i < c.arrival_count; i += static_cast<int>(gridDim.x * kPrepareThreads)) {
+    c.arrivals[i] = 0;
+  }
+  if (b.token_valid[t] == 0) {
+    for (int d = lane; is_query && d < kDims; d += 32) {
+      const int64_t at = t * c.out.stride + column + d;
+      if (c.out.format == Format::kFp8) {
+        static_cast<uint8_t*>(c.out.data)[at] = 0;
+        if (d == 0) c.out.scales[t * c.out.scale_stride + h] = 0.0F;
+      } else {
+        store_number(c.out.data, c.out.format, at, 0.0F);
+      }
+    }
+    return;
+  }
+  const auto* from = static_cast<const __nv_bfloat16*>(c.qkv.data) + t * c.qkv.stride + column;
+  const int32_t position = b.positions[t];
+  LaneHead<kEach> x;
+  float squares = 0.0F;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    x.low[i] = __bfloat162float(from[lane * kEach + i]) + bias.low[i];
+    x.high[i] = __bfloat162float(from[(32 + lane) * kEach + i]) + bias.high[i];
+    squares += x.low[i] * x.low[i] + x.high[i] * x.high[i];
+  }
+  if (norm != nullptr) {
+    const float scale =
+        1.0F / sqrtf(warp_sum(squares) / static_cast<float>(kDims) + s.norm_epsilon);
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      x.low[i] *= scale * gain.low[i];
+      x.high[i] *= scale * gain.high[i];
+    }
+  }
+  if (!is_value) {
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const int64_t at = position * b.rope_stride + lane * kEach + i;
+      const float cosine = b.cosines[at];
+      const float sine = b.sines[at];
+      const float low = x.low[i];
+      x.low[i] = low * cosine - x.high[i] * sine;
+      x.high[i] = x.high[i] * cosine + low * sine;
+    }
+  }
+  __nv_bfloat16* to = static_cast<__nv_bfloat16*>(c.queries) + (t * s.heads + h) * kDims;
+  if (!is_query) {
+    const int32_t slot = b.row_slot[b.token_row[t]];
+    const int64_t block = b.block_table[slot * b.table_stride + position / s.block_tokens];
+    const int64_t entry = block * s.block_tokens + position % s.block_tokens;
+    to = static_cast<__nv_bfloat16*>(b.cache) +
+         (entry * 2 * s.kv_heads + (h - s.heads)) * int64_t{kDims};
+  }
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    to[lane * kEach + i] = __float2bfloat16_rn(x.low[i]);
+    to[(32 + lane) * kEach + i] = __float2bfloat16_rn(x.high[i]);
+  }
+}
+
+}  // namespace
+
+cudaError_t gqa_decode(cudaStream_t stream, const GqaDecodePlan& plan, const GqaDecodeCall& call) {
+  GqaDecodeArgs args;
+  args.rows = call.rows;
+  args.heads = call.heads;
+  args.kv_heads = call.kv_heads;
+  args.group = call.heads / call.kv_heads;
+  args.tiles = plan.tiles;
+  args.pairs = plan.pairs;
+  args.segments_max = plan.segments_max;
+  args.slots_per_block = plan.slots_per_block();
+  args.scale_log2 = call.softmax_scale * kLog2E;
+  args.queries = static_cast<const __nv_bfloat16*>(call.queries);
+  args.out = call.out;
+  args.partial = call.partial;
+  args.statistics = call.statistics;
+  args.arrivals = call.arrivals;
+  CUtensorMap cache;
+  const cudaError_t error = encode_cache(&cache, call);
+  if (error != cudaSuccess) return error;
+  if (call.head_dims == 64) {
+    return plan.pair_tile == 8 ? launch_decode<64, 1>(stream, plan, cache, args)
+                               : launch_decode<64, 2>(stream, plan, cache, args);
+  }
+  return plan.pair_tile == 8 ? launch_decode<128, 1>(stream, plan, cache, args)
+                             : launch_decode<128, 2>(stream, plan, cache, args);
+}
+
+cudaError_t gqa_prepare_heads(cudaStream_t stream, const GqaPrepareCall& call) {
+  if (call.batch.tokens == 0) return cudaSuccess;
+  constexpr int kHeads = kPrepareThreads / 32;
+  const int32_t heads = call.shape.heads + 2 * call.shape.kv_heads;
+  const dim3 grid(static_cast<unsigned>(call.batch.tokens),
+                  static_cast<unsigned>((heads + kHeads - 1) / kHeads));
+  switch (call.shape.head_dims) {
+    case 64: return launch(stream, grid, kPrepareThreads, 0, prepare_heads_kernel<1>, call);
+    case 128: return launch(stream, grid, kPrepareThreads, 0, prepare_heads_kernel<2>, call);
+    case 256: return launch(stream, grid, kPrepareThreads, 0, prepare_heads_kernel<4>, call);
+    default: return cudaErrorNotSupported;
+  }
+}
+
+}  // namespace fathom::kernels

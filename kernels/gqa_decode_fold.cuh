@@ -1,0 +1,262 @@
+// Puts partial results together, always in the order of the tokens: warps' granules to a chunk,
+// chunks to a segment, segments to the row. So a row's bits do not depend on who computed what.
+// Pair p of a tile is the warp's p % 4; a lane has neighbouring dimensions of it.
+#pragma once
+
+#include "gqa_decode_tile.cuh"
+#include "number.cuh"
+
+namespace fathom::kernels {
+
+// A lane's part of a pair's partial result.
+template <int kEach>
+struct GqaPartial {
+  float peak;   // largest score, base 2; -infinity: no token
+  float total;  // sum of weights
+  float sum[kEach];  // of weighted values
+};
+
+// The pairs of a warp's lane, pair 4 i + warp at i.
+template <int kDims, int kGroups>
+struct GqaPartials {
+  static constexpr int kEach = kDims / 32;
+  static constexpr int kOwn = 8 * kGroups / kGqaWarps;
+  GqaPartial<kEach> of[kOwn];
+
+  __device__ void clear() {
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      of[i].peak = -INFINITY;
+      of[i].total = 0.0F;
+#pragma unroll
+      for (int d = 0; d < kEach; ++d) of[i].sum[d] = 0.0F;
+    }
+  }
+  // Calls body(pair, partial) for the pairs that the tile has.
+  template <typename Body>
+  __device__ void each(int32_t pairs, Body&& body) {
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      const int32_t pair = i * kGqaWarps + static_cast<int32_t>(threadIdx.x / 32);
+      if (pair < pairs) body(pair, of[i]);
+    }
+  }
+};
+
+// What an earlier result and a later one are worth beside each other.
+struct FoldWeights {
+  float peak;
+  float before;
+  float after;
+};
+
+__device__ inline FoldWeights fold_weights(float before, float after) {
+  const float peak = fmaxf(before, after);
+  const float base = peak == -INFINITY ? 0.0F : peak;
+  return {peak, power_of_two(before - base), power_of_two(after - base)};
+}
+
+// a, then b: later tokens.
+template <int kEach>
+__device__ void fold(GqaPartial<kEach>& a, const GqaPartial<kEach>& b) {
+  const FoldWeights w = fold_weights(a.peak, b.peak);
+  a.peak = w.peak;
+  a.total = __fmaf_rn(a.total, w.before, __fmul_rn(b.total, w.after));
+#pragma unroll
+  for (int d = 0; d < kEach; ++d)
+    a.sum[d] = __fmaf_rn(a.sum[d], w.before, __fmul_rn(b.sum[d], w.after));
+}
+
+// Threads of the warps that compute.
+__device__ inline void compute_barrier() {
+  asm volatile("bar.sync 1, %0;" ::"n"(kGqaWarps * 32) : "memory");
+}
+
+template <int kEach>
+struct alignas(4 * kEach) LaneFloats {
+  float x[kEach];
+};
+
+// A partial result's place in global memory, past the first-level cache.
+template <int kEach>
+__device__ void write_partial(const GqaDecodeArgs& a, int32_t slot, int32_t pair,
+                              const GqaPartial<kEach>& p) {
+  const uint32_t lane = threadIdx.x % 32;
+  const int64_t at = int64_t{slot} * a.pairs + pair;
+  float* to = a.partial + (at * 32 + lane) * kEach;
+  if constexpr (kEach == 4) {
+    __stcg(reinterpret_cast<float4*>(to), float4{p.sum[0], p.sum[1], p.sum[2], p.sum[3]});
+  } else {
+    __stcg(reinterpret_cast<float2*>(to), float2{p.sum[0], p.sum[1]});
+  }
+  if (lane == 0) __stcg(a.statistics + at, float2{p.peak, p.total});
+}
+
+template <int kEach>
+__device__ LaneFloats<kEach> read_sums(const GqaDecodeArgs& a, int32_t slot, int32_t pair) {
+  const int64_t at = int64_t{slot} * a.pairs + pair;
+  const float* from = a.partial + (at * 32 + threadIdx.x % 32) * kEach;
+  if constexpr (kEach == 4) {
+    const float4 v = __ldcg(reinterpret_cast<const float4*>(from));
+    return {v.x, v.y, v.z, v.w};
+  } else {
+    const float2 v = __ldcg(reinterpret_cast<const float2*>(from));
+    return {v.x, v.y};
+  }
+}
+
+// Folds up to 16 results into `to`: lane i knows the slot of the i-th. All are asked for at once;
+// what a chain of folds would compute one after another is a scan over lanes.
+template <int kEach>
+__device__ void fold_slots(const GqaDecodeArgs& a, int32_t slot, int32_t count, int32_t pair,
+                           GqaPartial<kEach>& to) {
+  constexpr unsigned kAll = 0xFFFFFFFFU;
+  const auto lane = static_cast<int32_t>(threadIdx.x % 32);
+  LaneFloats<kEach> sums[kGqaSegmentChunks];
+#pragma unroll
+  for (int32_t i = 0; i < kGqaSegmentChunks; ++i) {
+    const int32_t there = __shfl_sync(kAll, slot, i);
+    sums[i] = LaneFloats<kEach>{};
+    if (i < count) sums[i] = read_sums<kEach>(a, there, pair);
+  }
+  float2 mine{-INFINITY, 0.0F};
+  if (lane < count) mine = __ldcg(a.statistics + int64_t{slot} * a.pairs + pair);
+  float peak = fmaxf(to.peak, mine.x);
+#pragma unroll
+  for (int offset = 1; offset < 32; offset *= 2) {
+    const float x = __shfl_up_sync(kAll, peak, offset);
+    if (lane >= offset) peak = fmaxf(peak, x);
+  }
+  const float before_peak = __shfl_up_sync(kAll, peak, 1);
+  const FoldWeights w = fold_weights(lane == 0 ? to.peak : before_peak, mine.x);
+  const float total = __fmul_rn(mine.y, w.after);
+#pragma unroll
+  for (int32_t i = 0; i < kGqaSegmentChunks; ++i) {
+    const float before = __shfl_sync(kAll, w.before, i);
+    const float after = __shfl_sync(kAll, w.after, i);
+    to.total = __fmaf_rn(to.total, before, __shfl_sync(kAll, total, i));
+#pragma unroll
+    for (int d = 0; d < kEach; ++d)
+      to.sum[d] = __fmaf_rn(to.sum[d], before, __fmul_rn(sums[i].x[d], after));
+  }
+  to.peak = __shfl_sync(kAll, peak, 31);
+}
+
+// Slots of a block of threads: chunks of a segment that began before its share, of the last one
+// that began in it, whole segments of a stream that began before, that last segment, and the whole
+// segments that a stream begins with.
+__device__ inline int32_t chunk_slot(const GqaDecodeArgs& a, int32_t block, int32_t chunk,
+                                     bool began_before) {
+  return block * a.slots_per_block + (began_before ? 0 : kGqaSegmentChunks) +
+         chunk % kGqaSegmentChunks;
+}
+__device__ inline int32_t segment_slot(const GqaDecodeArgs& a, int32_t block, int32_t segment) {
+  return block * a.slots_per_block + 2 * kGqaSegmentChunks + segment;
+}
+__device__ inline int32_t last_segment_slot(const GqaDecodeArgs& a, int32_t block) {
+  return segment_slot(a, block, a.segments_max);
+}
+__device__ inline int32_t prefix_slot(const GqaDecodeArgs& a, int32_t block) {
+  return segment_slot(a, block, a.segments_max + 1);
+}
+
+// Says that `count` partial results are written; whether they were the last of `all`, so that
+// everybody's can be read. By all threads that compute.
+__device__ inline bool arrive(int32_t* counter, int32_t count, int32_t all, int32_t* last) {
+  compute_barrier();
+  if (threadIdx.x == 0) {
+    __threadfence();
+    *last = atomicAdd(counter, count) + count == all ? 1 : 0;
+    __threadfence();
+  }
+  compute_barrier();
+  return *last != 0;
+}
+
+// The chunks [begin, end) of one segment, from where their blocks put them.
+template <int kDims, int kGroups>
+__device__ void fold_chunks(const GqaDecodeArgs& a, int32_t all, const GqaRun& run, int32_t begin,
+                            int32_t end, GqaPartials<kDims, kGroups>& to) {
+  const auto lane = static_cast<int32_t>(threadIdx.x % 32);
+  const int32_t chunk = min(begin + lane, end - 1);
+  const int32_t block = share_of(all, run.granule(chunk));
+  const int32_t first_block = __shfl_sync(0xFFFFFFFFU, block, 0);
+  const int32_t slot = chunk_slot(a, block, chunk, block != first_block);
+  to.clear();
+  to.each(a.pairs, [&](int32_t pair, auto& p) { fold_slots(a, slot, end - begin, pair, p); });
+}
+
+// All segments of a stream that several blocks computed.
+template <int kDims, int kGroups>
+__device__ void fold_segments(const GqaDecodeArgs& a, int32_t all, const GqaRun& run,
+                              GqaPartials<kDims, kGroups>& to) {
+  const auto lane = static_cast<int32_t>(threadIdx.x % 32);
+  const int32_t first_block = share_of(all, run.base);
+  const int32_t first_chunks =
+      min(run.chunks, chunk_from(run.base, share_begin(all, first_block + 1)));
+  const int32_t prefix = first_chunks / kGqaSegmentChunks;
+  to.clear();
+  if (prefix > 0) {
+    to.each(a.pairs, [&](int32_t pair, auto& p) {
+      fold_slots(a, prefix_slot(a, first_block), 1, pair, p);
+    });
+  }
+  for (int32_t s = prefix; s < run.segments(); s += kGqaSegmentChunks) {
+    const int32_t segment = min(s + lane, run.segments() - 1);
+    const int32_t first = segment * kGqaSegmentChunks;
+    const int32_t last = min(first + kGqaSegmentChunks, run.chunks) - 1;
+    const int32_t block = share_of(all, run.granule(first));
+    const bool whole = share_of(all, run.granule(last)) == block;
+    const int32_t slot = whole ? segment_slot(a, block, segment) : last_segment_slot(a, block);
+    const int32_t count = min(kGqaSegmentChunks, run.segments() - s);
+    to.each(a.pairs, [&](int32_t pair, auto& p) { fold_slots(a, slot, count, pair, p); });
+  }
+}
+
+// One pair's values to its row, as their consumer wants them.
+template <int kDims>
+__device__ void write_pair(const GqaDecodeArgs& a, int64_t token, int32_t head,
+                           const GqaPartial<kDims / 32>& p) {
+  constexpr int kEach = kDims / 32;
+  const uint32_t lane = threadIdx.x % 32;
+  const int64_t at = token * a.out.stride + head * kDims + lane * kEach;
+  if (a.out.format != Format::kFp8) {
+#pragma unroll
+    for (int d = 0; d < kEach; ++d)
+      store_number(a.out.data, a.out.format, at + d, p.sum[d] / p.total);
+    return;
+  }
+  float values[kEach];
+  float most = 1e-4F;
+#pragma unroll
+  for (int d = 0; d < kEach; ++d) {
+    values[d] = round_number(Format::kBF16, p.sum[d] / p.total);
+    most = fmaxf(most, fabsf(values[d]));
+  }
+  for (int offset = 16; offset > 0; offset /= 2)
+    most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFU, most, offset));
+  float scale = most / 448.0F;
+  if (a.out.ue8m0)  // up to a power of two
+    scale = __uint_as_float((__float_as_uint(scale) + 0x7FFFFFU) & 0x7F800000U);
+#pragma unroll
+  for (int d = 0; d < kEach; ++d)
+    static_cast<uint8_t*>(a.out.data)[at + d] =
+        __nv_cvt_float_to_fp8(values[d] / scale, __NV_SATFINITE, __NV_E4M3);
+  if (lane == 0) a.out.scales[token * a.out.scale_stride + head] = scale;
+}
+
+// Values of a stream's tile to their rows.
+template <int kDims, int kGroups>
+__device__ void write_out(const GqaDecodeArgs& a, const GqaRun& run,
+                          GqaPartials<kDims, kGroups>& from) {
+  const int32_t first_pair = run.stream % a.tiles * 8 * kGroups;
+  const int32_t first_head = run.stream / a.tiles * a.group;
+  const int32_t pairs = a.rows.query[run.row] * a.group - first_pair;
+  const int64_t first = a.rows.first[run.row];
+  from.each(pairs, [&](int32_t pair, auto& p) {
+    write_pair<kDims>(a, first + (first_pair + pair) / a.group,
+                      first_head + (first_pair + pair) % a.group, p);
+  });
+}
+
+}  // namespace fathom::kernels

@@ -1,0 +1,290 @@
+// Decode attention of grouped heads, bound by the bytes of the cache: four warps compute, each on
+// 32 tokens of a chunk with a ring of its own; a thread of the fifth copies keys and values there.
+// See docs/kernels/gqa_decode.md.
+#pragma once
+
+#include "gqa_decode_fold.cuh"
+
+namespace fathom::kernels {
+
+template <int kDims, int kGroups>
+struct GqaShared {
+  static constexpr uint32_t kPairs = 8 * kGroups;
+  static_assert(kPairs * kDims * 4 <= kGqaStageBytes<kDims>, "sums lie in the place of values");
+
+  alignas(1024) uint8_t ring[kGqaWarps][kGqaStages][kGqaStageBytes<kDims>];
+  float2 statistics[kGqaWarps][kPairs];
+  uint64_t full[kGqaWarps][kGqaStages];
+  uint64_t free[kGqaWarps][kGqaStages];
+  uint32_t place[kGqaWarps];  // the stage where a warp left its sums
+  int32_t last;
+  GqaWork work;
+};
+
+// A ring's stage and how often it went round.
+struct GqaPlace {
+  uint32_t index = 0;
+  uint32_t phase = 0;
+
+  __device__ void advance() {
+    if (++index == kGqaStages) {
+      index = 0;
+      phase ^= 1U;
+    }
+  }
+};
+
+// 32 tokens of a block: the keys (half 0) or values (half 1) of one key head.
+__device__ inline void copy_granule(void* to, const CUtensorMap* map, uint64_t* barrier,
+                                    int32_t token, int32_t column_tile, int32_t half,
+                                    int32_t block, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(barrier)), "r"(0), "r"(token), "r"(column_tile), "r"(half),
+      "r"(block), "l"(policy)
+      : "memory");
+}
+
+template <int kDims, int kGroups>
+__device__ void copy_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups>& s,
+                          const CUtensorMap* map) {
+  constexpr uint64_t kEvictFirst = 0x12F0000000000000;
+  constexpr uint64_t kEvictNormal = 0x1000000000000000;
+  const uint64_t policy = a.tiles == 1 ? kEvictFirst : kEvictNormal;
+  GqaPlace places[kGqaWarps];
+  for_each_run(a, s.work, [&](const GqaRun& run) {
+    const int32_t seen = s.work.seen[run.row];
+    const int32_t blocks = (seen + kGqaBlockTokens - 1) / kGqaBlockTokens;
+    const int32_t* table = a.rows.block_table + s.work.slot[run.row] * a.rows.table_stride;
+    const int32_t column_tile = run.stream / a.tiles * (kDims / 64);
+    const auto block_at = [&](int32_t i) { return i < blocks ? table[i] : 0; };
+    int32_t next[2] = {block_at(2 * run.begin), block_at(2 * run.begin + 1)};
+    for (int32_t c = run.begin; c < run.end; ++c) {
+      const int32_t block[2] = {next[0], next[1]};
+      if (c + 1 < run.end) {
+        next[0] = block_at(2 * c + 2);
+        next[1] = block_at(2 * c + 3);
+      }
+#pragma unroll
+      for (int32_t w = 0; w < kGqaWarps; ++w) {
+        if (c * kGqaChunkTokens + w * kGqaGranuleTokens >= seen) continue;
+#pragma unroll
+        for (int32_t half = 0; half < 2; ++half) {
+          GqaPlace& at = places[w];
+          barrier_wait(&s.free[w][at.index], at.phase ^ 1U);
+          barrier_expect(&s.full[w][at.index], kGqaStageBytes<kDims>);
+          copy_granule(s.ring[w][at.index], map, &s.full[w][at.index], w % 2 * kGqaGranuleTokens,
+                       column_tile, half, block[w / 2], policy);
+          at.advance();
+        }
+      }
+    }
+  });
+}
+
+// A warp's part of a chunk: its sums and statistics end in shared memory. Returns whether it had
+// tokens: then it holds the stage s.place[warp], which it frees when all have read it.
+template <int kDims, int kGroups>
+__device__ bool compute_granule(const GqaDecodeArgs& a, GqaShared<kDims, kGroups>& s,
+                                GqaTile<kDims, kGroups>& tile, int32_t first_token, int32_t seen,
+                                GqaPlace& at) {
+  const uint32_t lane = threadIdx.x % 32;
+  const uint32_t warp = threadIdx.x / 32;
+  if (first_token >= seen) {
+    if (lane < 8 * kGroups) s.statistics[warp][lane] = float2{-INFINITY, 0.0F};
+    return false;
+  }
+  float scores[2][kGroups][4];
+  SplitWeights weights[2][kGroups];
+  barrier_wait(&s.full[warp][at.index], at.phase);
+  add_scores(tile, shared_address(s.ring[warp][at.index]), scores);
+  __syncwarp();
+  if (lane == 0) barrier_arrive(&s.free[warp][at.index]);
+  at.advance();
+  weigh(tile, scores, first_token, a.scale_log2, weights);
+  barrier_wait(&s.full[warp][at.index], at.phase);
+  uint8_t* values = s.ring[warp][at.index];
+  if (first_token + kGqaGranuleTokens > seen) clear_tokens<kDims>(values, seen - first_token);
+  add_values(tile, shared_address(values), weights);
+  __syncwarp();
+  store_sums(tile, reinterpret_cast<float*>(values), s.statistics[warp]);
+  if (lane == 0) s.place[warp] = at.index;
+  return true;
+}
+
+// The four warps' results of a chunk for one pair, in the order of their tokens.
+template <int kDims, int kGroups>
+__device__ GqaPartial<kDims / 32> chunk_of(const GqaShared<kDims, kGroups>& s, uint32_t pair) {
+  constexpr int kEach = kDims / 32;
+  const uint32_t lane = threadIdx.x % 32;
+  GqaPartial<kEach> all{};
+  all.peak = -INFINITY;
+#pragma unroll
+  for (uint32_t w = 0; w < kGqaWarps; ++w) all.peak = fmaxf(all.peak, s.statistics[w][pair].x);
+#pragma unroll
+  for (uint32_t w = 0; w < kGqaWarps; ++w) {
+    const float2 statistics = s.statistics[w][pair];
+    if (statistics.x == -INFINITY) continue;
+    const float weight = power_of_two(statistics.x - all.peak);
+    const auto* sums = reinterpret_cast<const float*>(s.ring[w][s.place[w]]);
+    const auto part = *reinterpret_cast<const LaneFloats<kEach>*>(
+        sums + sum_at<kDims>(pair, lane * kEach));
+    all.total = __fmaf_rn(statistics.y, weight, all.total);
+#pragma unroll
+    for (int d = 0; d < kEach; ++d) all.sum[d] = __fmaf_rn(part.x[d], weight, all.sum[d]);
+  }
+  return all;
+}
+
+// What a block of threads knows of the stream that it is in.
+template <int kDims, int kGroups>
+struct GqaState {
+  GqaPartials<kDims, kGroups> segment;
+  GqaPartials<kDims, kGroups> row;
+  int32_t prefix = 0;   // whole segments from the stream's first on, folded in `row`
+  int32_t written = 0;  // results of segments that this block put in global memory
+};
+
+// A whole segment is in state.segment, because this block computed all of it or came last.
+template <int kDims, int kGroups>
+__device__ void finish_segment(const GqaDecodeArgs& a, GqaShared<kDims, kGroups>& s,
+                               const GqaRun& run, int32_t segment, bool computed_alone,
+                               GqaState<kDims, kGroups>& state) {
+  if (run.segments() == 1) {
+    write_out(a, run, state.segment);
+    return;
+  }
+  if (computed_alone && run.begin == 0) {
+    if (segment == 0) state.row.clear();
+#pragma unroll
+    for (int i = 0; i < state.row.kOwn; ++i) fold(state.row.of[i], state.segment.of[i]);
+    state.prefix = segment + 1;
+    return;
+  }
+  const int32_t all = s.work.share.all;
+  const auto here = static_cast<int32_t>(blockIdx.x);
+  const int32_t slot =
+      computed_alone
+          ? segment_slot(a, here, segment)
+          : last_segment_slot(a, share_of(all, run.granule(segment * kGqaSegmentChunks)));
+  state.segment.each(a.pairs,
+                     [&](int32_t pair, const auto& p) { write_partial(a, slot, pair, p); });
+  ++state.written;
+}
+
+// After chunk `c` of a run: keeps it in state.segment if the whole segment is this block's, else
+// hands it over.
+template <int kDims, int kGroups>
+__device__ void place_chunk(const GqaDecodeArgs& a, GqaShared<kDims, kGroups>& s,
+                            const GqaRun& run, int32_t c, GqaState<kDims, kGroups>& state) {
+  const int32_t first = c / kGqaSegmentChunks * kGqaSegmentChunks;
+  const int32_t end = min(first + kGqaSegmentChunks, run.chunks);
+  const bool alone = first >= run.begin && end <= run.end;
+  if (alone && c == first) state.segment.clear();
+  const int32_t slot = chunk_slot(a, static_cast<int32_t>(blockIdx.x), c, first < run.begin);
+  state.segment.each(a.pairs, [&](int32_t pair, auto& p) {
+    const auto x = chunk_of(s, static_cast<uint32_t>(pair));
+    if (alone) {
+      fold(p, x);
+    } else {
+      write_partial(a, slot, pair, x);
+    }
+  });
+}
+
+// After the last chunk of a segment that this block has.
+template <int kDims, int kGroups>
+__device__ void end_segment(const GqaDecodeArgs& a, GqaShared<kDims, kGroups>& s,
+                            const GqaRun& run, int32_t segment, GqaState<kDims, kGroups>& state) {
+  const int32_t first = segment * kGqaSegmentChunks;
+  const int32_t end = min(first + kGqaSegmentChunks, run.chunks);
+  const bool alone = first >= run.begin && end <= run.end;
+  if (!alone) {
+    const int32_t all = s.work.share.all;
+    int32_t* counter = a.arrivals + share_of(all, run.granule(first));
+    const int32_t count = min(end, run.end) - max(first, run.begin);
+    if (!arrive(counter, count, end - first, &s.last)) return;
+    fold_chunks(a, all, run, first, end, state.segment);
+  }
+  finish_segment(a, s, run, segment, alone, state);
+}
+
+// The end of a run over several segments.
+template <int kDims, int kGroups>
+__device__ void end_run(const GqaDecodeArgs& a, GqaShared<kDims, kGroups>& s, const GqaRun& run,
+                        GqaState<kDims, kGroups>& state) {
+  if (run.segments() == 1) return;
+  if (state.prefix == run.segments()) {
+    write_out(a, run, state.row);
+    return;
+  }
+  const int32_t all = s.work.share.all;
+  if (state.prefix > 0) {
+    const int32_t slot = prefix_slot(a, static_cast<int32_t>(blockIdx.x));
+    state.row.each(a.pairs,
+                   [&](int32_t pair, const auto& p) { write_partial(a, slot, pair, p); });
+  }
+  const int32_t count = state.prefix + state.written;
+  if (count == 0) return;
+  int32_t* counter = a.arrivals + gridDim.x + share_of(all, run.base);
+  if (!arrive(counter, count, run.segments(), &s.last)) return;
+  fold_segments(a, all, run, state.segment);
+  write_out(a, run, state.segment);
+}
+
+template <int kDims, int kGroups>
+__device__ void compute_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups>& s) {
+  const auto warp = static_cast<int32_t>(threadIdx.x / 32);
+  GqaPlace at;
+  GqaTile<kDims, kGroups> tile;
+  GqaState<kDims, kGroups> state;
+  for_each_run(a, s.work, [&](const GqaRun& run) {
+    const int32_t seen = s.work.seen[run.row];
+    load_queries(a, run, tile);
+    state.prefix = 0;
+    state.written = 0;
+    for (int32_t c = run.begin; c < run.end; ++c) {
+      const int32_t token = c * kGqaChunkTokens + warp * kGqaGranuleTokens;
+      const bool had = compute_granule(a, s, tile, token, seen, at);
+      compute_barrier();
+      place_chunk(a, s, run, c, state);
+      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+      compute_barrier();
+      if (had) {
+        if (threadIdx.x % 32 == 0) barrier_arrive(&s.free[warp][at.index]);
+        at.advance();
+      }
+      if (c % kGqaSegmentChunks == kGqaSegmentChunks - 1 || c == run.end - 1)
+        end_segment(a, s, run, c / kGqaSegmentChunks, state);
+    }
+    end_run(a, s, run, state);
+  });
+}
+
+template <int kDims, int kGroups>
+__global__ void __launch_bounds__(kGqaThreads, kGroups == 1 ? 2 : 1)
+    gqa_decode_kernel(const __grid_constant__ CUtensorMap cache,
+                      const __grid_constant__ GqaDecodeArgs a) {
+  extern __shared__ uint8_t raw[];
+  auto& s =
+      *reinterpret_cast<GqaShared<kDims, kGroups>*>(raw + (0U - shared_address(raw)) % 1024U);
+  if (threadIdx.x < kGqaWarps * kGqaStages) {
+    barrier_init(&s.full[0][0] + threadIdx.x, 1);
+    barrier_init(&s.free[0][0] + threadIdx.x, 1);
+    barrier_init_done();
+  }
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
+  find_share(a, s.work);
+  if (s.work.share.begin >= s.work.share.end) return;
+  if (threadIdx.x < kGqaWarps * 32) {
+    compute_runs<kDims, kGroups>(a, s);
+  } else if (threadIdx.x == kGqaWarps * 32) {
+    // What earlier kernels wrote to the cache, for the copy engine's eyes.
+    asm volatile("fence.proxy.async.global;" ::: "memory");
+    copy_runs<kDims, kGroups>(a, s, &cache);
+  }
+}
+
+}  // namespace fathom::kernels

@@ -1,0 +1,33 @@
+// How grouped-query decode attention is cut over the GPU, and what that takes. No CUDA here: the
+// chooser (src/ops/cuda/choose_gqa) is tested without.
+#pragma once
+
+#include <cstdint>
+
+namespace fathom::kernels {
+
+inline constexpr int32_t kGqaBlockTokens = 64;    // of the cache
+inline constexpr int32_t kGqaGranuleTokens = 32;  // a warp's share of a chunk; the unit of cost
+inline constexpr int32_t kGqaWarps = 4;           // that compute
+inline constexpr int32_t kGqaChunkTokens = kGqaWarps * kGqaGranuleTokens;
+inline constexpr int32_t kGqaSegmentChunks = 16;
+inline constexpr int32_t kGqaSegmentTokens = kGqaSegmentChunks * kGqaChunkTokens;
+inline constexpr int32_t kGqaRowsMax = 1024;  // a block keeps a count for each
+
+// (token, head) pairs of a row that share a key head lie in tiles. A stream is the cached tokens of
+// a row as one key head and one tile see them; a block of threads takes an equal share of all
+// streams laid end to end, so that it cuts at most two of them.
+struct GqaDecodePlan {
+  int32_t pair_tile = 0;     // 8 or 16; 0: no kernel for this problem
+  int32_t tiles = 0;         // of pairs, a row and key head
+  int32_t pairs = 0;         // of a tile that are kept in partial results
+  int32_t blocks = 0;        // of threads
+  int32_t segments_max = 0;  // of a stream
+
+  // Partial results of a block: chunks of the segments that it shares with others before it and
+  // after it, whole segments of a stream that began before it, and two more.
+  int32_t slots_per_block() const { return 2 * kGqaSegmentChunks + segments_max + 2; }
+  int64_t slots() const { return int64_t{blocks} * slots_per_block(); }
+};
+
+}  // namespace fathom::kernels

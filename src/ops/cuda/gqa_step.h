@@ -1,0 +1,21 @@
+// One layer's grouped attention of a step, with queries and cache ready: what its row classes share.
+// A view; the rank's thread makes it.
+#pragma once
+
+#include "fathom/ops.h"
+#include "kernels/attention_batch.h"
+#include "kernels/gqa.h"
+
+namespace fathom {
+
+struct GqaStep {
+  const BatchView& batch;
+  const KvView& cache;
+  const GqaParams& params;
+  kernels::GqaShape shape;
+  kernels::AttentionBatch tokens;
+  Tensor queries;         // act_dtype [tokens, heads * head_dims], ready for the scores
+  kernels::Epilogue out;  // [tokens, heads * head_dims]; padding tokens' rows are zero already
+};
+
+}  // namespace fathom

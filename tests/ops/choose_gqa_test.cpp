@@ -1,0 +1,64 @@
+// How grouped decode attention is cut over a GPU.
+#include "ops/cuda/choose_gqa.h"
+
+#include <gtest/gtest.h>
+
+namespace fathom {
+namespace {
+
+// Llama-8B's layer, sequences of up to 32,768 tokens.
+GqaProblem llama(int32_t rows) {
+  GqaProblem p;
+  p.rows = rows;
+  p.heads = 32;
+  p.kv_heads = 8;
+  p.head_dims = 128;
+  p.blocks_max = 512;
+  return p;
+}
+
+TEST(ChooseGqa, PacksTheHeadsOfAKeyHead) {
+  const kernels::GqaDecodePlan one = choose_gqa_decode(llama(1));
+  EXPECT_EQ(one.pair_tile, 8);
+  EXPECT_EQ(one.tiles, 1);
+  EXPECT_EQ(one.pairs, 4) << "four query heads; the tile's other columns are not kept";
+  EXPECT_EQ(one.blocks, 264) << "two blocks of threads a multiprocessor";
+  EXPECT_EQ(one.segments_max, 16);
+
+  GqaProblem verify = llama(4);
+  verify.query_tokens_max = 4;
+  const kernels::GqaDecodePlan four = choose_gqa_decode(verify);
+  EXPECT_EQ(four.pair_tile, 16);
+  EXPECT_EQ(four.tiles, 1);
+  EXPECT_EQ(four.blocks, 132);
+  verify.query_tokens_max = 5;
+  EXPECT_EQ(choose_gqa_decode(verify).tiles, 2);
+}
+
+TEST(ChooseGqa, StartsNoMoreBlocksThanThereAreChunks) {
+  GqaProblem p = llama(1);
+  p.blocks_max = 3;  // 192 tokens: two chunks of 128 for each of 8 key heads, nearly
+  EXPECT_EQ(choose_gqa_decode(p).blocks, 12);
+}
+
+TEST(ChooseGqa, LeavesOtherShapesToThePlainKernel) {
+  const auto refused = [](auto change) {
+    GqaProblem p = llama(8);
+    change(p);
+    return choose_gqa_decode(p).pair_tile == 0;
+  };
+  EXPECT_FALSE(refused([](GqaProblem& p) { p.head_dims = 64; }));
+  EXPECT_TRUE(refused([](GqaProblem& p) { p.head_dims = 256; }));
+  EXPECT_TRUE(refused([](GqaProblem& p) { p.bf16 = false; }));
+  EXPECT_TRUE(refused([](GqaProblem& p) { p.block_tokens = 16; }));
+  EXPECT_TRUE(refused([](GqaProblem& p) { p.rows = 0; }));
+  EXPECT_TRUE(refused([](GqaProblem& p) { p.rows = kernels::kGqaRowsMax + 1; }));
+  EXPECT_TRUE(refused([](GqaProblem& p) {
+    p.rows = 1024;
+    p.kv_heads = 32;
+    p.blocks_max = 32768;
+  })) << "more work than 32 bits count";
+}
+
+}  // namespace
+}  // namespace fathom
