@@ -105,14 +105,13 @@ Act CountOps::mla_attention(const BatchView& batch, const KvView& cache, const T
 namespace {
 
 // Partial results of decode rows that a GPU of 132 multiprocessors cuts among two blocks of
-// threads each (docs/kernels/gqa_decode.md).
+// threads each (docs/kernels/gqa_decode.md); any row of a step may be one.
 int64_t partial_floats(const StepShape& shape, const GqaParams& p) {
   constexpr int64_t kBlocks = 264;
   constexpr int64_t kChunkTokens = 128;
   constexpr int64_t kSegmentTokens = 2048;
-  if (shape.decode_rows == 0) return 0;
   const int64_t pairs = int64_t{p.heads / p.kv_heads} * std::max(shape.query_tokens_max, 1);
-  const int64_t streams = shape.decode_rows * p.kv_heads * ((pairs + 15) / 16);
+  const int64_t streams = shape.rows * p.kv_heads * ((pairs + 15) / 16);
   const int64_t context = shape.context_tokens_max;
   const int64_t blocks =
       std::min(kBlocks, streams * ((context + kChunkTokens - 1) / kChunkTokens));
