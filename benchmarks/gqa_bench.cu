@@ -200,7 +200,21 @@ struct Setup {
     fill_random<<<256, 256>>>(qkv.data, qkv.count, 2, 1.0F);
     fill_random<<<256, 256>>>(queries.data, queries.count, 5, 1.5F);
     check(cudaMemset(partial.data, 0xFF, partial.count * 4), "poison");
+    plant_nans();
     check(cudaDeviceSynchronize(), "fill");
+  }
+
+  // In the entries past each row's end, which an earlier sequence may have left.
+  void plant_nans() const {
+    for (size_t r = 0; r < c.visible.size(); ++r) {
+      const int64_t used = c.visible[r] % 64;
+      if (used == 0) continue;
+      const int64_t block =
+          host.table[static_cast<size_t>(host.slot[r]) * host.blocks_max + c.visible[r] / 64];
+      check(cudaMemset(cache.data + (block * 64 + used) * entry, 0xFF,
+                       static_cast<size_t>((64 - used) * entry) * 2),
+            "NaNs past a row's end");
+    }
   }
 
   float scale() const { return 1.0F / std::sqrt(static_cast<float>(c.heads.dims)); }

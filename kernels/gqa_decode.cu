@@ -89,6 +89,30 @@ __device__ LaneHead<kEach> load_lane(const float* from, int lane) {
   return x;
 }
 
+// A padding token's row of the output, one head.
+__device__ void clear_head(const GqaPrepareCall& c, int64_t token, int head) {
+  const int dims = c.shape.head_dims;
+  for (int d = static_cast<int>(threadIdx.x % 32); d < dims; d += 32) {
+    const int64_t at = token * c.out.stride + int64_t{head} * dims + d;
+    if (c.out.format == Format::kFp8) {
+      static_cast<uint8_t*>(c.out.data)[at] = 0;
+      if (d == 0) c.out.scales[token * c.out.scale_stride + head] = 0.0F;
+    } else {
+      store_number(c.out.data, c.out.format, at, 0.0F);
+    }
+  }
+}
+
+// Where a key or value head of a token is cached.
+__device__ __nv_bfloat16* cached_head(const GqaShape& s, const AttentionBatch& b, int64_t token,
+                                      int32_t position, int head) {
+  const int32_t slot = b.row_slot[b.token_row[token]];
+  const int64_t block = b.block_table[slot * b.table_stride + position / s.block_tokens];
+  const int64_t entry = block * s.block_tokens + position % s.block_tokens;
+  return static_cast<__nv_bfloat16*>(b.cache) +
+         (entry * 2 * s.kv_heads + head) * int64_t{s.head_dims};
+}
+
 // One warp a head: it counts query heads, then key heads, then value heads of a row of qkv.
 template <int kEach>
 __global__ void __launch_bounds__(kPrepareThreads)
@@ -114,15 +138,7 @@ __global__ void __launch_bounds__(kPrepareThreads)
     c.arrivals[i] = 0;
   }
   if (b.token_valid[t] == 0) {
-    for (int d = lane; is_query && d < kDims; d += 32) {
-      const int64_t at = t * c.out.stride + column + d;
-      if (c.out.format == Format::kFp8) {
-        static_cast<uint8_t*>(c.out.data)[at] = 0;
-        if (d == 0) c.out.scales[t * c.out.scale_stride + h] = 0.0F;
-      } else {
-        store_number(c.out.data, c.out.format, at, 0.0F);
-      }
-    }
+    if (is_query) clear_head(c, t, h);
     return;
   }
   const auto* from = static_cast<const __nv_bfloat16*>(c.qkv.data) + t * c.qkv.stride + column;
@@ -155,14 +171,9 @@ __global__ void __launch_bounds__(kPrepareThreads)
       x.high[i] = x.high[i] * cosine + low * sine;
     }
   }
-  __nv_bfloat16* to = static_cast<__nv_bfloat16*>(c.queries) + (t * s.heads + h) * kDims;
-  if (!is_query) {
-    const int32_t slot = b.row_slot[b.token_row[t]];
-    const int64_t block = b.block_table[slot * b.table_stride + position / s.block_tokens];
-    const int64_t entry = block * s.block_tokens + position % s.block_tokens;
-    to = static_cast<__nv_bfloat16*>(b.cache) +
-         (entry * 2 * s.kv_heads + (h - s.heads)) * int64_t{kDims};
-  }
+  __nv_bfloat16* to =
+      is_query ? static_cast<__nv_bfloat16*>(c.queries) + (t * s.heads + h) * kDims
+               : cached_head(s, b, t, position, h - s.heads);
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
     to[lane * kEach + i] = __float2bfloat16_rn(x.low[i]);
