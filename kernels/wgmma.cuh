@@ -42,14 +42,24 @@ struct Wgmma;
 #define FATHOM_D4(d, i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
 #define FATHOM_D8(d, i) FATHOM_D4(d, i), FATHOM_D4(d, (i) + 4)
 #define FATHOM_D16(d, i) FATHOM_D8(d, i), FATHOM_D8(d, (i) + 8)
+#define FATHOM_D24(d, i) FATHOM_D16(d, i), FATHOM_D8(d, (i) + 16)
 #define FATHOM_D32(d, i) FATHOM_D16(d, i), FATHOM_D16(d, (i) + 16)
+#define FATHOM_D40(d, i) FATHOM_D32(d, i), FATHOM_D8(d, (i) + 32)
+#define FATHOM_D48(d, i) FATHOM_D32(d, i), FATHOM_D16(d, (i) + 32)
+#define FATHOM_D56(d, i) FATHOM_D32(d, i), FATHOM_D24(d, (i) + 32)
+#define FATHOM_D64(d, i) FATHOM_D32(d, i), FATHOM_D32(d, (i) + 32)
 
 #define FATHOM_R4 "%0, %1, %2, %3"
 #define FATHOM_R8 FATHOM_R4 ", %4, %5, %6, %7"
 #define FATHOM_R16 FATHOM_R8 ", %8, %9, %10, %11, %12, %13, %14, %15"
+#define FATHOM_R24 FATHOM_R16 ", %16, %17, %18, %19, %20, %21, %22, %23"
 #define FATHOM_R32 \
   FATHOM_R16       \
   ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define FATHOM_R40 FATHOM_R32 ", %32, %33, %34, %35, %36, %37, %38, %39"
+#define FATHOM_R48 FATHOM_R40 ", %40, %41, %42, %43, %44, %45, %46, %47"
+#define FATHOM_R56 FATHOM_R48 ", %48, %49, %50, %51, %52, %53, %54, %55"
+#define FATHOM_R64 FATHOM_R56 ", %56, %57, %58, %59, %60, %61, %62, %63"
 
 // The operands after the accumulators (the last arguments) are numbered from columns / 2.
 #define FATHOM_WGMMA(format, columns, shape, tail, registers, a_at, b_at, keep_at, ...)        \
@@ -74,15 +84,30 @@ struct Wgmma;
 FATHOM_WGMMA_COLUMNS(8, "8", FATHOM_R4, "4", "5", "6", FATHOM_D4(d, 0))
 FATHOM_WGMMA_COLUMNS(16, "16", FATHOM_R8, "8", "9", "10", FATHOM_D8(d, 0))
 FATHOM_WGMMA_COLUMNS(32, "32", FATHOM_R16, "16", "17", "18", FATHOM_D16(d, 0))
+FATHOM_WGMMA_COLUMNS(48, "48", FATHOM_R24, "24", "25", "26", FATHOM_D24(d, 0))
 FATHOM_WGMMA_COLUMNS(64, "64", FATHOM_R32, "32", "33", "34", FATHOM_D32(d, 0))
+FATHOM_WGMMA_COLUMNS(80, "80", FATHOM_R40, "40", "41", "42", FATHOM_D40(d, 0))
+FATHOM_WGMMA_COLUMNS(96, "96", FATHOM_R48, "48", "49", "50", FATHOM_D48(d, 0))
+FATHOM_WGMMA_COLUMNS(112, "112", FATHOM_R56, "56", "57", "58", FATHOM_D56(d, 0))
+FATHOM_WGMMA_COLUMNS(128, "128", FATHOM_R64, "64", "65", "66", FATHOM_D64(d, 0))
 
 #undef FATHOM_WGMMA_COLUMNS
 #undef FATHOM_WGMMA
+#undef FATHOM_R64
+#undef FATHOM_R56
+#undef FATHOM_R48
+#undef FATHOM_R40
 #undef FATHOM_R32
+#undef FATHOM_R24
 #undef FATHOM_R16
 #undef FATHOM_R8
 #undef FATHOM_R4
+#undef FATHOM_D64
+#undef FATHOM_D56
+#undef FATHOM_D48
+#undef FATHOM_D40
 #undef FATHOM_D32
+#undef FATHOM_D24
 #undef FATHOM_D16
 #undef FATHOM_D8
 #undef FATHOM_D4

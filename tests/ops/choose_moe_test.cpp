@@ -24,7 +24,7 @@ MoeProblem v2_lite(int64_t tokens) {
 TEST(ChooseMoe, TakesFewTokensOfNativeFormats) {
   EXPECT_EQ(choose_moe(v2_lite(1)), MoeKernel::kFewTokens);
   EXPECT_EQ(choose_moe(v2_lite(64)), MoeKernel::kFewTokens);
-  EXPECT_EQ(choose_moe(v2_lite(65)), MoeKernel::kPlain);
+  EXPECT_EQ(choose_moe(v2_lite(65)), MoeKernel::kGrouped);
   MoeProblem bf16 = v2_lite(8);
   bf16.weight = WeightFormat::kBF16;
   EXPECT_EQ(choose_moe(bf16), MoeKernel::kPlain) << "weights and activations differ";
@@ -44,6 +44,23 @@ TEST(ChooseMoe, LeavesOtherShapesToThePlainKernels) {
   EXPECT_EQ(choose_moe(p), MoeKernel::kPlain);
   p = v2_lite(64);
   p.experts_per_token = 9;  // over 512 pairs
+  EXPECT_EQ(choose_moe(p), MoeKernel::kGrouped);
+}
+
+TEST(ChooseMoe, GroupsManyTokensOfWholeScaleBlocks) {
+  MoeProblem p = v2_lite(8192);
+  EXPECT_EQ(choose_moe(p), MoeKernel::kGrouped);
+  EXPECT_TRUE(suits_grouped(v2_lite(1))) << "its tables are made by whichever step comes first";
+  p.scale_rows_aligned = false;
+  EXPECT_EQ(choose_moe(p), MoeKernel::kPlain);
+  p = v2_lite(8192);
+  p.act = ActFormat::kF32;  // reference numerics
+  EXPECT_EQ(choose_moe(p), MoeKernel::kPlain);
+  p = v2_lite(8192);
+  p.experts = p.experts_here = 1024;
+  EXPECT_EQ(choose_moe(p), MoeKernel::kPlain);
+  p = v2_lite(8192);
+  p.width = 1400;
   EXPECT_EQ(choose_moe(p), MoeKernel::kPlain);
 }
 

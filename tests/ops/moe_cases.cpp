@@ -26,7 +26,7 @@ Inputs make_inputs(const MoeShape& s) {
   in.x = random_matrix(s.tokens, s.hidden, seed, 2.0F);
   in.router =
       random_matrix(s.experts, s.hidden, seed + 1, 2.0F / std::sqrt(static_cast<float>(s.hidden)));
-  in.bias = random_matrix(1, s.experts, seed + 2, 0.1F);
+  in.bias = random_matrix(1, s.experts, seed + 2, s.bias_width);
   in.shared_gate_up = matrix(s, 2 * s.shared_intermediate, s.hidden, seed + 4);
   in.shared_down = matrix(s, s.hidden, s.shared_intermediate, seed + 6);
   const int32_t distinct = s.distinct_experts == 0 ? s.experts : s.distinct_experts;
@@ -97,6 +97,34 @@ int64_t least_bytes(const MoeShape& s, Numerics numerics) {
   return static_cast<int64_t>(width * 3.0 * static_cast<double>(s.hidden) *
                               (s.format == WeightFormat::kFp8Block ? 1.0 : 2.0)) +
          rest;
+}
+
+// Steps of many tokens, which native numerics alone run another way.
+std::vector<MoeShape> many_token_shapes() {
+  std::vector<MoeShape> all;
+  for (const WeightFormat f : {WeightFormat::kBF16, WeightFormat::kFp8Block}) {
+    MoeShape uneven{.name = "uneven", .tokens = 300, .padding = {5, 77, 299}};
+    uneven.experts_per_token = 2;
+    uneven.bias_width = 1.0F;  // some experts have most of the tokens, some none
+    uneven.shared_intermediate = 128;
+    uneven.format = f;
+    uneven.seed = 6;
+    MoeShape rank{.name = "rank 1 of 4 many", .tokens = 90, .padding = {0}};
+    rank.intermediate = 256;
+    rank.experts = 32;
+    rank.experts_per_token = 8;
+    rank.groups = 8;
+    rank.groups_per_token = 4;
+    rank.first_expert = 8;
+    rank.experts_here = 8;
+    rank.format = f;
+    rank.seed = 7;
+    all.insert(all.end(), {uneven, rank});
+  }
+  all.push_back(all[2]);  // uneven in FP8
+  all.back().name = "uneven ue8m0";
+  all.back().ue8m0 = true;
+  return all;
 }
 
 std::vector<MoeShape> shapes() {
@@ -194,6 +222,7 @@ std::vector<OpCase> moe_cases() {
     cases.push_back(moe_case(s, Numerics::kReference));
     cases.push_back(moe_case(s, Numerics::kNative));
   }
+  for (const MoeShape& s : many_token_shapes()) cases.push_back(moe_case(s, Numerics::kNative));
   return cases;
 }
 

@@ -81,6 +81,7 @@ struct MoeShape {
   ScoreFunction score = ScoreFunction::kSigmoid;
   GroupScore group_score = GroupScore::kTopTwoSum;
   bool bias = true;
+  float bias_width = 0.1F;
   bool normalize = true;
   float scale = 2.5F;
   WeightFormat format = WeightFormat::kFp8Block;

@@ -1,5 +1,4 @@
-// Whether a step's experts run on the kernels for few tokens: a pure function of the problem,
-// tested without a GPU.
+// Which kernels run a step's experts: a pure function of the problem, tested without a GPU.
 #pragma once
 
 #include <cstdint>
@@ -18,9 +17,13 @@ struct MoeProblem {
   WeightFormat weight = WeightFormat::kBF16;
   ActFormat act = ActFormat::kBF16;  // of both products' inputs
   int32_t first_column_in_block = 0;
+  bool scale_rows_aligned = true;  // the matrices' scale blocks are whole, of 128 rows
 };
 
-enum class MoeKernel : uint8_t { kPlain, kFewTokens };
+enum class MoeKernel : uint8_t { kPlain, kFewTokens, kGrouped };
+
+// Whether the grouped products can run the problem, whatever its tokens.
+bool suits_grouped(const MoeProblem& problem);
 
 MoeKernel choose_moe(const MoeProblem& problem);
 

@@ -21,13 +21,16 @@
 namespace fathom {
 
 struct GqaStep;
-class WeightUpload;
+namespace kernels {
+struct GroupedMatrix;
+}
+
+kernels::RouterShape router_shape(const MoeParams& p);
 
 struct CudaOpsOptions {
   Numerics numerics = Numerics::kNative;
   int64_t arena_bytes = 0;
   bool host_readable = false;  // managed memory, for tests that look at what ops wrote
-  int64_t weight_bytes = 0;    // of the model, to share one piece; 0: each tensor has its own
 };
 
 class CudaOps final : public Ops {
@@ -45,16 +48,10 @@ class CudaOps final : public Ops {
   Result<MlaUpProjection> prepare_kv_b(const HostWeight& kv_b, int32_t heads, int32_t nope_dims,
                                        int32_t value_dims) override;
   Result<Tensor> place(const HostTensor& tensor, DType as) override;
-  Result<Tensor> place_table(const HostWeight& table, DType as) override;
-  ActSpec act_spec(const Weight& weight) const override;
-  Status synchronize() override;
-
-  // memory.cpp
-  bool reads_bytes() const override { return true; }
-  Status begin_load() override;
-  Status finish_load() override;
   Result<Tensor> reserve(DType dtype, std::initializer_list<int64_t> shape) override;
   Result<Tensor> reserve_output(DType dtype, std::initializer_list<int64_t> shape) override;
+  ActSpec act_spec(const Weight& weight) const override;
+  Status synchronize() override;
 
   // frame.cpp
   void edit_slots(const SlotTable& slots, const StepPlan& plan) override;
@@ -122,13 +119,8 @@ class CudaOps final : public Ops {
     cudaEvent_t done = nullptr;
   };
 
-  // Device memory that tensors share.
-  struct Slab {
-    std::byte* next = nullptr;
-    int64_t left = 0;
-  };
-
-  explicit CudaOps(const CudaOpsOptions& options);
+  explicit CudaOps(const CudaOpsOptions& options)
+      : numerics_(options.numerics), host_readable_(options.host_readable) {}
 
   kernels::Format act_format() const;
   float* floats(int64_t n) { return arena_.take(DType::kF32, {n}).as<float>(); }
@@ -149,11 +141,8 @@ class CudaOps final : public Ops {
   Result<std::vector<T>> download(const Tensor& from);
   void check(cudaError_t error, const char* what);
   void check_single(const Comm* group) const;
-  Status add_slab(int64_t bytes);
-  Result<void*> allocate_own(int64_t bytes);
   Result<void*> allocate(int64_t bytes);
   Result<Tensor> upload(const Tensor& host);
-  Status copy_rows(const HostWeight& weight, std::byte* to);
   std::byte* stage(size_t bytes, Staging** used);
 
   // gqa.cpp
@@ -165,13 +154,18 @@ class CudaOps final : public Ops {
   struct RoutedPairs {
     int32_t* ids = nullptr;
     float* weights = nullptr;
-    float* values = nullptr;  // [tokens * k, hidden]
+    kernels::Rows values;  // [tokens * k, hidden] f32 or bf16
   };
+  RoutedPairs take_pairs(int64_t pairs, int64_t hidden, DType dtype);
   const kernels::Matrix* expert_table(const std::vector<Weight>& weights);
   RoutedPairs run_pairs(const BatchView& batch, const MoeParams& p, float* scores,
                         const Act& input);
   RoutedPairs run_few_tokens(const BatchView& batch, const MoeParams& p, float* scores,
                              const Act& input);
+  // grouped.cpp
+  const kernels::GroupedMatrix* grouped_table(const std::vector<Weight>& weights);
+  RoutedPairs run_grouped(const BatchView& batch, const MoeParams& p, float* scores,
+                          const Act& input);
   // What the routed experts give, by the kernels that choose_moe names. scores: the router's, f32
   // [tokens, experts], overwritten.
   RoutedPairs run_experts(const BatchView& batch, const MoeParams& p, float* scores,
@@ -188,7 +182,6 @@ class CudaOps final : public Ops {
   Tensor large_workspace_;
   std::unique_ptr<LargeGemm> large_;  // null where cuBLASLt is not found
   std::vector<void*> device_memory_;
-  std::vector<Slab> slabs_;
   std::vector<void*> pinned_memory_;
   Arena arena_;
   Status health_;
@@ -196,13 +189,13 @@ class CudaOps final : public Ops {
   size_t next_staging_ = 0;
   std::vector<uint8_t> prompt_logprobs_;  // by slot, as opened
   std::unordered_map<const Weight*, const kernels::Matrix*> expert_tables_;
+  std::unordered_map<const Weight*, const kernels::GroupedMatrix*> grouped_tables_;
   const int32_t* eos_ = nullptr;  // device copy of the first call's ids
   std::unordered_map<uint64_t, cudaGraphExec_t> graphs_;
   bool sealed_ = false;
   int64_t replays_ = 0;
   std::vector<cudaEvent_t> marks_;
   uint64_t next_mark_ = 0;
-  std::unique_ptr<WeightUpload> uploading_;  // between begin_load and finish_load
 };
 
 }  // namespace fathom

@@ -1,5 +1,7 @@
-// The routed experts of a layer: for few tokens on kernels that stream each chosen expert once,
-// otherwise pair after pair.
+// The routed experts of a layer: for few tokens on kernels that stream each chosen expert once, for
+// many on grouped products, otherwise pair after pair.
+#include <algorithm>
+
 #include "kernels/dense.h"
 #include "kernels/moe_decode.h"
 #include "ops/cuda/choose_moe.h"
@@ -8,15 +10,11 @@
 namespace fathom {
 namespace {
 
-kernels::RouterShape router_shape(const MoeParams& p) {
-  return {p.experts,
-          p.experts_per_token,
-          p.groups,
-          p.groups_per_token,
-          p.score == ScoreFunction::kSigmoid,
-          p.group_score == GroupScore::kTopTwoSum,
-          p.normalize,
-          p.scale};
+// Scales of whole blocks of 128 rows, from the first row on: a block more would mean a cut one.
+bool scale_rows_aligned(const std::vector<Weight>& weights) {
+  return std::all_of(weights.begin(), weights.end(), [](const Weight& w) {
+    return w.format != WeightFormat::kFp8Block || w.scales.shape[0] * 128 == w.out();
+  });
 }
 
 MoeProblem problem_of(const BatchView& batch, const MoeParams& p, int64_t hidden,
@@ -31,12 +29,24 @@ MoeProblem problem_of(const BatchView& batch, const MoeParams& p, int64_t hidden
   problem.width = p.gate_up.front().out() / 2;
   problem.weight = p.gate_up.front().format;
   problem.act = input.format == inner.format ? input.format : ActFormat::kF32;
+  problem.scale_rows_aligned = scale_rows_aligned(p.gate_up) && scale_rows_aligned(p.down);
   problem.first_column_in_block =
       p.gate_up.front().first_column_in_block + p.down.front().first_column_in_block;
   return problem;
 }
 
 }  // namespace
+
+kernels::RouterShape router_shape(const MoeParams& p) {
+  return {p.experts,
+          p.experts_per_token,
+          p.groups,
+          p.groups_per_token,
+          p.score == ScoreFunction::kSigmoid,
+          p.group_score == GroupScore::kTopTwoSum,
+          p.normalize,
+          p.scale};
+}
 
 // Matrices of a layer's experts in device memory, made on the layer's first step.
 const kernels::Matrix* CudaOps::expert_table(const std::vector<Weight>& weights) {
@@ -51,6 +61,11 @@ const kernels::Matrix* CudaOps::expert_table(const std::vector<Weight>& weights)
   return table;
 }
 
+CudaOps::RoutedPairs CudaOps::take_pairs(int64_t pairs, int64_t hidden, DType dtype) {
+  return {arena_.take(DType::kI32, {pairs}).as<int32_t>(), floats(pairs),
+          rows_of(arena_.take(dtype, {pairs, hidden}))};
+}
+
 CudaOps::RoutedPairs CudaOps::run_pairs(const BatchView& batch, const MoeParams& p, float* scores,
                                         const Act& input) {
   const int64_t tokens = batch.shape.tokens;
@@ -59,8 +74,7 @@ CudaOps::RoutedPairs CudaOps::run_pairs(const BatchView& batch, const MoeParams&
   const int64_t width = p.gate_up.front().out() / 2;
   const int64_t hidden = p.down.front().out();
   const auto* valid = batch.token_valid.as<uint8_t>();
-  RoutedPairs pairs{arena_.take(DType::kI32, {tokens * k}).as<int32_t>(), floats(tokens * k),
-                    floats(tokens * k * hidden)};
+  RoutedPairs pairs = take_pairs(tokens * k, hidden, DType::kF32);
   ArenaScope scope(arena_);
   kernels::route(stream_, router_shape(p), tokens, scores,
                  p.bias.defined() ? p.bias.as<float>() : nullptr, pairs.ids, pairs.weights);
@@ -72,7 +86,8 @@ CudaOps::RoutedPairs CudaOps::run_pairs(const BatchView& batch, const MoeParams&
   const Act inner = take_act(tokens * k, width, act_spec(p.down.front()));
   finish(gated, tokens * k, width, inner);
   kernels::expert_linear(stream_, expert_table(p.down), p.first_expert, here, pairs.ids, valid,
-                         tokens, k, rows_of(inner), true, hidden, pairs.values, act_format());
+                         tokens, k, rows_of(inner), true, hidden,
+                         static_cast<float*>(pairs.values.data), act_format());
   return pairs;
 }
 
@@ -84,8 +99,7 @@ CudaOps::RoutedPairs CudaOps::run_few_tokens(const BatchView& batch, const MoePa
   const int64_t width = p.gate_up.front().out() / 2;
   const int64_t hidden = p.down.front().out();
   const kernels::Format format = format_of(p.gate_up.front().values.dtype);
-  RoutedPairs pairs{arena_.take(DType::kI32, {tokens * k}).as<int32_t>(), floats(tokens * k),
-                    floats(tokens * k * hidden)};
+  RoutedPairs pairs = take_pairs(tokens * k, hidden, DType::kF32);
   ArenaScope scope(arena_);
   kernels::MoeSchedule schedule;
   schedule.tiles_max = kernels::moe_tiles_max(static_cast<int32_t>(tokens * k), here);
@@ -100,7 +114,7 @@ CudaOps::RoutedPairs CudaOps::run_few_tokens(const BatchView& batch, const MoePa
   kernels::expert_gate_up(stream_, expert_table(p.gate_up), format, hidden, width, rows_of(input),
                           k, schedule, epilogue_of(inner));
   kernels::expert_down(stream_, expert_table(p.down), format, width, hidden, rows_of(inner),
-                       schedule, pairs.values);
+                       schedule, static_cast<float*>(pairs.values.data));
   return pairs;
 }
 
@@ -108,8 +122,13 @@ CudaOps::RoutedPairs CudaOps::run_experts(const BatchView& batch, const MoeParam
                                           const Act& input) {
   const MoeProblem problem =
       problem_of(batch, p, input.data.shape[1], input.spec, act_spec(p.down.front()));
+  if (suits_grouped(problem)) {  // a step of few tokens may be all that runs before `seal`
+    grouped_table(p.gate_up);
+    grouped_table(p.down);
+  }
   switch (choose_moe(problem)) {
     case MoeKernel::kFewTokens: return run_few_tokens(batch, p, scores, input);
+    case MoeKernel::kGrouped: return run_grouped(batch, p, scores, input);
     case MoeKernel::kPlain: break;
   }
   return run_pairs(batch, p, scores, input);

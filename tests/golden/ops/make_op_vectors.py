@@ -183,17 +183,23 @@ def attention(case, native):
 
 # ---- Experts.
 
-HIDDEN, INTERMEDIATE = 256, 128
+HIDDEN = 256
 V3 = dict(experts=32, k=8, groups=8, open=4, sigmoid=True, normalize=True, scale=2.5)
 LITE = dict(experts=64, k=6, groups=1, open=1, sigmoid=False, normalize=False, scale=1.0)
 V2 = dict(experts=16, k=3, groups=4, open=2, sigmoid=False, normalize=False, scale=16.0)
-# name, tokens, padding, shared intermediate, this rank's experts, router, seed
+UNEVEN = dict(experts=16, k=2, groups=1, open=1, sigmoid=True, normalize=True, scale=2.5, bias=1.0)
+# name, tokens, padding, intermediate, shared intermediate, this rank's experts, router, seed
 EXPERTS = [
-    ('v3', 9, (3, 8), 128, range(32), V3, 1),
-    ('one token', 1, (), 128, range(32), V3, 2),
-    ('v2 lite', 5, (), 256, range(64), LITE, 3),
-    ('v2', 40, (), 0, range(16), V2, 4),
-    ('rank 1 of 4', 12, (0,), 0, range(8, 16), V3, 5),
+    ('v3', 9, (3, 8), 128, 128, range(32), V3, 1),
+    ('one token', 1, (), 128, 128, range(32), V3, 2),
+    ('v2 lite', 5, (), 128, 256, range(64), LITE, 3),
+    ('v2', 40, (), 128, 0, range(16), V2, 4),
+    ('rank 1 of 4', 12, (0,), 128, 0, range(8, 16), V3, 5),
+]
+# In native numerics alone.
+MANY_TOKENS = [
+    ('uneven', 300, (5, 77, 299), 128, 128, range(16), UNEVEN, 6),
+    ('rank 1 of 4 many', 90, (0,), 256, 0, range(8, 16), V3, 7),
 ]
 
 
@@ -233,11 +239,11 @@ def expert(x, gate_up, down, width, fp8, ue8m0, native):
 
 
 def experts(case, fp8, ue8m0, native):
-    name, tokens, padding, shared, here, router, seed = case
+    name, tokens, padding, width, shared, here, router, seed = case
     seed = 10000 + 1000 * seed
     x = act(spread(numbers(seed, tokens, HIDDEN), 2.0), native)
     gate = spread(numbers(seed + 1, router['experts'], HIDDEN), width_of(HIDDEN)).double()
-    bias = spread(numbers(seed + 2, router['experts']), 0.1).double()
+    bias = spread(numbers(seed + 2, router['experts']), router.get('bias', 0.1)).double()
 
     def matrix(rows, columns, at):
         return weight(rows, columns, fp8, seed + at, width_of(columns))
@@ -249,8 +255,8 @@ def experts(case, fp8, ue8m0, native):
         if not rows:
             continue
         at = torch.tensor([t for t, _ in rows])
-        y = expert(x[at], matrix(2 * INTERMEDIATE, HIDDEN, 10 + 4 * e),
-                   matrix(HIDDEN, INTERMEDIATE, 12 + 4 * e), INTERMEDIATE, fp8, ue8m0, native)
+        y = expert(x[at], matrix(2 * width, HIDDEN, 10 + 4 * e), matrix(HIDDEN, width, 12 + 4 * e),
+                   width, fp8, ue8m0, native)
         total[at] += y * torch.tensor([w for _, w in rows], dtype=torch.float64)[:, None]
     if shared:
         total += expert(x, matrix(2 * shared, HIDDEN, 4), matrix(HIDDEN, shared, 6), shared, fp8,
@@ -277,6 +283,10 @@ def main():
             vectors.update(experts(case, False, False, native))
             vectors.update(experts(case, True, False, native))
         vectors.update(experts(EXPERTS[0], True, True, native))
+    for case in MANY_TOKENS:
+        vectors.update(experts(case, False, False, True))
+        vectors.update(experts(case, True, False, True))
+    vectors.update(experts(MANY_TOKENS[0], True, True, True))
     write(pathlib.Path(__file__).with_name('op_vectors.bin'), vectors)
 
 
