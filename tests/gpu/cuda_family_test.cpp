@@ -24,15 +24,21 @@ constexpr int64_t kArenaBytes = int64_t{256} << 20;
 constexpr RequestId kForced = 1;
 // Parts of the golden answer that requests after it have as the end of their prompts.
 constexpr int32_t kKnown[] = {0, 5, 11, 17, 26};
+// Of the choices, those that count. What a tiny model's FP8 activations lose at a width of 256 is
+// large against the distances of its random logits: there all that count must be equal, however
+// few.
 constexpr double kCountedShare = 0.6;
+constexpr double kFp8CountedShare = 0.25;
 
 // Largest error of a logit, as a share of the logits' root mean square (docs/numerics.md).
 constexpr float kReferenceBound = 2e-4F;
 constexpr float kBf16Bound = 0.03F;
 constexpr float kFp8Bound = 0.08F;
-// Routers whose choice is nearer than this may choose otherwise (relative gap of the scores).
+// Routers whose choice is nearer than this may choose otherwise (relative gap of the scores, which
+// moves by as much as the logits do).
 constexpr float kReferenceTie = 1e-5F;
-constexpr float kNativeTie = 0.01F;
+constexpr float kBf16Tie = 0.05F;
+constexpr float kFp8Tie = 0.2F;
 
 struct Served {
   std::map<RequestId, StepAnswer> answers;
@@ -118,11 +124,11 @@ void compare_to_golden(const StepAnswer& answer, const FamilyGolden& golden, Fou
 }
 
 void compare_to_cpu(const StepAnswer& answer, const StepAnswer& cpu, const FamilyGolden& golden,
-                    Found& found) {
+                    float tie, Found& found) {
   ASSERT_EQ(answer.prompt_logprobs.size(), cpu.prompt_logprobs.size());
   for (size_t i = 0; i < cpu.prompt_logprobs.size(); ++i) {
     const GoldenPosition& at = golden.positions.at(i);
-    if (at.routing_gap < kNativeTie) {
+    if (at.routing_gap < tie) {
       ++found.near_ties;
       continue;
     }
@@ -148,7 +154,23 @@ void compare_answers(const std::vector<TokenId>& made, const std::vector<TokenId
   }
 }
 
-void expect_good(const std::string& name, const Found& found, float bound) {
+// How many tokens of an answer after `known` golden ones are compared: all of a dense model's; of a
+// model with experts those that the golden has too, before the first near tie.
+size_t comparable(const std::vector<TokenId>& expected, const FamilyGolden& golden, size_t known,
+                  float tie) {
+  const bool dense = std::all_of(golden.positions.begin(), golden.positions.end(),
+                                 [](const GoldenPosition& at) { return at.routing_gap >= 1.0F; });
+  if (dense) return expected.size();
+  size_t count = 0;
+  while (count < expected.size() &&
+         golden.positions[golden.prompt.size() - 1 + known + count].routing_gap >= tie &&
+         expected[count] == golden.greedy[known + count]) {
+    ++count;
+  }
+  return count;
+}
+
+void expect_good(const std::string& name, const Found& found, float bound, double share) {
   const auto all = static_cast<double>(found.choices.size());
   std::printf(
       "%-24s largest error %.2g of the logits' size; %zu choices, %ld counted (%.0f %%), %ld "
@@ -158,7 +180,7 @@ void expect_good(const std::string& name, const Found& found, float bound) {
       static_cast<long>(found.counted_equal()), found.near_ties);
   EXPECT_LT(found.relative, bound);
   EXPECT_EQ(found.counted_equal(), found.counted());
-  EXPECT_GE(static_cast<double>(found.counted()), kCountedShare * all);
+  EXPECT_GE(static_cast<double>(found.counted()), share * all);
 }
 
 class CudaFamily : public ::testing::TestWithParam<std::string> {
@@ -193,7 +215,7 @@ TEST_P(CudaFamily, ReferenceEqualsTransformers) {
     }
   });
   EXPECT_GE(found.choices.size(), 43U) << "too many positions follow a near tie of experts";
-  expect_good(GetParam(), found, kReferenceBound);
+  expect_good(GetParam(), found, kReferenceBound, kCountedShare);
 }
 
 TEST_P(CudaFamily, NativeEqualsTheCpu) {
@@ -203,18 +225,25 @@ TEST_P(CudaFamily, NativeEqualsTheCpu) {
   ASSERT_TRUE(ops.is_ok()) << ops.status().to_string();
   const Served served = serve(**ops, GetParam(), golden_);
   EXPECT_GT((*ops)->replay_count(), 0);
+  const bool fp8 = GetParam().find("fp8") != std::string::npos;
+  const float tie = fp8 ? kFp8Tie : kBf16Tie;
   Found found;
-  compare_to_cpu(served.answers.at(kForced), cpu.answers.at(kForced), golden_, found);
-  for_each_answer([&](RequestId id, size_t) {
+  compare_to_cpu(served.answers.at(kForced), cpu.answers.at(kForced), golden_, tie, found);
+  for_each_answer([&](RequestId id, size_t known) {
     const StepAnswer& expected = cpu.answers.at(id);
     std::vector<float> margins;
     for (const TokenLogprobs& entry : expected.logprobs) {
       margins.push_back(entry.top.at(0).second - entry.top.at(1).second);
     }
-    compare_answers(served.answers.at(id).tokens, expected.tokens, margins, found);
+    std::vector<TokenId> first = expected.tokens;
+    std::vector<TokenId> made = served.answers.at(id).tokens;
+    ASSERT_EQ(made.size(), first.size());
+    first.resize(comparable(first, golden_, known, tie));
+    made.resize(first.size());
+    compare_answers(made, first, margins, found);
   });
-  const bool fp8 = GetParam().find("fp8") != std::string::npos;
-  expect_good(GetParam(), found, fp8 ? kFp8Bound : kBf16Bound);
+  expect_good(GetParam(), found, fp8 ? kFp8Bound : kBf16Bound,
+              fp8 ? kFp8CountedShare : kCountedShare);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, CudaFamily, ::testing::ValuesIn(family_names()),

@@ -276,7 +276,11 @@ std::vector<OpCase> dense_cases() {
       cases.push_back(reduce_add_norm_case({rows, 512, n}));
     }
     cases.push_back(norm_case({4, 2048, n, ActFormat::kFp8Block, false, 0}, false));
+    // A part of a group of quantization ends the rows.
+    cases.push_back(gated_linear_case({5, 1096, 128, WeightFormat::kBF16, n}, true));
     cases.push_back(norm_case({4, 7168, n}, true));
+    cases.push_back(norm_case({3, 8328, n}, true));  // more than a block has vectors for
+    cases.push_back(reduce_add_norm_case({2, 8328, n, ActFormat::kFp8Block, false, 0}));
     cases.push_back(reduce_add_norm_case({9, 2048, n, ActFormat::kFp8Block, false, 0}));
   }
   cases.push_back(linear_case({3, 256, 384, kFp8, Numerics::kNative, 0, true}));

@@ -51,12 +51,12 @@ OpCase reduce_add_case(Numerics n, bool defined) {
   return {"reduce_add", defined ? "5x200" : "of nothing", n, Precision::kExact, prepare, expected};
 }
 
-// Rows of a slice, some twice.
-OpCase gather_case(Numerics n) {
-  const HostMatrix x = as_stored(random_matrix(9, 100, 23), n);
+// Rows of a slice of `columns` columns, some twice.
+OpCase gather_case(Numerics n, int64_t first, int64_t columns) {
+  const HostMatrix x = as_stored(random_matrix(9, first + columns + 16, 23), n);
   const std::vector<int32_t> index = {8, 0, 3, 3, 7};
   const auto prepare = [=](Ops& ops) {
-    const Tensor slice = place(ops, x).columns(20, 70);
+    const Tensor slice = place(ops, x).columns(first, columns);
     const Tensor at = place_ints(ops, index);
     return PreparedOp{[=, &ops]() -> std::vector<OpOutput> {
       return {{"rows", {ops.gather_rows(slice, at), {}, {}}, true}};
@@ -65,11 +65,16 @@ OpCase gather_case(Numerics n) {
   const auto expected = [=](const GoldenVectors&) -> ExpectedValues {
     std::vector<double> y;
     for (const int32_t r : index) {
-      for (int64_t k = 20; k < 90; ++k) y.push_back(x.at(r, k));
+      for (int64_t k = first; k < first + columns; ++k) y.push_back(x.at(r, k));
     }
     return {y};
   };
-  return {"gather_rows", "5 of 9, columns of a slice", n, Precision::kExact, prepare, expected};
+  return {"gather_rows",
+          "5 of 9, " + std::to_string(columns) + " columns of a slice",
+          n,
+          Precision::kExact,
+          prepare,
+          expected};
 }
 
 // No arithmetic before the quantization: the bytes must be the same everywhere.
@@ -110,7 +115,8 @@ std::vector<OpCase> row_cases() {
     cases.push_back(embed_case(n, 2048));
     cases.push_back(reduce_add_case(n, true));
     cases.push_back(reduce_add_case(n, false));
-    cases.push_back(gather_case(n));
+    cases.push_back(gather_case(n, 20, 70));
+    cases.push_back(gather_case(n, 24, 1064));
     cases.push_back(concat_case(n, 24, 41, {}));
   }
   for (const bool ue8m0 : {false, true}) {

@@ -66,12 +66,15 @@ class CudaOps final : public Ops {
   uint64_t mark() override;
   Status wait(uint64_t ticket) override;
 
-  // layers.cpp
+  // rows.cpp
   Tensor embed(const Tensor& ids, const Tensor& table, int32_t first_row, Comm* group) override;
   Act norm(const Tensor& x, const Tensor& weight, float epsilon, ActSpec out) override;
   Act reduce_add_norm(const Partial& partial, const Tensor& residual, const Tensor& weight,
                       float epsilon, ActSpec out, Comm* group) override;
   void reduce_add(const Partial& partial, const Tensor& residual, Comm* group) override;
+  Tensor gather_rows(const Tensor& x, const Tensor& index) override;
+  Act concat(const Act& left, const Act& right, ActSpec out) override;
+  // layers.cpp
   Tensor linear(const Act& x, const Weight& weight) override;
   Partial linear_partial(const Act& x, const Weight& weight, const Tensor& out) override;
   // gemm.cpp
@@ -86,8 +89,6 @@ class CudaOps final : public Ops {
   Act gqa_attention(const BatchView& batch, const KvView& cache, const Tensor& qkv,
                     const GqaParams& params) override;
   // layers.cpp
-  Tensor gather_rows(const Tensor& x, const Tensor& index) override;
-  Act concat(const Act& left, const Act& right, ActSpec out) override;
   Tensor logits(const Act& x, const Weight& head, Comm* group) override;
 
   // tokens.cpp
@@ -125,7 +126,10 @@ class CudaOps final : public Ops {
   kernels::Format act_format() const;
   float* floats(int64_t n) { return arena_.take(DType::kF32, {n}).as<float>(); }
   Act take_act(int64_t rows, int64_t columns, const ActSpec& spec);
+  // rows.cpp
   void finish(const float* x, int64_t rows, int64_t stride, const Act& act);
+  Act add_norm(const Tensor& part, const Tensor& x, const Tensor& weight, float epsilon,
+               ActSpec out);
   // out = x Wt, rounded through `round`. gemm.cpp
   void multiply(const Act& x, const Weight& weight, const Tensor& out, kernels::Format round);
   void multiply_in_passes(const kernels::Rows& x, GemmProblem problem,

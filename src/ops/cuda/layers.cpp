@@ -29,42 +29,6 @@ Act CudaOps::take_act(int64_t rows, int64_t columns, const ActSpec& spec) {
   return act;
 }
 
-void CudaOps::finish(const float* x, int64_t rows, int64_t stride, const Act& act) {
-  kernels::finish_rows(stream_, x, rows, act.data.shape[1], stride, epilogue_of(act));
-}
-
-Tensor CudaOps::embed(const Tensor& ids, const Tensor& table, int32_t first_row, Comm* group) {
-  check_single(group);
-  const Tensor out = arena_.take(act_dtype(), {ids.shape[0], table.shape[1]});
-  kernels::embed(stream_, ids.as<int32_t>(), ids.shape[0], rows_of(table), table.shape[0],
-                 first_row, table.shape[1], rows_of(out));
-  return out;
-}
-
-Act CudaOps::norm(const Tensor& x, const Tensor& weight, float epsilon, ActSpec out) {
-  const int64_t rows = x.shape[0];
-  const int64_t columns = x.shape[1];
-  const Act act = take_act(rows, columns, out);
-  ArenaScope scope(arena_);
-  float* y = floats(rows * columns);
-  kernels::rms_norm(stream_, rows_of(x), rows, columns, weight.as<float>(), epsilon, y);
-  finish(y, rows, columns, act);
-  return act;
-}
-
-void CudaOps::reduce_add(const Partial& partial, const Tensor& residual, Comm* group) {
-  check_single(group);
-  if (!partial.data.defined()) return;
-  kernels::add_rows(stream_, rows_of(partial.data), rows_of(residual), residual.shape[0],
-                    residual.shape[1]);
-}
-
-Act CudaOps::reduce_add_norm(const Partial& partial, const Tensor& residual, const Tensor& weight,
-                             float epsilon, ActSpec out, Comm* group) {
-  reduce_add(partial, residual, group);
-  return norm(residual, weight, epsilon, out);
-}
-
 Tensor CudaOps::linear(const Act& x, const Weight& weight) {
   const Tensor out = arena_.take(act_dtype(), {x.data.shape[0], weight.out()});
   linear_partial(x, weight, out);
@@ -96,26 +60,6 @@ Act CudaOps::mla_attention(const BatchView& batch, const KvView& cache, const Te
                       values);
   finish(values, tokens, int64_t{p.heads} * p.value_dims, act);
   check(cudaGetLastError(), "mla_attention");
-  return act;
-}
-
-Tensor CudaOps::gather_rows(const Tensor& x, const Tensor& index) {
-  const Tensor out = arena_.take(x.dtype, {index.shape[0], x.shape[1]});
-  const int64_t size = dtype_bytes(x.dtype);
-  kernels::gather(stream_, x.data, x.stride[0] * size, index.as<int32_t>(), index.shape[0],
-                  x.shape[1] * size, out.data);
-  return out;
-}
-
-Act CudaOps::concat(const Act& left, const Act& right, ActSpec out) {
-  const int64_t rows = left.data.shape[0];
-  const int64_t columns = left.data.shape[1] + right.data.shape[1];
-  const Act act = take_act(rows, columns, out);
-  ArenaScope scope(arena_);
-  float* both = floats(rows * columns);
-  kernels::concat(stream_, rows_of(left.data), left.data.shape[1], rows_of(right.data),
-                  right.data.shape[1], rows, both);
-  finish(both, rows, columns, act);
   return act;
 }
 

@@ -1,6 +1,8 @@
 // A layer's mixture of experts, from the router's scores to the weighted sum. The routed experts
 // run as experts.cpp chooses.
 #include "kernels/dense.h"
+#include "kernels/rows.h"
+#include "ops/cuda/choose_rows.h"
 #include "ops/cuda/cuda_ops.h"
 
 namespace fathom {
@@ -10,6 +12,11 @@ Act CudaOps::convert(const Act& x, const ActSpec& spec) {
   const int64_t rows = x.data.shape[0];
   const int64_t columns = x.data.shape[1];
   const Act act = take_act(rows, columns, spec);
+  if (rows_in_vectors({&x.data, &act.data}) && groups_in_vectors(spec)) {
+    check(kernels::join_rows(stream_, rows_of(x), columns, {}, 0, rows, epilogue_of(act)),
+          "convert");
+    return act;
+  }
   ArenaScope scope(arena_);
   float* plain = floats(rows * columns);
   kernels::concat(stream_, rows_of(x.data), columns, rows_of(x.data), 0, rows, plain);

@@ -1,0 +1,221 @@
+// Row kernels: a thread holds vectors of eight columns from its loads to its stores.
+#include "rows.h"
+
+#include "async_copy.cuh"
+#include "early_launch.cuh"
+#include "number.cuh"
+
+namespace fathom::kernels {
+namespace {
+
+constexpr int kVector = kRowVector;
+constexpr int kGroupThreads = 128 / kVector;  // that hold a group of quantization
+constexpr int kThreads = 128;                 // of kernels without sums over a row
+constexpr int kNormThreadsMax = kNormColumnsMax / kVector;
+
+struct alignas(16) Bf16Vector {
+  __nv_bfloat162 pairs[kVector / 2];
+};
+
+__device__ void load_vector(const void* data, Format format, int64_t at, float (&v)[kVector]) {
+  if (format == Format::kF32) {
+    const auto* from = reinterpret_cast<const float4*>(static_cast<const float*>(data) + at);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const float4 four = from[i];
+      v[4 * i] = four.x;
+      v[4 * i + 1] = four.y;
+      v[4 * i + 2] = four.z;
+      v[4 * i + 3] = four.w;
+    }
+    return;
+  }
+  const auto eight =
+      *reinterpret_cast<const Bf16Vector*>(static_cast<const __nv_bfloat16*>(data) + at);
+#pragma unroll
+  for (int i = 0; i < kVector / 2; ++i) {
+    const float2 two = __bfloat1622float2(eight.pairs[i]);
+    v[2 * i] = two.x;
+    v[2 * i + 1] = two.y;
+  }
+}
+
+__device__ void store_vector(void* data, Format format, int64_t at, const float (&v)[kVector]) {
+  if (format == Format::kF32) {
+    auto* to = reinterpret_cast<float4*>(static_cast<float*>(data) + at);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      to[i] = make_float4(v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]);
+    }
+    return;
+  }
+  Bf16Vector eight;
+#pragma unroll
+  for (int i = 0; i < kVector / 2; ++i) {
+    eight.pairs[i] = __floats2bfloat162_rn(v[2 * i], v[2 * i + 1]);
+  }
+  *reinterpret_cast<Bf16Vector*>(static_cast<__nv_bfloat16*>(data) + at) = eight;
+}
+
+__device__ void round_vector(Format format, float (&v)[kVector]) {
+#pragma unroll
+  for (float& x : v) x = round_number(format, x);
+}
+
+__device__ float power_of_two_at_least(float x) {
+  const uint32_t bits = __float_as_uint(x);
+  const uint32_t up = (bits & 0x7FFFFFU) != 0 ? (bits & 0x7F800000U) + 0x800000U : bits;
+  return __uint_as_float(up);
+}
+
+// Columns [column, column + 8) of a row as `out` wants them. All lanes of a warp call it, and 16
+// neighbours hold a group; `here` is false past the row's end, where `v` is zero.
+__device__ void finish_vector(const Epilogue& out, int64_t row, int64_t column, bool here,
+                              float (&v)[kVector]) {
+  if (out.format != Format::kFp8) {
+    if (here) store_vector(out.data, out.format, row * out.stride + column, v);
+    return;
+  }
+  round_vector(Format::kBF16, v);
+  float largest = 1e-4F;
+#pragma unroll
+  for (const float x : v) largest = fmaxf(largest, fabsf(x));
+#pragma unroll
+  for (int offset = kGroupThreads / 2; offset > 0; offset /= 2) {
+    largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFU, largest, offset));
+  }
+  float scale = largest / 448.0F;
+  if (out.ue8m0) scale = power_of_two_at_least(scale);
+  if (!here) return;
+  uint32_t codes[2];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    codes[half] = 0;
+#pragma unroll
+    for (int pair = 0; pair < 2; ++pair) {
+      const int k = 4 * half + 2 * pair;
+      const uint32_t two = __nv_cvt_float2_to_fp8x2(make_float2(v[k] / scale, v[k + 1] / scale),
+                                                    __NV_SATFINITE, __NV_E4M3);
+      codes[half] |= two << (16 * pair);
+    }
+  }
+  auto* to = static_cast<uint8_t*>(out.data) + row * out.stride + column;
+  *reinterpret_cast<uint2*>(to) = make_uint2(codes[0], codes[1]);
+  if (threadIdx.x % kGroupThreads == 0) out.scales[row * out.scale_stride + column / 128] = scale;
+}
+
+// A block a row, a vector a thread. Weights are there before the row is.
+__global__ void __launch_bounds__(kNormThreadsMax)
+    add_norm_kernel(Rows part, Rows x, int64_t columns, const float* weight, float epsilon,
+                    Epilogue out) {
+  __shared__ float shared[32];
+  const int64_t row = blockIdx.x;
+  const int64_t k = int64_t{threadIdx.x} * kVector;
+  const bool here = k < columns;
+  float w[kVector] = {};
+  float v[kVector] = {};
+  let_next_kernel_start();
+  if (here) load_vector(weight, Format::kF32, k, w);
+  wait_for_earlier_kernels();
+  if (here) load_vector(x.data, x.format, row * x.stride + k, v);
+  if (here && part.data != nullptr) {
+    float more[kVector];
+    load_vector(part.data, part.format, row * part.stride + k, more);
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) v[i] += more[i];
+    round_vector(x.format, v);
+    store_vector(x.data, x.format, row * x.stride + k, v);
+  }
+  float squares = 0.0F;
+#pragma unroll
+  for (const float a : v) squares += a * a;
+  const float scale =
+      1.0F / sqrtf(block_sum(squares, shared) / static_cast<float>(columns) + epsilon);
+#pragma unroll
+  for (int i = 0; i < kVector; ++i) v[i] = v[i] * scale * w[i];
+  finish_vector(out, row, k, here, v);
+}
+
+__global__ void join_rows_kernel(Rows left, int64_t left_columns, Rows right, int64_t columns,
+                                 Epilogue out) {
+  const int64_t row = blockIdx.x;
+  const int64_t k = (int64_t{blockIdx.y} * blockDim.x + threadIdx.x) * kVector;
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
+  float v[kVector] = {};
+  if (k < left_columns) {
+    load_vector(left.data, left.format, row * left.stride + k, v);
+  } else if (k < columns) {
+    load_vector(right.data, right.format, row * right.stride + k - left_columns, v);
+  }
+  finish_vector(out, row, k, k < columns, v);
+}
+
+__global__ void add_to_rows_kernel(Rows part, Rows x, int64_t columns) {
+  const int64_t row = blockIdx.x;
+  const int64_t k = (int64_t{blockIdx.y} * blockDim.x + threadIdx.x) * kVector;
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
+  if (k >= columns) return;
+  float v[kVector];
+  float more[kVector];
+  load_vector(x.data, x.format, row * x.stride + k, v);
+  load_vector(part.data, part.format, row * part.stride + k, more);
+#pragma unroll
+  for (int i = 0; i < kVector; ++i) v[i] += more[i];
+  store_vector(x.data, x.format, row * x.stride + k, v);
+}
+
+__global__ void pick_rows_kernel(const int32_t* index, Rows table, int64_t table_rows,
+                                 int32_t first_row, int64_t columns, Epilogue out) {
+  const int64_t row = blockIdx.x;
+  const int64_t k = (int64_t{blockIdx.y} * blockDim.x + threadIdx.x) * kVector;
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
+  const int64_t at = index[row] - int64_t{first_row};
+  const bool here = at >= 0 && at < table_rows;
+  float v[kVector] = {};
+  if (here && k < columns) load_vector(table.data, table.format, at * table.stride + k, v);
+  finish_vector(out, row, k, k < columns, v);
+}
+
+// A block for every 1024 columns of a row.
+dim3 blocks_of(int64_t rows, int64_t columns) {
+  const int64_t each = kThreads * kVector;
+  return {static_cast<unsigned>(rows), static_cast<unsigned>((columns + each - 1) / each)};
+}
+
+}  // namespace
+
+cudaError_t add_norm_rows(cudaStream_t stream, Rows part, Rows x, int64_t rows, int64_t columns,
+                          const float* weight, float epsilon, const Epilogue& out) {
+  if (rows == 0) return cudaSuccess;
+  const int64_t vectors = columns / kVector;
+  if (vectors > kNormThreadsMax) return cudaErrorInvalidValue;
+  const auto threads = static_cast<unsigned>((vectors + 31) / 32 * 32);
+  return launch_early(stream, add_norm_kernel, dim3(static_cast<unsigned>(rows)), dim3(threads),
+                      part, x, columns, weight, epsilon, out);
+}
+
+cudaError_t join_rows(cudaStream_t stream, Rows left, int64_t left_columns, Rows right,
+                      int64_t right_columns, int64_t rows, const Epilogue& out) {
+  if (rows == 0) return cudaSuccess;
+  const int64_t columns = left_columns + right_columns;
+  return launch_early(stream, join_rows_kernel, blocks_of(rows, columns), dim3(kThreads), left,
+                      left_columns, right, columns, out);
+}
+
+cudaError_t add_to_rows(cudaStream_t stream, Rows part, Rows x, int64_t rows, int64_t columns) {
+  if (rows == 0) return cudaSuccess;
+  return launch_early(stream, add_to_rows_kernel, blocks_of(rows, columns), dim3(kThreads), part, x,
+                      columns);
+}
+
+cudaError_t pick_rows(cudaStream_t stream, const int32_t* index, int64_t count, Rows table,
+                      int64_t table_rows, int32_t first_row, int64_t columns, const Epilogue& out) {
+  if (count == 0) return cudaSuccess;
+  return launch_early(stream, pick_rows_kernel, blocks_of(count, columns), dim3(kThreads), index,
+                      table, table_rows, first_row, columns, out);
+}
+
+}  // namespace fathom::kernels
