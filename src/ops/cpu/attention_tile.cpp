@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "ops/cpu/activation.h"
 #include "ops/cpu/simd.h"
 
 namespace fathom {
@@ -28,17 +29,26 @@ void AttentionTile::add(const Matrix& keys, const Matrix& values, int64_t first)
     float* row = scores + r * keys_max;
     const int64_t visible = std::clamp<int64_t>(position[r] - first + 1, 0, keys.rows);
     std::fill(row + visible, row + keys.rows, 0.0F);
-    if (visible == 0) continue;
-    const float peak = std::max(largest[r], simd::max_of(row, visible));
-    const float fade = std::exp(largest[r] - peak);
-    largest[r] = peak;
-    total[r] = total[r] * fade + simd::exp_sum(row, row, visible, peak, 1.0F);
-    if (fade == 1.0F) continue;
-    float* sum = sums + r * value_dims;
-    for (int64_t c = 0; c < value_dims; ++c) sum[c] *= fade;
+    if (visible > 0) weigh(r, visible);
   }
   const Rows weights{scores, keys_max, rows, keys.rows};
   add_product(weights, values, sums, value_dims);
+}
+
+void AttentionTile::weigh(int64_t r, int64_t visible) {
+  constexpr float kLog2E = 1.4426950408889634F;
+  constexpr float kLn2 = 0.6931471805599453F;
+  float* row = scores + r * keys_max;
+  const float most = simd::max_of(row, visible);
+  const float peak = std::max(largest[r], round_weights ? std::ceil(most * kLog2E) : most);
+  const float fade = round_weights ? std::exp2(largest[r] - peak) : std::exp(largest[r] - peak);
+  const float shift = round_weights ? peak * kLn2 : peak;
+  largest[r] = peak;
+  total[r] = total[r] * fade + simd::exp_sum(row, row, visible, shift, 1.0F);
+  if (round_weights) round_floats(row, visible, DType::kBF16);
+  if (fade == 1.0F) return;
+  float* sum = sums + r * value_dims;
+  for (int64_t c = 0; c < value_dims; ++c) sum[c] *= fade;
 }
 
 void AttentionTile::finish() {

@@ -14,12 +14,15 @@ struct AttentionTile {
   int64_t rows = 0;
   int64_t key_dims = 0;
   int64_t value_dims = 0;
-  int64_t keys_max = 0;         // keys in one stretch
-  float scale = 0.0F;           // of the scores
+  int64_t keys_max = 0;  // keys in one stretch
+  float scale = 0.0F;    // of the scores
+  // Weights as tensor cores take them: bfloat16, relative to a whole power of two, so that their
+  // bits do not depend on where the running peak stood. Their sum takes them before that rounding.
+  bool round_weights = false;
   float* queries = nullptr;     // [rows, key_dims]
   float* sums = nullptr;        // [rows, value_dims], not yet divided
   float* scores = nullptr;      // [rows, keys_max]
-  float* largest = nullptr;     // [rows]
+  float* largest = nullptr;     // [rows] that weights are relative to: of scores, or a power of two
   float* total = nullptr;       // [rows]
   int32_t* position = nullptr;  // [rows] keys up to and including this position are visible
 
@@ -30,6 +33,9 @@ struct AttentionTile {
   void place(float* memory);
   // Keys at positions [first, first + keys.rows).
   void add(const Matrix& keys, const Matrix& values, int64_t first);
+  // Rows' weights in place of their scores; their sums and the rows' sums so far go to the new
+  // peak.
+  void weigh(int64_t row, int64_t visible);
   // Divides by the softmax's denominator.
   void finish();
 };

@@ -200,6 +200,7 @@ void run_part(const Call& call, const Part& part, const Scratch& scratch) {
   tile.value_dims = call.value_dims();
   tile.keys_max = call.cache.block_tokens;
   tile.scale = call.params.softmax_scale;
+  tile.round_weights = call.act == DType::kBF16;
   tile.place(scratch.tile);
   load_queries(call, part, tile);
   const int64_t last = call.batch.positions.as<int32_t>()[part.first_token + part.tokens - 1];

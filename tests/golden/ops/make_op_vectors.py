@@ -140,7 +140,9 @@ def attend(q, entries, up_key, up_value, position, native):
     if native:
         absorbed = bf16(torch.einsum('hd,hdc->hc', q[:, :NOPE], up_key))
         scores = absorbed @ latents.T + bf16(q_rope) @ keys_rope.T
-        summed = bf16(torch.softmax(scores * scale, 1) @ latents)
+        powers = scores * scale / np.log(2.0)
+        weights = torch.exp2(powers - powers.amax(1, keepdim=True).ceil())
+        summed = bf16(bf16(weights) @ latents / weights.sum(1, keepdim=True))
         return bf16(torch.einsum('hc,hvc->hv', summed, up_value))
     keys = torch.einsum('tc,hdc->htd', latents, up_key)
     values = torch.einsum('tc,hvc->htv', latents, up_value)
