@@ -6,6 +6,7 @@ namespace fathom::kernels {
 namespace {
 
 constexpr int kThreads = 128;
+constexpr float kLog2E = 1.4426950408889634F;
 constexpr int kValueParts = 8;  // kv_lora / kThreads at most: 1024 latent dims
 
 __device__ int64_t entry_at(const MlaShape& s, const AttentionBatch& b, int32_t slot,
@@ -25,7 +26,29 @@ __device__ void rope_pair(const AttentionBatch& b, int32_t position, int i, floa
   odd = x * s + odd * c;
 }
 
-__global__ void write_kernel(MlaShape s, AttentionBatch b, Rows kv_a, const float* kv_norm) {
+__device__ void rope_queries(const MlaShape& s, const AttentionBatch& b, const QueryRope& r,
+                             int64_t t) {
+  const int half = s.rope_dims / 2;
+  for (int j = static_cast<int>(threadIdx.x); j < s.heads * half; j += kThreads) {
+    const int h = j / half;
+    const int i = j % half;
+    const int64_t at =
+        t * r.q.stride + int64_t{h} * (s.nope_dims + s.rope_dims) + s.nope_dims + 2 * i;
+    const int64_t to = (t * s.heads + h) * (s.kv_lora + s.rope_dims) + s.kv_lora + 2 * i;
+    float even = load_number(r.q.data, r.q.format, at);
+    float odd = load_number(r.q.data, r.q.format, at + 1);
+    rope_pair(b, b.positions[t], i, even, odd);
+    store_number(r.out, Format::kBF16, to, even);
+    store_number(r.out, Format::kBF16, to + 1, odd);
+  }
+}
+
+__global__ void rope_kernel(MlaShape s, AttentionBatch b, QueryRope rope) {
+  if (b.token_valid[blockIdx.x] != 0) rope_queries(s, b, rope, blockIdx.x);
+}
+
+__global__ void write_kernel(MlaShape s, AttentionBatch b, Rows kv_a, const float* kv_norm,
+                             QueryRope rope) {
   __shared__ float shared[32];
   const int64_t t = blockIdx.x;
   if (b.token_valid[t] == 0) return;
@@ -50,36 +73,40 @@ __global__ void write_kernel(MlaShape s, AttentionBatch b, Rows kv_a, const floa
     store_number(b.cache, b.cache_format, to + s.kv_lora + 2 * i, even);
     store_number(b.cache, b.cache_format, to + s.kv_lora + 2 * i + 1, odd);
   }
+  if (t < rope.tokens) rope_queries(s, b, rope, t);
 }
 
-__global__ void absorb_kernel(MlaShape s, AttentionBatch b, Rows q, const void* up_key,
-                              Format up_format, Format round, float* out) {
+__global__ void absorb_kernel(MlaShape s, AttentionBatch b, Rows q, HeadMatrices up_key,
+                              Format format, void* out) {
   const int64_t t = blockIdx.x;
   const int h = blockIdx.y;
   const int64_t from = t * q.stride + int64_t{h} * (s.nope_dims + s.rope_dims);
-  float* to = out + (t * s.heads + h) * (s.kv_lora + s.rope_dims);
+  const int64_t to = (t * s.heads + h) * (s.kv_lora + s.rope_dims);
   const int64_t up = int64_t{h} * s.nope_dims * s.kv_lora;
   for (int c = threadIdx.x; c < s.kv_lora; c += blockDim.x) {
     float sum = 0.0F;
     for (int d = 0; d < s.nope_dims; ++d) {
       sum += load_number(q.data, q.format, from + d) *
-             load_number(up_key, up_format, up + int64_t{d} * s.kv_lora + c);
+             load_number(up_key.data, up_key.format,
+                         up + d * up_key.row_stride + c * up_key.column_stride);
     }
-    to[c] = round_number(round, sum);
+    store_number(out, format, to + c, sum);
   }
   for (int i = threadIdx.x; i < s.rope_dims / 2; i += blockDim.x) {
     float even = load_number(q.data, q.format, from + s.nope_dims + 2 * i);
     float odd = load_number(q.data, q.format, from + s.nope_dims + 2 * i + 1);
     rope_pair(b, b.positions[t], i, even, odd);
-    to[s.kv_lora + 2 * i] = round_number(round, even);
-    to[s.kv_lora + 2 * i + 1] = round_number(round, odd);
+    store_number(out, format, to + s.kv_lora + 2 * i, even);
+    store_number(out, format, to + s.kv_lora + 2 * i + 1, odd);
   }
 }
 
+__device__ bool in_range(RowRange rows, int32_t row) { return row >= rows.first && row < rows.end; }
+
 // One block a (token, head): scores of kThreads positions at a time (a warp a position in turn),
 // running softmax, then each thread adds to its own latent dims.
-__global__ void attend_kernel(MlaShape s, AttentionBatch b, const float* queries, Format round,
-                              float* out) {
+__global__ void attend_kernel(MlaShape s, AttentionBatch b, RowRange rows, const void* queries,
+                              Format format, void* out) {
   extern __shared__ float query[];  // [kv_lora + rope]
   __shared__ float shared[32];
   __shared__ float weights[kThreads];
@@ -87,15 +114,16 @@ __global__ void attend_kernel(MlaShape s, AttentionBatch b, const float* queries
   const int64_t t = blockIdx.x;
   const int h = blockIdx.y;
   const int entry = s.kv_lora + s.rope_dims;
-  float* to = out + (t * s.heads + h) * s.kv_lora;
-  if (b.token_valid[t] == 0) {
-    for (int c = threadIdx.x; c < s.kv_lora; c += blockDim.x) to[c] = 0.0F;
-    return;
-  }
+  const int64_t to = (t * s.heads + h) * s.kv_lora;
+  if (b.token_valid[t] == 0 || !in_range(rows, b.token_row[t])) return;
   for (int k = threadIdx.x; k < entry; k += blockDim.x)
-    query[k] = queries[(t * s.heads + h) * entry + k];
+    query[k] = load_number(queries, format, (t * s.heads + h) * entry + k);
   const int32_t slot = b.row_slot[b.token_row[t]];
   const int32_t visible = b.positions[t] + 1;
+  // Weights that are rounded are relative to whole powers of two: a bit of theirs must not depend
+  // on where the running peak stood.
+  const bool rounds = format == Format::kBF16;
+  const float scale = rounds ? s.softmax_scale * kLog2E : s.softmax_scale;
   float sums[kValueParts] = {};
   float peak = -INFINITY;
   float total = 0.0F;
@@ -112,15 +140,16 @@ __global__ void attend_kernel(MlaShape s, AttentionBatch b, const float* queries
       for (int k = lane; k < entry; k += 32)
         dot += query[k] * load_number(b.cache, b.cache_format, entries[j] + k);
       dot = warp_sum(dot);
-      if (lane == 0) weights[j] = dot * s.softmax_scale;
+      if (lane == 0) weights[j] = dot * scale;
     }
     __syncthreads();
     const float mine = static_cast<int>(threadIdx.x) < count ? weights[threadIdx.x] : -INFINITY;
-    const float next_peak = fmaxf(peak, block_max(mine, shared));
-    const float weight = static_cast<int>(threadIdx.x) < count ? expf(mine - next_peak) : 0.0F;
-    const float fade = expf(peak - next_peak);
+    const float most = block_max(mine, shared);
+    const float next_peak = fmaxf(peak, rounds ? ceilf(most) : most);
+    const float weight = rounds ? exp2f(mine - next_peak) : expf(mine - next_peak);
+    const float fade = rounds ? exp2f(peak - next_peak) : expf(peak - next_peak);
     total = total * fade + block_sum(weight, shared);
-    weights[threadIdx.x] = weight;
+    weights[threadIdx.x] = round_number(format, weight);
     peak = next_peak;
     __syncthreads();
     for (int part = 0; part < kValueParts; ++part) {
@@ -134,24 +163,27 @@ __global__ void attend_kernel(MlaShape s, AttentionBatch b, const float* queries
   }
   for (int part = 0; part < kValueParts; ++part) {
     const int c = static_cast<int>(threadIdx.x) + part * kThreads;
-    if (c < s.kv_lora) to[c] = round_number(round, sums[part] / total);
+    if (c < s.kv_lora) store_number(out, format, to + c, sums[part] / total);
   }
 }
 
-__global__ void values_kernel(MlaShape s, const float* latents, const void* up_value,
-                              Format up_format, float* out) {
+__global__ void values_kernel(MlaShape s, AttentionBatch b, RowRange rows, const void* latents,
+                              Format format, const void* up_value, Format up_format, Rows out) {
   const int64_t t = blockIdx.x;
   const int h = blockIdx.y;
-  const float* from = latents + (t * s.heads + h) * s.kv_lora;
+  if (!in_range(rows, b.token_row[t])) return;
+  const int64_t from = (t * s.heads + h) * s.kv_lora;
+  const int64_t to = t * out.stride + int64_t{h} * s.value_dims;
+  const bool valid = b.token_valid[t] != 0;
   const int lane = static_cast<int>(threadIdx.x % 32);
   for (int v = static_cast<int>(threadIdx.x / 32); v < s.value_dims;
        v += static_cast<int>(blockDim.x / 32)) {
     const int64_t up = (int64_t{h} * s.value_dims + v) * s.kv_lora;
     float sum = 0.0F;
-    for (int c = lane; c < s.kv_lora; c += 32)
-      sum += from[c] * load_number(up_value, up_format, up + c);
+    for (int c = lane; c < s.kv_lora && valid; c += 32)
+      sum += load_number(latents, format, from + c) * load_number(up_value, up_format, up + c);
     sum = warp_sum(sum);
-    if (lane == 0) out[(t * s.heads + h) * s.value_dims + v] = sum;
+    if (lane == 0) store_number(out.data, out.format, to + v, sum);
   }
 }
 
@@ -162,32 +194,39 @@ dim3 per_head(const MlaShape& shape, int64_t tokens) {
 }  // namespace
 
 void mla_write(cudaStream_t stream, const MlaShape& shape, const AttentionBatch& batch, Rows kv_a,
-               const float* kv_norm) {
+               const float* kv_norm, const QueryRope& rope) {
   if (batch.tokens == 0) return;
   write_kernel<<<static_cast<unsigned>(batch.tokens), kThreads, 0, stream>>>(shape, batch, kv_a,
-                                                                             kv_norm);
+                                                                             kv_norm, rope);
+}
+
+void mla_rope_queries(cudaStream_t stream, const MlaShape& shape, const AttentionBatch& batch,
+                      const QueryRope& rope) {
+  if (rope.tokens == 0) return;
+  rope_kernel<<<static_cast<unsigned>(rope.tokens), kThreads, 0, stream>>>(shape, batch, rope);
 }
 
 void mla_absorb(cudaStream_t stream, const MlaShape& shape, const AttentionBatch& batch, Rows q,
-                const void* up_key, Format up_format, Format round, float* out) {
+                const HeadMatrices& up_key, Format format, void* out) {
   if (batch.tokens == 0) return;
   absorb_kernel<<<per_head(shape, batch.tokens), kThreads, 0, stream>>>(shape, batch, q, up_key,
-                                                                        up_format, round, out);
+                                                                        format, out);
 }
 
 void mla_attend(cudaStream_t stream, const MlaShape& shape, const AttentionBatch& batch,
-                const float* queries, Format round, float* out) {
+                RowRange rows, const void* queries, Format format, void* out) {
   if (batch.tokens == 0) return;
   const size_t query_bytes = static_cast<size_t>(shape.kv_lora + shape.rope_dims) * sizeof(float);
   attend_kernel<<<per_head(shape, batch.tokens), kThreads, query_bytes, stream>>>(
-      shape, batch, queries, round, out);
+      shape, batch, rows, queries, format, out);
 }
 
-void mla_values(cudaStream_t stream, const MlaShape& shape, int64_t tokens, const float* latents,
-                const void* up_value, Format up_format, float* out) {
-  if (tokens == 0) return;
-  values_kernel<<<per_head(shape, tokens), kThreads, 0, stream>>>(shape, latents, up_value,
-                                                                  up_format, out);
+void mla_values(cudaStream_t stream, const MlaShape& shape, const AttentionBatch& batch,
+                RowRange rows, const void* latents, Format format, const void* up_value,
+                Format up_format, Rows out) {
+  if (batch.tokens == 0) return;
+  values_kernel<<<per_head(shape, batch.tokens), kThreads, 0, stream>>>(
+      shape, batch, rows, latents, format, up_value, up_format, out);
 }
 
 }  // namespace fathom::kernels

@@ -86,13 +86,13 @@ cudaError_t launch(cudaStream_t stream, const Launch& how, void (*kernel)(Parame
   return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
 }
 
-template <int kPairs>
+template <int kGroups>
 cudaError_t launch_narrow(cudaStream_t stream, const MlaDecodeConfig& config, bool overlap,
                           const CUtensorMap& cache, const CUtensorMap& queries,
                           const MlaDecodeArgs& args) {
-  const Launch how{config.blocks(), kNarrowThreads, sizeof(NarrowShared<kPairs>) + 1024, 1,
-                   overlap};
-  return launch(stream, how, mla_narrow_kernel<kPairs>, cache, queries, args);
+  const Launch how{config.blocks(), kNarrowThreads<kGroups>, sizeof(NarrowShared<kGroups>) + 1024,
+                   1, overlap};
+  return launch(stream, how, mla_narrow_kernel<kGroups>, cache, queries, args);
 }
 
 template <int kCluster>
@@ -108,9 +108,10 @@ cudaError_t launch_wide(cudaStream_t stream, const MlaDecodeConfig& config, bool
 cudaError_t mla_schedule(cudaStream_t stream, const MlaDecodeDesc& desc,
                          const MlaDecodeConfig& config, const MlaDecodeRows& rows,
                          const MlaSchedule& schedule) {
-  const size_t shared = static_cast<size_t>(desc.rows + 2) * sizeof(int32_t);
-  return launch(stream, Launch{1, kScheduleThreads, shared, 1, false}, mla_schedule_kernel, rows,
-                desc.rows, config.parts, config.overhead, schedule);
+  const size_t shared = static_cast<size_t>(4 * desc.rows + 1) * sizeof(int32_t);
+  return launch(
+      stream, Launch{1, kScheduleThreads, shared, 1, false}, mla_schedule_kernel, rows, desc.rows,
+      MlaCutting{config.parts, config.overhead, config.slots, config.fixed_cuts}, schedule);
 }
 
 cudaError_t mla_decode(cudaStream_t stream, const MlaDecodeDesc& desc,
@@ -124,7 +125,7 @@ cudaError_t mla_decode(cudaStream_t stream, const MlaDecodeDesc& desc,
   args.scale_log2 = call.softmax_scale * kLog2E;
   args.out = static_cast<__nv_bfloat16*>(call.out);
   args.partial = call.partial;
-  args.partial_logsumexp = call.partial_logsumexp;
+  args.partial_weights = call.partial_weights;
   CUtensorMap cache;
   CUtensorMap queries;
   cudaError_t error = encode_cache(&cache, config, call);
@@ -135,17 +136,17 @@ cudaError_t mla_decode(cudaStream_t stream, const MlaDecodeDesc& desc,
                 ? launch_wide<2>(stream, config, call.overlap, cache, queries, args)
                 : launch_wide<1>(stream, config, call.overlap, cache, queries, args);
   } else if (config.tile_pairs == 16) {
-    error = launch_narrow<16>(stream, config, call.overlap, cache, queries, args);
+    error = launch_narrow<1>(stream, config, call.overlap, cache, queries, args);
   } else {
-    error = launch_narrow<32>(stream, config, call.overlap, cache, queries, args);
+    error = launch_narrow<2>(stream, config, call.overlap, cache, queries, args);
   }
   if (error != cudaSuccess) return error;
   const int32_t pairs = desc.heads * desc.query_tokens_max;
-  const int32_t blocks = desc.rows * (config.few_rows ? pairs : (pairs + 3) / 4);
-  const Launch how{blocks, kMergeThreads, 0, 1, call.overlap};
-  return config.few_rows
-             ? launch(stream, how, mla_merge_kernel<true>, args, pairs, config.tile_pairs)
-             : launch(stream, how, mla_merge_kernel<false>, args, pairs, config.tile_pairs);
+  const int32_t together = config.few_rows ? 1 : 4;
+  const Launch how{desc.rows * ((pairs + together - 1) / together), together * kMergeThreads, 0, 1,
+                   call.overlap};
+  return config.few_rows ? launch(stream, how, mla_merge_kernel<1>, args, pairs, config.tile_pairs)
+                         : launch(stream, how, mla_merge_kernel<4>, args, pairs, config.tile_pairs);
 }
 
 }  // namespace fathom::kernels

@@ -16,10 +16,12 @@ struct MlaPart {
   int32_t tile_end;
 };
 
-// Pieces of a row: partial results first_slot, then 2 (first_slot / 2 + i). One piece: none.
+// Partial results of a row: `slots` from first_slot on, in the order of their tokens. At most one:
+// the row is in one part, and none is used.
 struct MlaCut {
   int32_t first_slot;
-  int32_t pieces;
+  int32_t slots;
+  int32_t origin;  // number of the stretch before the first cut; free cuts: the row's first part
 };
 
 struct MlaSchedule {
@@ -45,10 +47,11 @@ struct MlaDecodeCall {
   const void* cache = nullptr;    // bf16 [blocks, 64, 576]
   int64_t blocks = 0;
   float softmax_scale = 0.0F;
-  void* out = nullptr;                 // bf16 [tokens, heads, 512]; of valid tokens
-  float* partial = nullptr;            // [partial_pairs, 512]
-  float* partial_logsumexp = nullptr;  // [partial_pairs], base 2
-  bool overlap = true;                 // programmatic dependent launch
+  void* out = nullptr;       // bf16 [tokens, heads, 512]; of valid tokens
+  float* partial = nullptr;  // [partial_pairs, 512] weighted sums, not divided
+  // [partial_pairs, 2] the whole power of two that weights are relative to, and the weights' sum
+  float* partial_weights = nullptr;
+  bool overlap = true;  // programmatic dependent launch
 };
 
 // Once a step: shared by all layers of the same config.

@@ -6,6 +6,7 @@
 #include <cuda_bf16.h>
 
 #include "async_copy.cuh"
+#include "mla_cuts.h"
 #include "mla_decode.h"
 
 namespace fathom::kernels {
@@ -18,7 +19,7 @@ struct MlaDecodeArgs {
   float scale_log2 = 0.0F;  // softmax_scale * log2(e): weights are powers of two
   __nv_bfloat16* out = nullptr;
   float* partial = nullptr;
-  float* partial_logsumexp = nullptr;
+  float* partial_weights = nullptr;
 };
 
 __device__ inline int32_t blocks_of_row(const MlaDecodeRows& rows, int32_t row) {
@@ -31,8 +32,8 @@ struct MlaPiece {
   int32_t row = 0;
   int32_t begin = 0;
   int32_t end = 0;
-  bool whole = false;  // the row is in no other part
-  int32_t slot = 0;    // of its partial result
+  bool whole = false;   // the row is in no other part
+  MlaCut cut{0, 0, 0};  // of a row that is in several
 };
 
 // Calls body(piece) for every piece of part `number`, in order.
@@ -47,7 +48,7 @@ __device__ void for_each_piece(const MlaDecodeArgs& a, int32_t number, Body&& bo
     piece.end = row == part.row_end ? part.tile_end : blocks;
     if (piece.begin >= piece.end) continue;
     piece.whole = piece.begin == 0 && piece.end == blocks;
-    piece.slot = 2 * number + (row == part.row_begin ? 0 : 1);
+    if (!piece.whole) piece.cut = a.schedule.cuts[row];
     body(piece);
   }
 }
@@ -160,6 +161,11 @@ __device__ inline uint32_t pack_bf16(float low, float high) {
   uint32_t bits;
   memcpy(&bits, &pair, sizeof bits);
   return bits;
+}
+
+// 2 to a whole number of at most 127; 0 below -126. Of two numbers that are -infinity: 1.
+__device__ inline float power_of_two(float whole) {
+  return __int_as_float((max(__float2int_rn(whole), -127) + 127) << 23);
 }
 
 __device__ inline float exp2_fast(float x) {

@@ -33,11 +33,14 @@ struct MlaDecodeConfig {
   int32_t cluster = 1;     // blocks that share what they copy
   int32_t parts = 0;       // equal shares of the step's cached tokens; a share takes `tiles` blocks
   int32_t overhead = 1;    // cost of starting a sequence, in blocks of 64 cached tokens
-  bool few_rows = false;   // the merge of pieces spreads one head over a whole block
+  // Sequences are cut at the places of mla_cuts.h alone and every stretch is summed for itself: a
+  // token's result is a function of its own sequence. Else parts are equal and cut anywhere.
+  bool fixed_cuts = false;
+  int32_t slots = 0;      // partial results of sequences that were cut
+  bool few_rows = false;  // the merge gives one (token, head) pair a block of its own
 
   int32_t blocks() const { return parts * tiles; }
-  // A part begins and ends inside a sequence at most once each: two partial results.
-  int64_t partial_pairs() const { return int64_t{2} * parts * tiles * tile_pairs; }
+  int64_t partial_pairs() const { return int64_t{slots} * tiles * tile_pairs; }
 };
 
 inline constexpr int32_t kMlaLatent = 512;
@@ -46,6 +49,7 @@ inline constexpr int32_t kMlaEntry = kMlaLatent + kMlaRope;
 inline constexpr int32_t kMlaBlockTokens = 64;
 inline constexpr int32_t kMlaRowsMax = 8192;  // the schedule keeps a count for each on chip
 inline constexpr int32_t kMlaPartsMax = 512;
+inline constexpr int32_t kMlaRowSlotsMax = 512;  // partial results of one row
 
 inline MlaDecodeConfig choose_mla_decode(const MlaDecodeDesc& d) {
   MlaDecodeConfig c;
@@ -60,6 +64,11 @@ inline MlaDecodeConfig choose_mla_decode(const MlaDecodeDesc& d) {
   c.cluster = c.kind == MlaDecodeKind::kWide && c.tiles % 2 == 0 ? 2 : 1;
   c.parts = std::clamp(d.multiprocessors / c.tiles, 1, kMlaPartsMax);
   c.few_rows = d.rows * 4 <= c.parts;
+  c.fixed_cuts = c.kind == MlaDecodeKind::kNarrow;
+  // Free cuts: a part begins and ends inside a sequence at most once each. Fixed cuts: every
+  // stretch behind a sequence's first cut; 12 a part hold 1.5 million cached tokens of sequences of
+  // any length, and when they do not suffice the last sequences stay uncut.
+  c.slots = c.fixed_cuts ? std::min(12 * c.parts, d.rows * kMlaRowSlotsMax) : 2 * c.parts;
   return c;
 }
 

@@ -19,15 +19,14 @@ struct WideShared {
   alignas(1024) uint8_t queries[9 * kTileBytes];
   alignas(1024) uint8_t blocks[2][9 * kTileBytes];
   alignas(1024) uint8_t weights[kTileBytes];  // of block 0: bf16 [pairs, 64 tokens], swizzled
-  float peaks[2][kWidePairs];                 // after block 0, after block 1
-  float totals[2][kWidePairs];
-  uint64_t full[2][2];  // [block][group]
+  WidePeaks peaks[2];                         // after block 0, after block 1
+  uint64_t full[2][2];                        // [block][group]
   uint64_t free[2][2];
   uint64_t query_full;
   uint64_t query_free;
 };
 
-enum WideBarrier : int { kWeights0 = 1, kWeights1, kGroup0, kGroup1, kPieceEnd };
+enum WideBarrier : int { kWeights0 = 1, kWeights1, kGroup0, kGroup1 };
 
 template <int kNumber, int kThreads>
 __device__ void named_arrive() {
@@ -123,6 +122,7 @@ __device__ void wide_left(const MlaDecodeArgs& a, WideShared& s, const WidePiece
   const bool leader = threadIdx.x % 32 == 0;
   float scores[32];
   float fade[2];
+  float sums[2];
   uint32_t packed[4][4];
   barrier_wait(&s.full[0][0], phase);
   wgmma_fence();
@@ -132,8 +132,8 @@ __device__ void wide_left(const MlaDecodeArgs& a, WideShared& s, const WidePiece
   wide_scores(block0, queries, scores, 4, 9, false);
   wgmma_commit();
   wgmma_wait<0>();
-  wide_softmax(a, state, scores, t * kMlaBlockTokens, p.edge(t), fade, packed);
-  wide_give_peaks(s.peaks[0], state);
+  wide_softmax(a, state, scores, t * kMlaBlockTokens, p.edge(t), fade, sums, packed);
+  wide_give_peaks(s.peaks[0], state, sums);
   wide_store_weights(packed, shared_address(s.weights));
   if (kLast && p.unclean(t)) wide_clear_tokens<kGroup0>(s.blocks[0], p.seen - t * kMlaBlockTokens);
   fence_for_async();
@@ -167,6 +167,7 @@ __device__ void wide_right(const MlaDecodeArgs& a, WideShared& s, const WidePiec
   float scores[32];
   float fade[2];
   float fade0[2];
+  float sums[2];
   uint32_t packed[4][4];
   uint32_t packed0[4][4];
   barrier_wait(&s.full[1][0], phase);
@@ -182,8 +183,8 @@ __device__ void wide_right(const MlaDecodeArgs& a, WideShared& s, const WidePiec
     wide_clear_tokens<kGroup1>(s.blocks[1], p.seen - (t + 1) * kMlaBlockTokens);
   named_barrier<kWeights0, 256>();
   wide_take_peaks(s.peaks[0], state, fade0);
-  wide_softmax(a, state, scores, (t + 1) * kMlaBlockTokens, p.edge(t + 1), fade, packed);
-  wide_give_peaks(s.peaks[1], state);
+  wide_softmax(a, state, scores, (t + 1) * kMlaBlockTokens, p.edge(t + 1), fade, sums, packed);
+  wide_give_peaks(s.peaks[1], state, sums);
   wide_store_weights(packed, block1 + 8 * kTileBytes);
   fence_for_async();
   named_arrive<kWeights1, 256>();
@@ -244,28 +245,20 @@ __device__ void wide_right_piece(const MlaDecodeArgs& a, WideShared& s, const Wi
   }
 }
 
-// The whole row's output, or a partial one with the logarithm of its weights' sum.
-__device__ inline void wide_finish(const MlaDecodeArgs& a, WideShared& s, const MlaPiece& piece,
-                                   int32_t tile, WideState& state) {
+// The whole row's output, or a partial one.
+__device__ inline void wide_finish(const MlaDecodeArgs& a, const MlaPiece& piece, int32_t tile,
+                                   const WideState& state) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int group = static_cast<int>(threadIdx.x / 128);
   const int inside = static_cast<int>(threadIdx.x % 128 / 32) * 16 + lane / 4;
   const int32_t pairs = a.rows.query[piece.row] * a.heads;
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    state.total[r] += __shfl_xor_sync(0xFFFFFFFFU, state.total[r], 1);
-    state.total[r] += __shfl_xor_sync(0xFFFFFFFFU, state.total[r], 2);
-    if (lane % 4 == 0) s.totals[group][inside + r * 8] = state.total[r];
-  }
-  named_barrier<kPieceEnd, 256>();
+  const int column = group * 256 + lane % 4 * 2;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int32_t pair = tile * kWidePairs + inside + r * 8;
-    const float total = s.totals[0][inside + r * 8] + s.totals[1][inside + r * 8];
-    const float inverse = total > 0.0F ? 1.0F / total : 0.0F;
-    const int column = group * 256 + lane % 4 * 2;
     if (pair >= pairs) continue;
     if (piece.whole) {
+      const float inverse = state.total[r] > 0.0F ? 1.0F / state.total[r] : 0.0F;
       __nv_bfloat16* to =
           a.out + (int64_t{a.rows.first[piece.row]} * a.heads + pair) * kMlaLatent + column;
 #pragma unroll
@@ -273,16 +266,19 @@ __device__ inline void wide_finish(const MlaDecodeArgs& a, WideShared& s, const 
         *reinterpret_cast<uint32_t*>(to + j * 8) =
             pack_bf16(state.sums[j * 4 + r * 2] * inverse, state.sums[j * 4 + r * 2 + 1] * inverse);
     } else {
-      const int64_t row = (int64_t{piece.slot} * a.tiles + tile) * kWidePairs + inside + r * 8;
+      const int32_t slot =
+          piece.cut.first_slot + static_cast<int32_t>(blockIdx.x) / a.tiles - piece.cut.origin;
+      const int64_t row = (int64_t{slot} * a.tiles + tile) * kWidePairs + inside + r * 8;
       float* to = a.partial + row * kMlaLatent + column;
 #pragma unroll
       for (int j = 0; j < 32; ++j)
         *reinterpret_cast<float2*>(to + j * 8) =
-            float2{state.sums[j * 4 + r * 2] * inverse, state.sums[j * 4 + r * 2 + 1] * inverse};
-      if (group == 0 && lane % 4 == 0) a.partial_logsumexp[row] = state.peak[r] + log2f(total);
+            float2{state.sums[j * 4 + r * 2], state.sums[j * 4 + r * 2 + 1]};
+      if (group == 0 && lane % 4 == 0)
+        *reinterpret_cast<float2*>(a.partial_weights + 2 * row) =
+            float2{state.peak[r], state.total[r]};
     }
   }
-  named_barrier<kPieceEnd, 256>();
 }
 
 template <int kCluster>
@@ -304,7 +300,7 @@ __device__ void wide_compute(const MlaDecodeArgs& a, WideShared& s) {
       wide_right_piece<kCluster>(a, s, p, phase, state);
     }
     if (threadIdx.x % 32 == 0) barrier_arrive(&s.query_free);
-    wide_finish(a, s, piece, tile, state);
+    wide_finish(a, piece, tile, state);
   });
 }
 

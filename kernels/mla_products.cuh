@@ -35,17 +35,6 @@ __device__ inline void multiply_across<16>(float (&d)[8], uint64_t a, uint64_t b
       : "l"(a), "l"(b));
 }
 
-template <>
-__device__ inline void multiply_across<32>(float (&d)[16], uint64_t a, uint64_t b) {
-  asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, "
-      "%8, %9, %10, %11, %12, %13, %14, %15}, %16, %17, 1, 1, 1, 1, 0;\n"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
-        "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),
-        "+f"(d[14]), "+f"(d[15])
-      : "l"(a), "l"(b));
-}
-
 #define FATHOM_O4(d, i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
 #define FATHOM_O16(d, i) \
   FATHOM_O4(d, i), FATHOM_O4(d, (i) + 4), FATHOM_O4(d, (i) + 8), FATHOM_O4(d, (i) + 12)

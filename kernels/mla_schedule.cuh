@@ -1,5 +1,5 @@
-// Cuts a step's cached tokens into equal parts, once a step, on the device: no host value depends
-// on a sequence's length. And the merge of sequences that were cut.
+// Deals a step's cached tokens to parts, once a step, on the device: no host value depends on a
+// sequence's length. And the merge of sequences that were cut.
 #pragma once
 
 #include "mla_decode_common.cuh"
@@ -8,152 +8,231 @@ namespace fathom::kernels {
 
 inline constexpr int kScheduleThreads = 256;
 
-// Hands out `budget` blocks a part in the rows' order; a row's start in a part costs `overhead`
-// more. Returns the parts that are used; writes them down when kWrite. A turn of the loop is one
-// piece, almost without branches: 32 threads with budgets of their own stay together.
-template <bool kWrite>
-__device__ int32_t hand_out(const int32_t* blocks, int32_t rows, int32_t budget, int32_t overhead,
-                            const MlaSchedule& schedule) {
-  int32_t part = 0;
-  int32_t room = budget;
-  int32_t row = 0;
-  int32_t all = blocks[0];
-  int32_t left = all;
-  int32_t next = blocks[1];
-  MlaPart current{0, 0, 0, 0};
-  MlaCut cut{0, 0};
-  while (row < rows) {
-    const int32_t taken = min(left, room - overhead);
-    if constexpr (kWrite) {
-      if (taken > 0 && cut.pieces++ == 0)
-        cut.first_slot = 2 * part + (current.row_begin == row ? 0 : 1);
-    }
-    left -= taken;
-    room -= taken > 0 ? taken + overhead : 0;
-    const bool part_ends = room <= overhead;
-    const bool row_ends = left == 0;
-    if constexpr (kWrite) {
-      current.row_end = row;
-      current.tile_end = all - left;
-      if (part_ends) {
-        schedule.parts[part] = current;
-        current.row_begin = row + (row_ends ? 1 : 0);
-        current.tile_begin = row_ends ? 0 : all - left;
-      }
-      if (row_ends) {
-        schedule.cuts[row] = cut;
-        cut = MlaCut{0, 0};
-      }
-    }
-    part += part_ends ? 1 : 0;
-    room = part_ends ? budget : room;
-    row += row_ends ? 1 : 0;
-    all = row_ends ? next : all;
-    left = row_ends ? next : left;
-    next = blocks[row + 1];
+// What parts are cut by.
+struct MlaCutting {
+  int32_t parts = 0;
+  int32_t overhead = 0;  // of a row, in blocks
+  int32_t slots = 0;
+  bool fixed = false;
+};
+
+// Before block `tile` of row `row`.
+struct MlaPlace {
+  int32_t row;
+  int32_t tile;
+};
+
+// Of each row, in shared memory.
+struct MlaRowPlan {
+  int32_t* start;    // [rows + 1] cost of the rows before it
+  int32_t* begin;    // [rows] the first place inside it where a part begins
+  int32_t* pieces;   // [rows] partial results, 0 when it is not cut
+  int32_t* ordinal;  // [rows] of those that are not padding; then its first partial result
+};
+
+// values[i] becomes the sum of the values before it; returns the sum of all. One block.
+__device__ inline int32_t sums_before(int32_t* values, int32_t count, int32_t* shared) {
+  const auto thread = static_cast<int32_t>(threadIdx.x);
+  const int32_t each = (count + kScheduleThreads - 1) / kScheduleThreads;
+  const int32_t first = min(thread * each, count);
+  const int32_t end = min(first + each, count);
+  int32_t mine = 0;
+  for (int32_t i = first; i < end; ++i) mine += values[i];
+  int32_t upto = mine;
+  for (int32_t offset = 1; offset < 32; offset *= 2) {
+    const int32_t other = __shfl_up_sync(0xFFFFFFFFU, upto, offset);
+    if (thread % 32 >= offset) upto += other;
   }
-  if (kWrite && room < budget) schedule.parts[part] = current;
-  return part + (room < budget ? 1 : 0);
+  __syncthreads();
+  if (thread % 32 == 31) shared[thread / 32] = upto;
+  __syncthreads();
+  int32_t before = upto - mine;
+  int32_t all = 0;
+  for (int32_t w = 0; w < kScheduleThreads / 32; ++w) {
+    before += w < thread / 32 ? shared[w] : 0;
+    all += shared[w];
+  }
+  for (int32_t i = first; i < end; ++i) {
+    const int32_t value = values[i];
+    values[i] = before;
+    before += value;
+  }
+  __syncthreads();
+  return all;
 }
 
-// One block. The smallest budget whose parts suffice: a warp tries 32 at once.
+// Where a part begins when `cost` lies before it.
+__device__ inline MlaPlace place_at(const MlaRowPlan& plan, int32_t rows, const MlaCutting& how,
+                                    int32_t cost) {
+  if (cost >= plan.start[rows]) return MlaPlace{rows, 0};
+  int32_t low = 0;  // the last row that starts at `cost` or before
+  for (int32_t high = rows; high - low > 1;) {
+    const int32_t middle = (low + high) / 2;
+    (plan.start[middle] <= cost ? low : high) = middle;
+  }
+  const int32_t blocks = plan.start[low + 1] - plan.start[low] - how.overhead;
+  int32_t tile = max(cost - plan.start[low] - how.overhead, 0);
+  if (how.fixed) tile = mla_nearest_cut(tile);
+  return tile >= blocks ? MlaPlace{low + 1, 0} : MlaPlace{low, tile};
+}
+
+// A row that no part begins in is whole; so is one whose partial results find no place.
+__device__ inline MlaPlace place_of_part(const MlaRowPlan& plan, int32_t rows,
+                                         const MlaCutting& how, int32_t cost) {
+  const MlaPlace place = place_at(plan, rows, how, cost);
+  const bool inside = place.row < rows && place.tile > 0;
+  return inside && plan.pieces[place.row] == 0 ? MlaPlace{place.row + 1, 0} : place;
+}
+
+// Cost before part `number`: parts that are used differ by one at least.
+__device__ inline int32_t cost_before(const MlaRowPlan& plan, int32_t rows, const MlaCutting& how,
+                                      int32_t number) {
+  const int32_t all = plan.start[rows];
+  const int32_t used = max(min(how.parts, all), 1);
+  return static_cast<int32_t>(int64_t{all} * min(number, used) / used);
+}
+
+// Counts the places inside of each row where parts begin, and gives their rows partial results.
+__device__ inline void plan_cuts(const MlaRowPlan& plan, int32_t rows, const MlaCutting& how,
+                                 int32_t* shared, const MlaSchedule& schedule) {
+  const auto thread = static_cast<int32_t>(threadIdx.x);
+  for (int32_t r = thread; r < rows; r += kScheduleThreads) {
+    plan.begin[r] = INT32_MAX;
+    plan.pieces[r] = 0;
+  }
+  __syncthreads();
+  for (int32_t p = thread; p < how.parts; p += kScheduleThreads) {
+    const MlaPlace place = place_at(plan, rows, how, cost_before(plan, rows, how, p));
+    if (place.row == rows || place.tile == 0) continue;
+    atomicMin(&plan.begin[place.row], how.fixed ? place.tile : p);
+    atomicAdd(&plan.pieces[place.row], 1);
+  }
+  __syncthreads();
+  for (int32_t r = thread; r < rows; r += kScheduleThreads) {
+    const int32_t last = plan.start[r + 1] - plan.start[r] - how.overhead - 1;
+    if (plan.pieces[r] > 0) {
+      plan.pieces[r] = how.fixed ? mla_stretch_number(last) - mla_stretch_number(plan.begin[r]) + 2
+                                 : plan.pieces[r] + 1;
+    }
+    plan.ordinal[r] = plan.pieces[r];
+  }
+  __syncthreads();
+  sums_before(plan.ordinal, rows, shared);
+  for (int32_t r = thread; r < rows; r += kScheduleThreads) {
+    if (plan.pieces[r] > kMlaRowSlotsMax || plan.ordinal[r] + plan.pieces[r] > how.slots)
+      plan.pieces[r] = 0;
+    const int32_t origin = (how.fixed ? mla_stretch_number(plan.begin[r]) : plan.begin[r]) - 1;
+    schedule.cuts[r] =
+        plan.pieces[r] == 0 ? MlaCut{0, 0, 0} : MlaCut{plan.ordinal[r], plan.pieces[r], origin};
+  }
+  __syncthreads();
+}
+
+// One block. Rows lie one after another on a line, a block of 64 tokens being a unit and a row's
+// start `overhead` more, and the line is cut at equal distances, each cut moved to the nearest
+// place where its row may be cut. Rows of about one part's length get a part each.
 __global__ void __launch_bounds__(kScheduleThreads)
-    mla_schedule_kernel(MlaDecodeRows rows, int32_t count, int32_t parts, int32_t overhead,
-                        MlaSchedule schedule) {
-  extern __shared__ int32_t blocks[];
-  __shared__ int32_t all;
-  if (threadIdx.x == 0) all = 0;
+    mla_schedule_kernel(MlaDecodeRows rows, int32_t count, MlaCutting how, MlaSchedule schedule) {
+  extern __shared__ int32_t memory[];
+  __shared__ int32_t shared[kScheduleThreads / 32];
+  __shared__ int32_t longest;
+  const MlaRowPlan plan{memory, memory + count + 1, memory + 2 * count + 1, memory + 3 * count + 1};
+  const auto thread = static_cast<int32_t>(threadIdx.x);
+  if (thread == 0) longest = 0;
   let_next_kernel_start();
   wait_for_earlier_kernels();
   __syncthreads();
-  int32_t mine = 0;
-  for (int32_t r = static_cast<int32_t>(threadIdx.x); r < count; r += kScheduleThreads) {
-    blocks[r] = blocks_of_row(rows, r);
-    mine += blocks[r] == 0 ? 0 : blocks[r] + overhead;
+  for (int32_t r = thread; r < count; r += kScheduleThreads) {
+    const int32_t blocks = blocks_of_row(rows, r);
+    plan.start[r] = blocks == 0 ? 0 : blocks + how.overhead;
+    plan.ordinal[r] = blocks == 0 ? 0 : 1;
+    atomicMax(&longest, plan.start[r]);
   }
-  if (threadIdx.x < 2) blocks[count + threadIdx.x] = 0;  // hand_out looks one row ahead
-  atomicAdd(&all, mine);
-  for (int32_t p = static_cast<int32_t>(threadIdx.x); p < parts; p += kScheduleThreads)
-    schedule.parts[p] = MlaPart{0, 0, -1, 0};
   __syncthreads();
-  if (threadIdx.x >= 32) return;
-  int32_t budget = max((all + parts - 1) / parts, overhead + 1);
-  while (true) {
-    const int32_t tried = budget + static_cast<int32_t>(threadIdx.x);
-    const bool fits = hand_out<false>(blocks, count, tried, overhead, schedule) <= parts;
-    const unsigned fitting = __ballot_sync(0xFFFFFFFFU, fits);
-    if (fitting != 0) {
-      budget += __ffs(static_cast<int>(fitting)) - 1;
-      break;
+  const int32_t real = sums_before(plan.ordinal, count, shared);
+  const int32_t all = sums_before(plan.start, count, shared);
+  if (thread == 0) plan.start[count] = all;
+  const int32_t budget = max((all + how.parts - 1) / how.parts, 1);
+  __syncthreads();
+  if (real <= how.parts && longest * 8 <= budget * 9) {
+    for (int32_t p = thread; p < how.parts; p += kScheduleThreads)
+      if (p >= real) schedule.parts[p] = MlaPart{0, 0, -1, 0};
+    for (int32_t r = thread; r < count; r += kScheduleThreads) {
+      const int32_t cost = plan.start[r + 1] - plan.start[r];
+      schedule.cuts[r] = MlaCut{0, 0, 0};
+      if (cost > 0) schedule.parts[plan.ordinal[r]] = MlaPart{r, 0, r, cost - how.overhead};
     }
-    budget += 32;
+    return;
   }
-  if (threadIdx.x == 0) hand_out<true>(blocks, count, budget, overhead, schedule);
+  plan_cuts(plan, count, how, shared, schedule);
+  for (int32_t p = thread; p < how.parts; p += kScheduleThreads) {
+    const MlaPlace from = place_of_part(plan, count, how, cost_before(plan, count, how, p));
+    const MlaPlace to = place_of_part(plan, count, how, cost_before(plan, count, how, p + 1));
+    const bool at_end = to.row == count;
+    schedule.parts[p] =
+        from.row == to.row && from.tile == to.tile
+            ? MlaPart{0, 0, -1, 0}
+            : MlaPart{from.row, from.tile, at_end ? count - 1 : to.row,
+                      at_end ? max(plan.start[count] - plan.start[count - 1] - how.overhead, 0)
+                             : to.tile};
+  }
 }
 
-inline constexpr int kMergeThreads = 512;
+inline constexpr int kMergeThreads = 128;  // of a (token, head) pair
 
-// Rows that were cut: a weighted sum of the pieces in their order. kFewRows: a block takes one
-// (token, head) pair and its four groups of threads share the pieces; else a group takes a pair.
-template <bool kFewRows>
-__global__ void __launch_bounds__(kMergeThreads)
+// Rows that were cut: the sum of their partial results in their order. Weights are relative to
+// powers of two, so that bringing them together is exact and only the order of additions counts. A
+// block takes kPairs pairs.
+template <int kPairs>
+__global__ void __launch_bounds__(kPairs* kMergeThreads)
     mla_merge_kernel(const __grid_constant__ MlaDecodeArgs a, int32_t pairs_max,
                      int32_t tile_pairs) {
-  constexpr int32_t kPairs = kFewRows ? 1 : 4;
-  __shared__ float weights[kPairs][kMlaPartsMax];
-  __shared__ float4 sums[kFewRows ? 4 : 1][128];
+  __shared__ float factors[kPairs][kMlaRowSlotsMax];
+  __shared__ float totals[kPairs][kMlaRowSlotsMax];
   let_next_kernel_start();
   wait_for_earlier_kernels();
   const int32_t blocks = (pairs_max + kPairs - 1) / kPairs;
   const int32_t row = static_cast<int32_t>(blockIdx.x) / blocks;
-  const auto group = static_cast<int32_t>(threadIdx.x / 128);
-  const auto lane = static_cast<int32_t>(threadIdx.x % 128);
-  const int32_t pair = static_cast<int32_t>(blockIdx.x) % blocks * kPairs + (kFewRows ? 0 : group);
+  const auto group = static_cast<int32_t>(threadIdx.x / kMergeThreads);
+  const auto lane = static_cast<int32_t>(threadIdx.x % kMergeThreads);
+  const int32_t pair = static_cast<int32_t>(blockIdx.x) % blocks * kPairs + group;
   const MlaCut cut = a.schedule.cuts[row];
-  if (cut.pieces <= 1) return;
+  if (cut.slots <= 1) return;
   const bool real = pair < a.rows.query[row] * a.heads;
   const auto partial_row = [&](int32_t i) {
-    const int32_t slot = i == 0 ? cut.first_slot : 2 * (cut.first_slot / 2 + i);
-    return (int64_t{slot} * a.tiles + pair / tile_pairs) * tile_pairs + pair % tile_pairs;
+    return (int64_t{cut.first_slot + i} * a.tiles + pair / tile_pairs) * tile_pairs +
+           pair % tile_pairs;
   };
-  float* w = weights[kFewRows ? 0 : group];
-  if (real && lane < 32 && (!kFewRows || group == 0)) {
+  float* factor = factors[group];
+  if (real && lane < 32) {
     float most = -INFINITY;
-    for (int32_t i = lane; i < cut.pieces; i += 32) {
-      w[i] = a.partial_logsumexp[partial_row(i)];
-      most = fmaxf(most, w[i]);
+    for (int32_t i = lane; i < cut.slots; i += 32) {
+      factor[i] = a.partial_weights[2 * partial_row(i)];
+      totals[group][i] = a.partial_weights[2 * partial_row(i) + 1];
+      most = fmaxf(most, factor[i]);
     }
     for (int offset = 16; offset > 0; offset /= 2)
       most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFU, most, offset));
-    float total = 0.0F;
-    for (int32_t i = lane; i < cut.pieces; i += 32) total += exp2f(w[i] - most);
-    for (int offset = 16; offset > 0; offset /= 2)
-      total += __shfl_xor_sync(0xFFFFFFFFU, total, offset);
-    for (int32_t i = lane; i < cut.pieces; i += 32) w[i] = exp2f(w[i] - most) / total;
+    for (int32_t i = lane; i < cut.slots; i += 32) factor[i] = power_of_two(factor[i] - most);
   }
   __syncthreads();
   if (!real) return;
+  float total = 0.0F;
   float4 sum{0.0F, 0.0F, 0.0F, 0.0F};
-#pragma unroll 4
-  for (int32_t i = kFewRows ? group : 0; i < cut.pieces; i += kFewRows ? 4 : 1) {
+#pragma unroll 16
+  for (int32_t i = 0; i < cut.slots; ++i) {
     const float4 x = reinterpret_cast<const float4*>(a.partial + partial_row(i) * kMlaLatent)[lane];
-    sum.x += w[i] * x.x;
-    sum.y += w[i] * x.y;
-    sum.z += w[i] * x.z;
-    sum.w += w[i] * x.w;
+    const float f = factor[i];
+    total = fmaf(totals[group][i], f, total);
+    sum.x = fmaf(x.x, f, sum.x);
+    sum.y = fmaf(x.y, f, sum.y);
+    sum.z = fmaf(x.z, f, sum.z);
+    sum.w = fmaf(x.w, f, sum.w);
   }
-  if constexpr (kFewRows) {
-    sums[group][lane] = sum;
-    __syncthreads();
-    if (group != 0) return;
-    for (int g = 1; g < 4; ++g) {
-      const float4 x = sums[g][lane];
-      sum = float4{sum.x + x.x, sum.y + x.y, sum.z + x.z, sum.w + x.w};
-    }
-  }
+  const float inverse = total > 0.0F ? 1.0F / total : 0.0F;
   const int64_t to = (int64_t{a.rows.first[row]} * a.heads + pair) * kMlaLatent;
-  reinterpret_cast<uint2*>(a.out + to)[lane] =
-      uint2{pack_bf16(sum.x, sum.y), pack_bf16(sum.z, sum.w)};
+  reinterpret_cast<uint2*>(a.out + to)[lane] = uint2{pack_bf16(sum.x * inverse, sum.y * inverse),
+                                                     pack_bf16(sum.z * inverse, sum.w * inverse)};
 }
 
 }  // namespace fathom::kernels

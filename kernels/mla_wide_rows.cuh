@@ -12,8 +12,8 @@ inline constexpr int kWidePairs = 64;
 // A thread's two rows: 16 warp + lane / 4 and 8 more.
 struct WideState {
   float sums[128];  // [row, latent column of this warpgroup's half]
-  float peak[2];
-  float total[2];  // of weights that this thread computed
+  float peak[2];    // largest score, base 2, rounded up to a whole number
+  float total[2];   // of weights
   int32_t visible[2];
 };
 
@@ -28,10 +28,10 @@ __device__ inline void wide_scores(uint32_t block, uint32_t queries, float (&sco
   }
 }
 
-// Scores become weights relative to the new peak; their sums join the total.
+// Scores become weights relative to the new peak; the rows' sums of them join the totals.
 __device__ inline void wide_softmax(const MlaDecodeArgs& a, WideState& state, float (&scores)[32],
                                     int32_t first_token, bool edge, float (&fade)[2],
-                                    uint32_t (&packed)[4][4]) {
+                                    float (&sums)[2], uint32_t (&packed)[4][4]) {
   const int lane = static_cast<int>(threadIdx.x % 32);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -45,9 +45,9 @@ __device__ inline void wide_softmax(const MlaDecodeArgs& a, WideState& state, fl
     }
     most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFU, most, 1));
     most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFU, most, 2));
-    const float peak = fmaxf(state.peak[r], most * a.scale_log2);
+    const float peak = fmaxf(state.peak[r], ceilf(most * a.scale_log2));
     const float shift = peak == -INFINITY ? 0.0F : peak;  // a row may see nothing of a piece
-    fade[r] = exp2_fast(state.peak[r] - shift);
+    fade[r] = power_of_two(state.peak[r] - peak);
     state.peak[r] = peak;
     float sum = 0.0F;
 #pragma unroll
@@ -56,6 +56,9 @@ __device__ inline void wide_softmax(const MlaDecodeArgs& a, WideState& state, fl
       score = exp2_fast(fmaf(score, a.scale_log2, -shift));
       sum += score;
     }
+    sum += __shfl_xor_sync(0xFFFFFFFFU, sum, 1);
+    sum += __shfl_xor_sync(0xFFFFFFFFU, sum, 2);
+    sums[r] = sum;
     state.total[r] = state.total[r] * fade[r] + sum;
   }
 #pragma unroll
@@ -151,23 +154,33 @@ __device__ inline void wide_begin(const MlaDecodeArgs& a, const MlaPiece& piece,
   for (int i = 0; i < 128; ++i) state.sums[i] = 0.0F;
 }
 
-// Moves to the other warpgroup's peaks; says what earlier sums are worth.
-__device__ inline void wide_take_peaks(const float* peaks, WideState& state, float (&fade)[2]) {
+// What one warpgroup tells the other of a block.
+struct WidePeaks {
+  float peak[kWidePairs];
+  float sum[kWidePairs];  // of weights
+};
+
+// Moves to the other warpgroup's peaks and sums; says what earlier ones are worth.
+__device__ inline void wide_take_peaks(const WidePeaks& peaks, WideState& state, float (&fade)[2]) {
   const uint32_t row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const float peak = peaks[row + r * 8];
-    fade[r] = exp2_fast(state.peak[r] - (peak == -INFINITY ? 0.0F : peak));
+    const float peak = peaks.peak[row + r * 8];
+    fade[r] = power_of_two(state.peak[r] - peak);
     state.peak[r] = peak;
-    state.total[r] *= fade[r];
+    state.total[r] = state.total[r] * fade[r] + peaks.sum[row + r * 8];
   }
 }
 
-__device__ inline void wide_give_peaks(float* peaks, const WideState& state) {
+__device__ inline void wide_give_peaks(WidePeaks& peaks, const WideState& state,
+                                       const float (&sums)[2]) {
   const uint32_t row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
   if (threadIdx.x % 4 == 0) {
-    peaks[row] = state.peak[0];
-    peaks[row + 8] = state.peak[1];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      peaks.peak[row + r * 8] = state.peak[r];
+      peaks.sum[row + r * 8] = sums[r];
+    }
   }
 }
 

@@ -1,7 +1,11 @@
 // The chooser of MLA decode kernels: shapes to kernels, tiles and parts. Needs no GPU.
 #include "kernels/mla_decode_config.h"
 
+#include <cstdlib>
+
 #include <gtest/gtest.h>
+
+#include "kernels/mla_cuts.h"
 
 namespace fathom::kernels {
 namespace {
@@ -44,7 +48,7 @@ TEST(MlaDecodeConfig, ManyHeadsTakeWideTilesInPairs) {
 }
 
 // Every tile count that can occur: the grid never exceeds the GPU by more than one sequence's
-// tiles, and partial results have a place for every block's two cut ends.
+// tiles. Where parts are cut anywhere, partial results have a place for every block's two cut ends.
 TEST(MlaDecodeConfig, CoversEveryPairAndHoldsEveryPartialResult) {
   for (int32_t heads = 4; heads <= 256; heads += 4) {
     for (int32_t tokens = 1; tokens <= 8; ++tokens) {
@@ -54,9 +58,29 @@ TEST(MlaDecodeConfig, CoversEveryPairAndHoldsEveryPartialResult) {
       EXPECT_LT((c.tiles - 1) * c.tile_pairs, heads * tokens);
       EXPECT_LE(c.blocks(), 132);
       EXPECT_EQ(c.blocks() % c.cluster, 0);
-      EXPECT_EQ(c.partial_pairs(), int64_t{2} * c.blocks() * c.tile_pairs);
+      EXPECT_EQ(c.fixed_cuts, heads * tokens <= 64);
+      EXPECT_EQ(c.partial_pairs(), int64_t{c.fixed_cuts ? 12 : 2} * c.blocks() * c.tile_pairs);
     }
   }
+}
+
+// Stretches follow one another without a gap, their numbers too, and rounding keeps to them.
+TEST(MlaCuts, StretchesTileASequence) {
+  int32_t begin = 0;
+  int32_t number = 0;
+  for (int32_t block = 0; block < 4096; ++block) {
+    if (block == mla_cut_after(begin)) {
+      begin = block;
+      ++number;
+    }
+    ASSERT_EQ(mla_cut_before(block), begin);
+    ASSERT_EQ(mla_stretch_number(block), number);
+    ASSERT_EQ(mla_cut_after(block), begin + mla_stretch(begin));
+    const int32_t near = mla_nearest_cut(block);
+    ASSERT_EQ(mla_cut_before(near), near);
+    ASSERT_LE(2 * std::abs(near - block), mla_stretch(block));
+  }
+  EXPECT_EQ(mla_stretch_number(512 * 1024 / 64 - 1), 315);  // fits a row's partial results
 }
 
 TEST(MlaDecodeConfig, OtherShapesStayOnThePlainKernel) {

@@ -13,6 +13,7 @@
 
 #include "fathom/ops.h"
 #include "kernels/gqa_decode_plan.h"
+#include "kernels/mla_decode.h"
 #include "kernels/moe.h"
 #include "kernels/steps.h"
 #include "ops/cuda/device.h"
@@ -21,6 +22,7 @@
 namespace fathom {
 
 struct GqaStep;
+struct MlaCall;
 namespace kernels {
 struct GroupedMatrix;
 }
@@ -79,9 +81,6 @@ class CudaOps final : public Ops {
   Partial linear_partial(const Act& x, const Weight& weight, const Tensor& out) override;
   // gemm.cpp
   Act gated_linear(const Act& x, const Weight& gate_up, ActSpec out) override;
-  // layers.cpp
-  Act mla_attention(const BatchView& batch, const KvView& cache, const Tensor& q,
-                    const Tensor& kv_a, const MlaParams& params, MlaForm form) override;
   // moe.cpp
   Partial moe(const BatchView& batch, const Act& x, const MoeParams& params,
               const Tensor& out) override;
@@ -90,6 +89,10 @@ class CudaOps final : public Ops {
                     const GqaParams& params) override;
   // layers.cpp
   Tensor logits(const Act& x, const Weight& head, Comm* group) override;
+
+  // mla.cpp
+  Act mla_attention(const BatchView& batch, const KvView& cache, const Tensor& q,
+                    const Tensor& kv_a, const MlaParams& params, MlaForm form) override;
 
   // tokens.cpp
   void sample(const SlotTable& slots, const BatchView& batch, const Tensor& logits,
@@ -120,6 +123,16 @@ class CudaOps final : public Ops {
     cudaEvent_t done = nullptr;
   };
 
+  // What a decode schedule was made from.
+  struct MlaScheduleKey {
+    const int32_t* context = nullptr;
+    int32_t rows = 0;
+    int32_t parts = 0;
+    int32_t slots = 0;
+    unsigned long long capture = 0;  // of the graph that holds it, or 0
+    bool operator==(const MlaScheduleKey&) const = default;
+  };
+
   explicit CudaOps(const CudaOpsOptions& options)
       : numerics_(options.numerics), host_readable_(options.host_readable) {}
 
@@ -147,7 +160,19 @@ class CudaOps final : public Ops {
   void check_single(const Comm* group) const;
   Result<void*> allocate(int64_t bytes);
   Result<Tensor> upload(const Tensor& host);
+  Result<Tensor> upload_across(const Tensor& key);
   std::byte* stage(size_t bytes, Staging** used);
+  Status make_schedule();  // prepare.cpp
+
+  // mla.cpp: decode and verify rows, the absorbed form for all rows that no faster kernel takes.
+  void mla_decode_rows(const MlaCall& call, const Tensor& queries);
+  bool mla_attend_decode(const MlaCall& call, const Tensor& queries, const Tensor& latents);
+  bool schedule_is_made(const MlaScheduleKey& wanted);
+  bool mla_products(const MlaCall& call) const;
+  void mla_absorb(const MlaCall& call, const Tensor& queries, bool with_rope);
+  void mla_values(const MlaCall& call, const Tensor& latents, int32_t first_row, int32_t end_row);
+  // prefill_mla.cpp
+  void mla_prefill_rows(const MlaCall& call);
 
   // gqa.cpp
   void gqa_prepare_step(const GqaStep& step, const Tensor& qkv, int32_t* arrivals,
@@ -194,6 +219,8 @@ class CudaOps final : public Ops {
   std::vector<uint8_t> prompt_logprobs_;  // by slot, as opened
   std::unordered_map<const Weight*, const kernels::Matrix*> expert_tables_;
   std::unordered_map<const Weight*, const kernels::GroupedMatrix*> grouped_tables_;
+  kernels::MlaSchedule schedule_;
+  MlaScheduleKey schedule_key_;
   const int32_t* eos_ = nullptr;  // device copy of the first call's ids
   std::unordered_map<uint64_t, cudaGraphExec_t> graphs_;
   bool sealed_ = false;

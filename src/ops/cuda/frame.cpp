@@ -135,6 +135,7 @@ void CudaOps::advance(const SlotTable& slots, const StepPlan& plan, BatchView& b
           "rows");
   }
   batch.block_table = slots.block_table;
+  schedule_key_ = {};  // lengths have moved
   kernels::advance(stream_, slot_arrays(slots),
                    reinterpret_cast<const kernels::PlanRowData*>(staging->device), totals,
                    batch_arrays(batch));

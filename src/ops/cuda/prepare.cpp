@@ -34,6 +34,7 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
   FATHOM_ASSIGN(Tensor arena, ops->reserve(DType::kU8, {options.arena_bytes}));
   ops->arena_ = Arena(arena.data, options.arena_bytes);
   FATHOM_RETURN_IF_ERROR(ops->make_large_gemm());
+  FATHOM_RETURN_IF_ERROR(ops->make_schedule());
   for (int i = 0; i < kStagings; ++i) {
     Staging staging;
     staging.capacity = kStagingBytes;
@@ -54,6 +55,15 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
     ops->marks_.push_back(event);
   }
   return ops;
+}
+
+Status CudaOps::make_schedule() {
+  FATHOM_ASSIGN(const Tensor parts,
+                reserve(DType::kU8, {kernels::kMlaPartsMax * sizeof(kernels::MlaPart)}));
+  FATHOM_ASSIGN(const Tensor cuts,
+                reserve(DType::kU8, {kernels::kMlaRowsMax * sizeof(kernels::MlaCut)}));
+  schedule_ = {parts.as<kernels::MlaPart>(), cuts.as<kernels::MlaCut>()};
+  return Status::ok();
 }
 
 CudaOps::~CudaOps() {
@@ -118,11 +128,31 @@ Result<Weight> CudaOps::prepare_linear(const std::vector<HostWeight>& parts) {
   return weight;
 }
 
+// [heads, nope, kv_lora] with neighbours in nope side by side, as products over nope want them;
+// float32 as it is.
+Result<Tensor> CudaOps::upload_across(const Tensor& key) {
+  if (key.dtype != DType::kBF16) return upload(key);
+  const int64_t rows = key.shape[1];
+  const int64_t columns = key.shape[2];
+  std::vector<uint16_t> turned(static_cast<size_t>(key.elements()));
+  const auto* from = key.as<uint16_t>();
+  for (int64_t i = 0; i < key.elements(); ++i) {
+    const int64_t head = i / (rows * columns) * rows * columns;
+    turned[head + i % columns * rows + i / columns % rows] = from[i];
+  }
+  Tensor t = key;
+  t.data = turned.data();
+  FATHOM_ASSIGN(t, upload(t));
+  t.stride[1] = 1;
+  t.stride[2] = rows;
+  return t;
+}
+
 Result<MlaUpProjection> CudaOps::prepare_kv_b(const HostWeight& kv_b, int32_t heads,
                                               int32_t nope_dims, int32_t value_dims) {
   const std::unique_ptr<Ops> host = make_host(numerics_);
   FATHOM_ASSIGN(MlaUpProjection up, host->prepare_kv_b(kv_b, heads, nope_dims, value_dims));
-  FATHOM_ASSIGN(up.key, upload(up.key));
+  FATHOM_ASSIGN(up.key, upload_across(up.key));
   FATHOM_ASSIGN(up.value, upload(up.value));
   return up;
 }
