@@ -194,6 +194,7 @@ MlaPrefillCall mla_call(Setup& s, const MlaPrefillPlan& plan) {
   call.rows = s.rows;
   call.tokens = s.tokens;
   call.queries = s.queries->data;
+  call.query_stride = int64_t{s.c.heads} * 192;
   call.rope_queries = s.rope_queries->data;
   call.cache = s.cache->data;
   call.blocks = s.blocks;

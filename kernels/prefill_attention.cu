@@ -49,11 +49,11 @@ cudaError_t encode_pages(CUtensorMap* map, const void* data, uint64_t entry, int
   return encode(map, data, 4, sizes, strides, kPrefillBlockTokens);
 }
 
-// [rows, columns].
+// [rows, columns], dense or of a stride.
 cudaError_t encode_rows(CUtensorMap* map, const void* data, uint64_t columns, int64_t rows,
-                        cuuint32_t box_rows = 128) {
+                        cuuint32_t box_rows = 128, uint64_t stride = 0) {
   const cuuint64_t sizes[2] = {columns, static_cast<cuuint64_t>(rows)};
-  const cuuint64_t strides[1] = {columns * 2};
+  const cuuint64_t strides[1] = {(stride == 0 ? columns : stride) * 2};
   return encode(map, data, 2, sizes, strides, box_rows);
 }
 
@@ -161,7 +161,8 @@ cudaError_t mla_prefill_attend(cudaStream_t stream, const MlaPrefillDesc& desc,
   PrefillMaps maps;
   const auto heads = static_cast<uint64_t>(desc.heads);
   const auto entry = static_cast<uint64_t>(plan.heads) * 256;
-  cudaError_t error = encode_rows(&maps.queries, call.queries, heads * 192, call.tokens);
+  cudaError_t error = encode_rows(&maps.queries, call.queries, heads * 192, call.tokens, 128,
+                                  static_cast<uint64_t>(call.query_stride));
   if (error == cudaSuccess)
     error = encode_rows(&maps.rope_queries, call.rope_queries, heads * 64, call.tokens);
   if (error == cudaSuccess)

@@ -39,6 +39,7 @@ struct MlaPrefillCall {
   PrefillRows rows;
   int64_t tokens = 0;                  // of the step
   const void* queries = nullptr;       // bf16 [tokens, heads, 192]: the first 128 of each are read
+  int64_t query_stride = 0;            // of a token, in numbers; a multiple of 8
   const void* rope_queries = nullptr;  // bf16 [tokens, heads, 64], turned
   const void* cache = nullptr;         // bf16 [blocks, 64, 576]
   int64_t blocks = 0;

@@ -65,6 +65,7 @@ struct MlaPrefillPlan {
 inline constexpr int32_t kPrefillCarryFloats = 68 * 256;  // of a tile and head
 inline constexpr int32_t kPrefillGroupHeads = 16;
 inline constexpr int64_t kPrefillSliceBytes = int64_t{128} << 20;
+inline constexpr int64_t kPrefillCarryBytes = int64_t{128} << 20;
 
 inline int64_t MlaPrefillPlan::carry_floats() const {
   return slices > 1 ? int64_t{query_tiles} * heads * kPrefillCarryFloats : 0;
@@ -76,14 +77,20 @@ inline MlaPrefillPlan plan_mla_prefill(const MlaPrefillDesc& d,
   p.fits = d.bf16 && d.nope_dims == 128 && d.rope_dims == 64 && d.value_dims == 128 &&
            d.kv_lora == 512 && d.block_tokens == kPrefillBlockTokens && d.heads > 0 && d.rows > 0;
   if (!p.fits) return p;
-  p.heads = d.heads;
-  while (p.heads > kPrefillGroupHeads && p.heads % 2 == 0) p.heads /= 2;
+  p.query_tiles = prefill_tiles_max(d.rows, d.tokens);
   const int64_t row_tiles = (int64_t{d.context_tokens_max} + kPrefillKeyTile - 1) / kPrefillKeyTile;
   const int64_t all_tiles = std::max<int64_t>(1, row_tiles * d.rows);
-  const int64_t tile_bytes = int64_t{kPrefillKeyTile} * p.heads * 256 * 2;
-  p.slice_tiles = static_cast<int32_t>(std::clamp<int64_t>(slice_bytes / tile_bytes, 1, all_tiles));
-  p.slices = static_cast<int32_t>((all_tiles + p.slice_tiles - 1) / p.slice_tiles);
-  p.query_tiles = prefill_tiles_max(d.rows, d.tokens);
+  const auto cut = [&](int32_t heads) {
+    const int64_t tile_bytes = int64_t{kPrefillKeyTile} * heads * 256 * 2;
+    p.heads = heads;
+    p.slice_tiles =
+        static_cast<int32_t>(std::clamp<int64_t>(slice_bytes / tile_bytes, 1, all_tiles));
+    p.slices = static_cast<int32_t>((all_tiles + p.slice_tiles - 1) / p.slice_tiles);
+  };
+  cut(d.heads);
+  while (p.heads % 2 == 0 &&
+         (p.heads > kPrefillGroupHeads || p.carry_floats() * 4 > kPrefillCarryBytes))
+    cut(p.heads / 2);
   return p;
 }
 

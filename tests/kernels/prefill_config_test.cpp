@@ -59,6 +59,12 @@ TEST(PrefillConfig, ManyHeadsGoInGroups) {
   EXPECT_EQ(p.slices * p.slice_tiles, 128);
 }
 
+TEST(PrefillConfig, ManyRowsCarryWithinTheirBytes) {
+  const MlaPrefillPlan p = plan_mla_prefill(desc(128, 8192, 65536, 16));
+  EXPECT_LE(p.carry_floats() * 4, kPrefillCarryBytes);
+  EXPECT_EQ(16 % p.heads, 0);
+}
+
 TEST(PrefillConfig, LeavesOtherShapesToThePlainKernels) {
   MlaPrefillDesc d = desc(1, 10, 10, 16);
   d.kv_lora = 256;

@@ -218,6 +218,32 @@ std::vector<GqaShape> shapes() {
        .rows = {{2040, 6, 6}, {31, 6, 6}, {130, 2, 6}, {0, 1, 6}},
        .norms = true,
        .seed = 6},
+      {.name = "prompts of all tails",
+       .heads = 4,
+       .kv_heads = 1,
+       .rows = {{0, 1, 1, true},
+                {0, 63, 64, true},
+                {64, 64, 64, true},
+                {130, 129, 140, true},
+                {70, 0, 5, true},
+                {500, 170, 170, true},
+                {127, 1, 1, true}},
+       .out = ActFormat::kFp8Block,
+       .seed = 8},
+      {.name = "prompts beside decode rows, 64 dims",
+       .heads = 9,
+       .kv_heads = 3,
+       .head_dims = 64,
+       .rows = {{33, 1, 1}, {100, 2, 2}, {64, 1, 2}, {20, 70, 70, true}, {0, 131, 140, true}},
+       .padding_row = true,
+       .out = ActFormat::kFp8Block,
+       .seed = 9},
+      {.name = "a prompt beside drafts",
+       .heads = 8,
+       .kv_heads = 8,
+       .rows = {{70, 3, 3}, {126, 1, 3}, {300, 140, 140, true}},
+       .norms = true,
+       .seed = 10},
       {.name = "mixed with biases",
        .heads = 14,
        .kv_heads = 2,
@@ -249,13 +275,15 @@ OpCase gqa_attention_case(const GqaShape& s, Numerics numerics) {
   };
   const bool native = numerics == Numerics::kNative;
   const bool codes = native && s.out == ActFormat::kFp8Block;
+  const bool prompts = std::any_of(s.rows.begin(), s.rows.end(),
+                                   [](const AttentionRow& row) { return row.prefill; });
   return {"gqa_attention",
           std::string(s.name) + ", " + std::to_string(s.heads) + "/" + std::to_string(s.kv_heads) +
               " heads",
           numerics,
-          codes    ? Precision::kFp8Output
-          : native ? Precision::kBF16Chain
-                   : Precision::kFloat32,
+          !native   ? Precision::kFloat32
+          : prompts ? (codes ? Precision::kFp8Weights : Precision::kBF16Weights)
+                    : (codes ? Precision::kFp8Output : Precision::kBF16Chain),
           prepare,
           expected};
 }

@@ -178,6 +178,7 @@ class CudaOps final : public Ops {
   void gqa_prepare_step(const GqaStep& step, const Tensor& qkv, int32_t* arrivals,
                         int32_t arrival_count);
   void gqa_decode_rows(const GqaStep& step, const kernels::GqaDecodePlan& plan, int32_t* arrivals);
+  void gqa_prefill_rows(const GqaStep& step);  // prefill_gqa.cpp
 
   // experts.cpp. Of each token its choices (ids, weights: [tokens, k]) and what their experts gave.
   struct RoutedPairs {

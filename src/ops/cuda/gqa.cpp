@@ -62,12 +62,9 @@ void CudaOps::gqa_decode_rows(const GqaStep& step, const kernels::GqaDecodePlan&
   const GqaParams& p = step.params;
   ArenaScope scope(arena_);
   kernels::GqaDecodeCall call;
-  call.rows = {step.tokens.row_slot,
-               batch.row_first.as<int32_t>(),
-               batch.row_query.as<int32_t>(),
-               batch.row_context.as<int32_t>(),
-               step.tokens.block_table,
-               step.tokens.table_stride,
+  call.rows = {step.tokens.row_slot,          batch.row_first.as<int32_t>(),
+               batch.row_query.as<int32_t>(), batch.row_context.as<int32_t>(),
+               step.tokens.block_table,       step.tokens.table_stride,
                batch.shape.decode_rows};
   call.heads = p.heads;
   call.kv_heads = p.kv_heads;
@@ -96,26 +93,28 @@ Act CudaOps::gqa_attention(const BatchView& batch, const KvView& cache, const Te
   const Act act = take_act(tokens, columns, p.out);
   ArenaScope scope(arena_);
   const kernels::GqaDecodePlan plan = choose_gqa_decode(problem_of(batch, cache, p, sms_));
-  // Rows that the plain kernel takes: [first_plain, rows).
+  const bool prefills = prefills_on_tensor_cores(cache, qkv, p);
+  // Rows that the plain kernel takes: [first_plain, end_plain).
   const int32_t first_plain = plan.pair_tile > 0 ? batch.shape.decode_rows : 0;
-  const bool direct = first_plain == batch.shape.rows && heads_are_groups(p);
+  const int32_t end_plain = prefills ? batch.shape.decode_rows : batch.shape.rows;
+  const bool direct = first_plain == end_plain && heads_are_groups(p);
   float* values = direct ? nullptr : floats(tokens * columns);
-  const GqaStep step{batch,
-                     cache,
-                     p,
-                     {p.heads, p.kv_heads, p.head_dims, cache.block_tokens, p.softmax_scale,
-                      p.norm_epsilon},
-                     attention_batch(batch, cache, p.rope),
-                     arena_.take(act_dtype(), {tokens, columns}),
-                     direct ? epilogue_of(act)
-                            : kernels::Epilogue{values, Format::kF32, columns}};
+  const GqaStep step{
+      batch,
+      cache,
+      p,
+      {p.heads, p.kv_heads, p.head_dims, cache.block_tokens, p.softmax_scale, p.norm_epsilon},
+      attention_batch(batch, cache, p.rope),
+      arena_.take(act_dtype(), {tokens, columns}),
+      direct ? epilogue_of(act) : kernels::Epilogue{values, Format::kF32, columns}};
   int32_t* arrivals = arena_.take(DType::kI32, {2 * int64_t{plan.blocks} + 1}).as<int32_t>();
   gqa_prepare_step(step, qkv, arrivals, 2 * plan.blocks);
   if (plan.pair_tile > 0) gqa_decode_rows(step, plan, arrivals);
-  if (first_plain < batch.shape.rows) {
+  if (first_plain < end_plain) {
     kernels::gqa_attend(stream_, step.shape, step.tokens, rows_of(step.queries), first_plain,
-                        batch.shape.rows, values);
+                        end_plain, values);
   }
+  if (prefills) gqa_prefill_rows(step);
   if (!direct) finish(values, tokens, columns, act);
   check(cudaGetLastError(), "gqa_attention");
   return act;

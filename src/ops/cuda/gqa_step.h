@@ -1,5 +1,5 @@
-// One layer's grouped attention of a step, with queries and cache ready: what its row classes share.
-// A view; the rank's thread makes it.
+// One layer's grouped attention of a step, with queries and cache ready: what its row classes
+// share. A view; the rank's thread makes it.
 #pragma once
 
 #include "fathom/ops.h"
@@ -17,5 +17,8 @@ struct GqaStep {
   Tensor queries;         // act_dtype [tokens, heads * head_dims], ready for the scores
   kernels::Epilogue out;  // [tokens, heads * head_dims]; padding tokens' rows are zero already
 };
+
+// Whether CudaOps::gqa_prefill_rows takes a step's prefill rows. prefill_gqa.cpp
+bool prefills_on_tensor_cores(const KvView& cache, const Tensor& qkv, const GqaParams& p);
 
 }  // namespace fathom

@@ -3,6 +3,7 @@
 
 #include "kernels/grouped_gemm.h"
 #include "kernels/moe_decode.h"
+#include "kernels/prefill_attention.h"
 #include "kernels/skinny_gemm.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cuda/cuda_ops.h"
@@ -31,6 +32,7 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
   FATHOM_RETURN_IF_ERROR(
       cuda_status(cudaDeviceGetAttribute(&ops->sms_, cudaDevAttrMultiProcessorCount, 0), "device"));
   FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_skinny_gemm(), "skinny_gemm"));
+  FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_prefill_attention(), "prefill_attention"));
   FATHOM_ASSIGN(Tensor arena, ops->reserve(DType::kU8, {options.arena_bytes}));
   ops->arena_ = Arena(arena.data, options.arena_bytes);
   FATHOM_RETURN_IF_ERROR(ops->make_large_gemm());

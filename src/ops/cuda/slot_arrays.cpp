@@ -85,4 +85,18 @@ kernels::AttentionBatch attention_batch(const BatchView& batch, const KvView& ca
   return a;
 }
 
+kernels::PrefillRows prefill_rows(const BatchView& batch, const kernels::AttentionBatch& tokens,
+                                  int32_t first_row) {
+  kernels::PrefillRows rows;
+  rows.begin = first_row;
+  rows.end = batch.shape.rows;
+  rows.slot = tokens.row_slot;
+  rows.first = batch.row_first.as<int32_t>();
+  rows.query = batch.row_query.as<int32_t>();
+  rows.context = batch.row_context.as<int32_t>();
+  rows.block_table = tokens.block_table;
+  rows.table_stride = tokens.table_stride;
+  return rows;
+}
+
 }  // namespace fathom
