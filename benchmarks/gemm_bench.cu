@@ -1,6 +1,7 @@
 // Skinny products on one GPU: weights' bandwidth in a captured chain of calls, against the measured
 // bandwidth of the memory, with the results checked in the same run. Prints one JSON object a line.
-//   gemm_bench [--calls N] [--overlap 0|1] [--split N] [--stages N] [--shared BYTES] [--quick]
+//   gemm_bench [--calls N] [--overlap 0|1] [--overlap-next 0|1] [--rows 64|128] [--split N]
+//              [--stages N] [--shared BYTES] [--quick]
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -67,6 +68,8 @@ struct Bench {
   int shared = 0;
   bool overlap = true;
   bool quick = false;
+  int tile_rows = 0;      // 0: the chooser's
+  int overlap_next = -1;  // -1: likewise
 };
 
 constexpr int64_t kWeightBytes = int64_t{3} << 30;
@@ -168,22 +171,24 @@ kernels::SkinnyPlan plan_of(const Bench& b, const Case& c, int64_t rows) {
   p.act = c.format == Format::kFp8 ? ActFormat::kFp8Block : ActFormat::kBF16;
   p.sms = b.sms;
   kernels::SkinnyPlan plan = choose_gemm(p).skinny;
+  if (b.tile_rows != 0) plan.tile_rows = b.tile_rows;
   if (b.split != 0) plan.split = b.split;
   const int room = b.shared != 0 ? b.shared : kernels::kSkinnySharedMax;
   const int most = b.stages != 0 ? b.stages : 16;
   plan.stages = 1;
-  while (plan.stages < most &&
-         kernels::skinny_shared_bytes(plan.token_tile, plan.split, plan.stages + 1) <= room) {
+  while (plan.stages < most && kernels::skinny_shared_bytes(plan, plan.stages + 1) <= room) {
     ++plan.stages;
   }
   plan.overlap = b.overlap;
+  if (b.overlap_next >= 0) plan.overlap_next = b.overlap_next != 0;
   return plan;
 }
 
 void run(Bench& b, const Case& c, int64_t rows, int64_t copy, kernels::Rows out, Format round) {
-  require(kernels::skinny_gemm(b.stream, activations(b, c), rows, matrix(b, c, copy), out, round,
-                               plan_of(b, c, rows)),
-          "skinny_gemm");
+  kernels::SkinnyPlan plan = plan_of(b, c, rows);
+  require(
+      kernels::skinny_gemm(b.stream, activations(b, c), rows, matrix(b, c, copy), out, round, plan),
+      "skinny_gemm");
 }
 
 double relative_error(Bench& b, const float* a, const float* reference, int64_t n) {
@@ -297,14 +302,15 @@ void measure(Bench& b, const Case& c, int64_t rows) {
   const kernels::SkinnyPlan plan = plan_of(b, c, rows);
   std::printf(
       "{\"format\": \"%s\", \"n\": %lld, \"k\": %lld, \"m\": %lld, \"us\": %.2f, \"tb_s\": %.3f, "
-      "\"of_read\": %.3f, \"token_tile\": %d, \"split\": %d, \"stages\": %d, \"overlap\": %d, "
+      "\"of_read\": %.3f, \"token_tile\": %d, \"tile_rows\": %d, \"split\": %d, \"stages\": %d, "
+      "\"overlap\": %d, "
       "\"calls\": %lld, \"copies\": %lld, \"error_plain\": %.2e, \"error_host\": %.2e, "
       "\"row_same_alone\": %s}\n",
       c.format == Format::kFp8 ? "fp8" : "bf16", static_cast<long long>(c.out),
       static_cast<long long>(c.in), static_cast<long long>(rows), us, tb_s, tb_s / b.read_tb_s,
-      plan.token_tile, plan.split, plan.stages, plan.overlap ? 1 : 0, static_cast<long long>(calls),
-      static_cast<long long>(copies), checked.plain_error, checked.host_error,
-      checked.same_alone ? "true" : "false");
+      plan.token_tile, plan.tile_rows, plan.split, plan.stages, plan.overlap ? 1 : 0,
+      static_cast<long long>(calls), static_cast<long long>(copies), checked.plain_error,
+      checked.host_error, checked.same_alone ? "true" : "false");
   std::fflush(stdout);
 }
 
@@ -333,6 +339,8 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const int value = i + 1 < argc ? std::atoi(argv[i + 1]) : 0;
     if (std::strcmp(argv[i], "--quick") == 0) b.quick = true;
+    if (std::strcmp(argv[i], "--rows") == 0) b.tile_rows = value;
+    if (std::strcmp(argv[i], "--overlap-next") == 0) b.overlap_next = value;
     if (std::strcmp(argv[i], "--calls") == 0) b.calls_min = value;
     if (std::strcmp(argv[i], "--overlap") == 0) b.overlap = value != 0;
     if (std::strcmp(argv[i], "--split") == 0) b.split = value;

@@ -42,20 +42,29 @@ cudaError_t encode(CUtensorMap* map, const void* data, Format format, int64_t ro
 
 using Kernel = void (*)(CUtensorMap, CUtensorMap, SkinnyArgs);
 
-template <Format kFormat>
+template <Format kFormat, int kRows>
 Kernel kernel_of(int32_t token_tile) {
   switch (token_tile) {
-    case 8: return skinny_kernel<kFormat, 8>;
-    case 16: return skinny_kernel<kFormat, 16>;
-    case 32: return skinny_kernel<kFormat, 32>;
-    case 64: return skinny_kernel<kFormat, 64>;
+    case 8: return skinny_kernel<kFormat, 8, kRows>;
+    case 16: return skinny_kernel<kFormat, 16, kRows>;
+    case 32: return skinny_kernel<kFormat, 32, kRows>;
+    case 64: return skinny_kernel<kFormat, 64, kRows>;
     default: return nullptr;
   }
 }
 
-Kernel kernel_of(Format format, int32_t token_tile) {
-  return format == Format::kFp8 ? kernel_of<Format::kFp8>(token_tile)
-                                : kernel_of<Format::kBF16>(token_tile);
+Kernel kernel_of(Format format, int32_t token_tile, int32_t tile_rows) {
+  if (tile_rows == 64) {
+    return format == Format::kFp8 ? kernel_of<Format::kFp8, 64>(token_tile)
+                                  : kernel_of<Format::kBF16, 64>(token_tile);
+  }
+  return format == Format::kFp8 ? kernel_of<Format::kFp8, 128>(token_tile)
+                                : kernel_of<Format::kBF16, 128>(token_tile);
+}
+
+unsigned threads_of(const SkinnyPlan& plan) {
+  const bool narrow = plan.tile_rows == 64 && plan.token_tile < 64;
+  return narrow ? SkinnyShape<8, 64>::kThreads : SkinnyShape<8, 128>::kThreads;
 }
 
 SkinnyArgs make_args(Rows x, int64_t rows, const Matrix& w, Rows out, Format round,
@@ -74,22 +83,27 @@ SkinnyArgs make_args(Rows x, int64_t rows, const Matrix& w, Rows out, Format rou
   a.x_scale_stride = x.scale_stride;
   a.y = out;
   a.round = round;
+  a.overlap_next = plan.overlap_next;
   return a;
 }
 
 }  // namespace
 
 cudaError_t load_skinny_gemm() {
+  const auto load = [](Kernel kernel) {
+    // All of an SM's shared memory: this kernel's block and the next one's beside it.
+    const cudaError_t error = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+    if (error != cudaSuccess) return error;
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                kSkinnySharedMax);
+  };
   for (const Format format : {Format::kFp8, Format::kBF16}) {
     for (const int32_t tokens : {8, 16, 32, 64}) {
-      const auto* kernel = reinterpret_cast<const void*>(kernel_of(format, tokens));
-      // All of an SM's shared memory: this kernel's block and the next one's beside it.
-      cudaError_t error = cudaFuncSetAttribute(
-          kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
-      if (error != cudaSuccess) return error;
-      error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   kSkinnySharedMax);
-      if (error != cudaSuccess) return error;
+      for (const int32_t rows : {64, 128}) {
+        const cudaError_t error = load(kernel_of(format, tokens, rows));
+        if (error != cudaSuccess) return error;
+      }
     }
   }
   return encode_tiled() != nullptr ? cudaSuccess : cudaErrorNotSupported;
@@ -97,11 +111,13 @@ cudaError_t load_skinny_gemm() {
 
 cudaError_t skinny_gemm(cudaStream_t stream, Rows x, int64_t rows, Matrix w, Rows out, Format round,
                         const SkinnyPlan& plan) {
-  const Kernel kernel = kernel_of(w.format, plan.token_tile);
-  if (kernel == nullptr || rows > plan.token_tile) return cudaErrorInvalidValue;
+  const Kernel kernel = kernel_of(w.format, plan.token_tile, plan.tile_rows);
+  if (kernel == nullptr || rows > plan.token_tile || plan.split > plan.tile_rows / 16) {
+    return cudaErrorInvalidValue;
+  }
   CUtensorMap w_map;
   CUtensorMap x_map;
-  cudaError_t error = encode(&w_map, w.data, w.format, w.out, w.in, w.stride, kSkinnyTileRows);
+  cudaError_t error = encode(&w_map, w.data, w.format, w.out, w.in, w.stride, plan.tile_rows);
   if (error != cudaSuccess) return error;
   error = encode(&x_map, x.data, x.format, rows, w.in, x.stride, plan.token_tile);
   if (error != cudaSuccess) return error;
@@ -112,12 +128,11 @@ cudaError_t skinny_gemm(cudaStream_t stream, Rows x, int64_t rows, Matrix w, Row
   attributes[0].val.clusterDim.z = 1;
   attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[1].val.programmaticStreamSerializationAllowed = 1;
-  const int64_t tiles = (w.out + kSkinnyTileRows - 1) / kSkinnyTileRows;
+  const int64_t tiles = (w.out + plan.tile_rows - 1) / plan.tile_rows;
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(tiles * plan.split));
-  config.blockDim = dim3(kSkinnyThreads);
-  config.dynamicSmemBytes =
-      static_cast<size_t>(skinny_shared_bytes(plan.token_tile, plan.split, plan.stages));
+  config.blockDim = dim3(threads_of(plan));
+  config.dynamicSmemBytes = static_cast<size_t>(skinny_shared_bytes(plan, plan.stages));
   config.stream = stream;
   config.attrs = attributes;
   config.numAttrs = plan.overlap ? 2 : 1;

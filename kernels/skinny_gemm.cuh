@@ -1,8 +1,8 @@
-// The skinny product's kernel. A block is two warpgroups that multiply, a warp that copies tiles
-// and a warp that copies scales. Tokens are the narrow side of the tensor core's product: W's tile
-// of 128 rows is its A, x's is its B. The blocks of a cluster share the K of one tile; each sums a
-// part of its rows, over the blocks in the order of K, so the result is a function of the inputs
-// and the split alone.
+// The skinny product's kernel. A block is one or two warpgroups that multiply, a warp that copies
+// tiles and a warp that copies scales. Tokens are the narrow side of the tensor core's product: W's
+// tile of 128 or 64 rows is its A, x's is its B. The blocks of a cluster share the K of one tile;
+// each sums a part of its rows, over the blocks in the order of K, so the result is a function of
+// the inputs and the split alone.
 #pragma once
 
 #include "async_copy.cuh"
@@ -12,9 +12,17 @@
 
 namespace fathom::kernels {
 
-constexpr int kMathThreads = 256;
-constexpr int kMathWarps = kMathThreads / 32;
-constexpr int kSkinnyThreads = kMathThreads + 64;
+// Who does what in a block: a warpgroup has 64 rows of W's tile. A tile of 64 rows by 64 tokens is
+// two warpgroups' all the same, half of the tokens each.
+template <int kTokens, int kRows>
+struct SkinnyShape {
+  static constexpr int kTokenGroups = kRows == 64 && kTokens == 64 ? 2 : 1;
+  static constexpr int kWide = kTokens / kTokenGroups;  // tokens of a warpgroup
+  static constexpr int kRowWarps = kRows / 16;
+  static constexpr int kMathWarps = kRowWarps * kTokenGroups;
+  static constexpr int kMathThreads = 32 * kMathWarps;
+  static constexpr int kThreads = kMathThreads + 64;
+};
 
 struct SkinnyArgs {
   int32_t tokens = 0;
@@ -29,6 +37,7 @@ struct SkinnyArgs {
   int64_t x_scale_stride = 0;
   Rows y;
   Format round = Format::kF32;
+  bool overlap_next = true;
 };
 
 // A block's share: steps [begin, end) of one tile.
@@ -39,11 +48,11 @@ struct SkinnyShare {
 };
 
 // A block's shared memory: the ring's stages, then the sums that the cluster's blocks send.
-template <int kTokens>
+template <int kTokens, int kRows>
 struct SkinnyRing {
-  static constexpr int kWBytes = kSkinnyTileRows * kSkinnyBlockBytes;
+  static constexpr int kWBytes = kRows * kSkinnyBlockBytes;
   static constexpr int kXBytes = kTokens * kSkinnyBlockBytes;
-  static constexpr int kScales = kSkinnyTileRows + kTokens;
+  static constexpr int kScales = kRows + kTokens;
 
   uint8_t* base;
   int32_t stages;
@@ -51,13 +60,13 @@ struct SkinnyRing {
 
   __device__ uint8_t* w(int s) const { return base + s * kWBytes; }
   __device__ uint8_t* x(int s) const { return base + stages * kWBytes + s * kXBytes; }
-  // [split][warps of the rows][kTokens / 8][32 lanes]
+  // [split][warps of the block's rows][kTokens / 8][32 lanes]
   __device__ float4* sums() const {
     return reinterpret_cast<float4*>(base + stages * (kWBytes + kXBytes));
   }
-  // [128 rows of W | tokens]
+  // [rows of W | tokens]
   __device__ float* scales(int s) const {
-    const int32_t sent = split > 1 ? kSkinnyTileRows * kTokens : 0;
+    const int32_t sent = split > 1 ? kRows * kTokens : 0;
     return reinterpret_cast<float*>(sums()) + sent + s * kScales;
   }
   __device__ uint64_t* full(int s) const { return reinterpret_cast<uint64_t*>(scales(stages)) + s; }
@@ -79,12 +88,12 @@ struct RingAt {
 };
 
 // What one thread copies: tiles.
-template <Format kFormat, int kTokens>
+template <Format kFormat, int kTokens, int kRows>
 struct TileCopy {
   static constexpr int kBlock = kFormat == Format::kFp8 ? 128 : 64;  // columns
   const CUtensorMap* w_map;
   const CUtensorMap* x_map;
-  const SkinnyRing<kTokens>& ring;
+  const SkinnyRing<kTokens, kRows>& ring;
   int32_t row;
 
   __device__ void load_w(int s, int32_t step) const {
@@ -97,32 +106,32 @@ struct TileCopy {
 };
 
 // What one warp copies: the scales of each step's rows of W and of x.
-template <int kTokens>
+template <int kTokens, int kRows>
 struct ScaleCopy {
-  static constexpr int kRows = kSkinnyTileRows / 32;  // a lane's
+  static constexpr int kOfLane = kRows / 32;
   const SkinnyArgs& a;
-  const SkinnyRing<kTokens>& ring;
+  const SkinnyRing<kTokens, kRows>& ring;
   int lane;
-  const float* w_rows[kRows];
+  const float* w_rows[kOfLane];
 
-  __device__ ScaleCopy(const SkinnyArgs& args, const SkinnyRing<kTokens>& to, int32_t tile)
+  __device__ ScaleCopy(const SkinnyArgs& args, const SkinnyRing<kTokens, kRows>& to, int32_t tile)
       : a(args), ring(to), lane(static_cast<int>(threadIdx.x % 32)) {
 #pragma unroll
-    for (int j = 0; j < kRows; ++j) {
-      const int32_t row = min(tile * kSkinnyTileRows + 32 * j + lane, a.out - 1);
+    for (int j = 0; j < kOfLane; ++j) {
+      const int32_t row = min(tile * kRows + 32 * j + lane, a.out - 1);
       w_rows[j] = a.w_scales + a.w_scale_rows[row] * a.w_scale_stride;
     }
   }
   __device__ void load_w(int s, int32_t step) const {
 #pragma unroll
-    for (int j = 0; j < kRows; ++j) {
+    for (int j = 0; j < kOfLane; ++j) {
       copy_word(ring.scales(s) + 32 * j + lane, w_rows[j] + step, true);
     }
   }
   __device__ void load_x(int s, int32_t step) const {
     for (int t = lane; t < kTokens; t += 32) {
       const bool present = t < a.tokens;
-      copy_word(ring.scales(s) + kSkinnyTileRows + t,
+      copy_word(ring.scales(s) + kRows + t,
                 a.x_scales + (present ? t : 0) * a.x_scale_stride + step, present);
     }
     barrier_arrive_after_copies(ring.full(s));
@@ -150,13 +159,13 @@ __device__ void load_rest(const Copy& copy, const SkinnyShare& share) {
   }
 }
 
-// total += block * (scale of the token * scale of the row of W).
+// total += block * (scale of the token * scale of the row of W). `tokens`: scales from this
+// thread's first token on.
 template <int kTokens>
 __device__ void promote(float (&total)[kTokens / 2], const float (&block)[kTokens / 2],
-                        const float* scales, int row, int column) {
-  const float upper = scales[row];
-  const float lower = scales[row + 8];
-  const float* tokens = scales + kSkinnyTileRows + column;
+                        const float* rows, const float* tokens) {
+  const float upper = rows[0];
+  const float lower = rows[8];
 #pragma unroll
   for (int j = 0; j < kTokens / 8; ++j) {
     const float2 x = *reinterpret_cast<const float2*>(tokens + 8 * j);
@@ -167,26 +176,28 @@ __device__ void promote(float (&total)[kTokens / 2], const float (&block)[kToken
   }
 }
 
-// A warpgroup's way through its block's steps: 64 rows of the tile.
-template <Format kFormat, int kTokens>
+// A warpgroup's way through its block's steps: 64 rows of the tile by its tokens.
+template <Format kFormat, int kTokens, int kRows>
 struct Multiply {
-  const SkinnyRing<kTokens>& ring;
+  static constexpr int kWide = SkinnyShape<kTokens, kRows>::kWide;
+  const SkinnyRing<kTokens, kRows>& ring;
   int32_t left;  // steps not yet issued
   int row;       // of the tile, this thread's first
-  int column;    // of each eight tokens
+  int column;    // of the token tile, likewise
   RingAt issued;
   RingAt done;
 
   // The next step's product, four instructions of 32 bytes, once its stage is full.
-  __device__ void issue(float (&d)[kTokens / 2], bool keep) {
+  __device__ void issue(float (&d)[kWide / 2], bool keep) {
     barrier_wait(ring.full(issued.stage), issued.parity);
-    const int first = row / 64 * 64 * kSkinnyBlockBytes;
-    const uint64_t w = wgmma_tile(shared_address(ring.w(issued.stage)) + first);
-    const uint64_t x = wgmma_tile(shared_address(ring.x(issued.stage)));
+    const int first_row = row / 64 * 64 * kSkinnyBlockBytes;
+    const int first_token = column / kWide * kWide * kSkinnyBlockBytes;
+    const uint64_t w = wgmma_tile(shared_address(ring.w(issued.stage)) + first_row);
+    const uint64_t x = wgmma_tile(shared_address(ring.x(issued.stage)) + first_token);
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-      Wgmma<kFormat, kTokens>::run(d, w + 2 * k, x + 2 * k, keep || k > 0 ? 1 : 0);
+      Wgmma<kFormat, kWide>::run(d, w + 2 * k, x + 2 * k, keep || k > 0 ? 1 : 0);
     }
     wgmma_commit();
     issued.next(ring.stages);
@@ -199,23 +210,24 @@ struct Multiply {
   }
   // Adds the oldest step in flight: all but kPending have ended.
   template <int kPending>
-  __device__ void add(float (&total)[kTokens / 2], float (&block)[kTokens / 2]) {
+  __device__ void add(float (&total)[kWide / 2], float (&block)[kWide / 2]) {
     wgmma_wait<kPending>();
     wgmma_use(block);
-    promote<kTokens>(total, block, ring.scales(done.stage), row, column);
+    const float* scales = ring.scales(done.stage);
+    promote<kWide>(total, block, scales + row, scales + kRows + column);
     release();
   }
 };
 
 // Sums of e4m3 products: the tensor core's of 128 columns, then ours, scaled. Two steps are in
 // flight where there are registers for them.
-template <int kTokens>
-__device__ void multiply_scaled(Multiply<Format::kFp8, kTokens>& m, float (&total)[kTokens / 2]) {
+template <typename Multiply, int kCount>
+__device__ void multiply_scaled(Multiply& m, float (&total)[kCount]) {
 #pragma unroll
-  for (int i = 0; i < kTokens / 2; ++i) total[i] = 0.0F;
-  float even[kTokens / 2];
-  if constexpr (kTokens <= 32) {
-    float odd[kTokens / 2];
+  for (int i = 0; i < kCount; ++i) total[i] = 0.0F;
+  float even[kCount];
+  if constexpr (kCount <= 16) {
+    float odd[kCount];
     while (m.left > 1) {
       m.issue(even, false);
       m.issue(odd, false);
@@ -230,8 +242,8 @@ __device__ void multiply_scaled(Multiply<Format::kFp8, kTokens>& m, float (&tota
 }
 
 // Sums of bf16 products, all the tensor core's; a stage is given back when the next is in flight.
-template <int kTokens>
-__device__ void multiply_exact(Multiply<Format::kBF16, kTokens>& m, float (&total)[kTokens / 2]) {
+template <typename Multiply, int kCount>
+__device__ void multiply_exact(Multiply& m, float (&total)[kCount]) {
   m.issue(total, false);
   while (m.left > 0) {
     m.issue(total, true);
@@ -275,21 +287,24 @@ struct Output {
 };
 
 // Sends each warp's sums to the block that has those rows, and sums what this block has.
-template <int kTokens>
-__device__ void join(const float (&total)[kTokens / 2], const SkinnyArgs& a,
-                     const SkinnyRing<kTokens>& ring, int32_t tile) {
+template <int kTokens, int kRows, int kCount>
+__device__ void join(const float (&total)[kCount], const SkinnyArgs& a,
+                     const SkinnyRing<kTokens, kRows>& ring, int32_t tile) {
+  using Shape = SkinnyShape<kTokens, kRows>;
   const int warp = static_cast<int>(threadIdx.x / 32);
   const int lane = static_cast<int>(threadIdx.x % 32);
-  const int warps = kMathWarps / a.split;  // whose rows a block has
+  const int warps = Shape::kRowWarps / a.split;  // whose rows a block has
   const auto rank = static_cast<int>(cluster_rank());
-  const int owner = warp / warps;
+  const int row_warp = warp % Shape::kRowWarps;
+  const int owner = row_warp / warps;
   constexpr int kGroups = kTokens / 8;
   const int active = (a.tokens + 7) / 8;
-  cluster_wait();  // the others' barriers are ready
-  float4* to = ring.sums() + (rank * warps + warp % warps) * kGroups * 32 + lane;
+  const int first = warp / Shape::kRowWarps * (Shape::kWide / 8);  // group of this warp
+  cluster_wait();                                                  // the others' barriers are ready
+  float4* to = ring.sums() + ((rank * warps + row_warp % warps) * kGroups + first) * 32 + lane;
 #pragma unroll
-  for (int j = 0; j < kGroups; ++j) {
-    if (j >= active) break;
+  for (int j = 0; j < Shape::kWide / 8; ++j) {
+    if (first + j >= active) break;
     const float4 v =
         make_float4(total[4 * j], total[4 * j + 1], total[4 * j + 2], total[4 * j + 3]);
     if (owner == rank) {
@@ -298,9 +313,9 @@ __device__ void join(const float (&total)[kTokens / 2], const SkinnyArgs& a,
       send(to + j * 32, ring.joined(), static_cast<uint32_t>(owner), v);
     }
   }
-  asm volatile("bar.sync 1, 256;" ::: "memory");  // this block's own
+  asm volatile("bar.sync 1, %0;" ::"n"(Shape::kMathThreads) : "memory");  // this block's own
   barrier_wait(ring.joined(), 0);
-  for (int item = warp; item < warps * kGroups; item += kMathWarps) {
+  for (int item = warp; item < warps * kGroups; item += Shape::kMathWarps) {
     const int j = item % kGroups;
     if (j >= active) continue;
     const float4* from = ring.sums() + item * 32 + lane;
@@ -312,80 +327,82 @@ __device__ void join(const float (&total)[kTokens / 2], const SkinnyArgs& a,
       sum.z += v.z;
       sum.w += v.w;
     }
-    const int32_t row = tile * kSkinnyTileRows + (rank * warps + item / kGroups) * 16 + lane / 4;
+    const int32_t row = tile * kRows + (rank * warps + item / kGroups) * 16 + lane / 4;
     Output(a, row, lane % 4 * 2).store(j, sum);
   }
 }
 
-template <Format kFormat, int kTokens>
-__device__ void multiply_tile(const SkinnyArgs& a, const SkinnyRing<kTokens>& ring,
+template <Format kFormat, int kTokens, int kRows>
+__device__ void multiply_tile(const SkinnyArgs& a, const SkinnyRing<kTokens, kRows>& ring,
                               const SkinnyShare& share) {
+  using Shape = SkinnyShape<kTokens, kRows>;
+  const int warp = static_cast<int>(threadIdx.x / 32);
   const int lane = static_cast<int>(threadIdx.x % 32);
-  const int row = static_cast<int>(threadIdx.x / 32) * 16 + lane / 4;
-  Multiply<kFormat, kTokens> m{ring, share.end - share.begin, row, lane % 4 * 2, {}, {}};
-  float total[kTokens / 2];
+  const int row = warp % Shape::kRowWarps * 16 + lane / 4;
+  const int column = warp / Shape::kRowWarps * Shape::kWide + lane % 4 * 2;
+  Multiply<kFormat, kTokens, kRows> m{ring, share.end - share.begin, row, column, {}, {}};
+  float total[Shape::kWide / 2];
   if constexpr (kFormat == Format::kFp8) {
-    multiply_scaled<kTokens>(m, total);
+    multiply_scaled(m, total);
   } else {
-    multiply_exact<kTokens>(m, total);
+    multiply_exact(m, total);
   }
   if (a.split > 1) {
-    join<kTokens>(total, a, ring, share.tile);
+    join<kTokens, kRows>(total, a, ring, share.tile);
     return;
   }
-  const Output output(a, share.tile * kSkinnyTileRows + row, m.column);
+  const Output output(a, share.tile * kRows + row, column);
 #pragma unroll
-  for (int j = 0; j < kTokens / 8; ++j) {
+  for (int j = 0; j < Shape::kWide / 8; ++j) {
     output.store(j,
                  make_float4(total[4 * j], total[4 * j + 1], total[4 * j + 2], total[4 * j + 3]));
   }
 }
 
-template <Format kFormat, int kTokens>
-__device__ void init_barriers(const SkinnyArgs& a, const SkinnyRing<kTokens>& ring) {
+template <Format kFormat, int kTokens, int kRows>
+__device__ void init_barriers(const SkinnyArgs& a, const SkinnyRing<kTokens, kRows>& ring) {
+  using Shape = SkinnyShape<kTokens, kRows>;
   for (int s = 0; s < a.stages; ++s) {
     barrier_init(ring.full(s), kFormat == Format::kFp8 ? 33 : 1);
-    barrier_init(ring.empty(s), kMathWarps);
+    barrier_init(ring.empty(s), Shape::kMathWarps);
   }
   barrier_init(ring.joined(), 1);
   barrier_init_done();
   // The fragments of this block's rows, of 512 bytes, from the other blocks.
-  const int32_t fragments = kMathWarps / a.split * (a.split - 1) * ((a.tokens + 7) / 8);
+  const int32_t fragments = Shape::kRowWarps / a.split * (a.split - 1) * ((a.tokens + 7) / 8);
   barrier_expect(ring.joined(), static_cast<uint32_t>(fragments * 512));
 }
 
-template <Format kFormat, int kTokens>
-__global__ void __launch_bounds__(kSkinnyThreads, 2)
+template <Format kFormat, int kTokens, int kRows>
+__global__ void __launch_bounds__(SkinnyShape<kTokens, kRows>::kThreads, 2)
     skinny_kernel(const __grid_constant__ CUtensorMap w_map,
                   const __grid_constant__ CUtensorMap x_map, const __grid_constant__ SkinnyArgs a) {
-  // With few tokens a block's start is what the next kernel must hide; with many, its weights
-  // should queue behind the last of ours.
-  constexpr bool kStartsNextEarly = kTokens <= 32;
+  constexpr int kMathThreads = SkinnyShape<kTokens, kRows>::kMathThreads;
   extern __shared__ __align__(1024) uint8_t shared[];
-  const SkinnyRing<kTokens> ring{shared, a.stages, a.split};
+  const SkinnyRing<kTokens, kRows> ring{shared, a.stages, a.split};
   const auto rank = static_cast<int32_t>(cluster_rank());
   const SkinnyShare share{static_cast<int32_t>(blockIdx.x) / a.split, a.k_blocks * rank / a.split,
                           a.k_blocks * (rank + 1) / a.split};
-  const TileCopy<kFormat, kTokens> tiles{&w_map, &x_map, ring, share.tile * kSkinnyTileRows};
+  const TileCopy<kFormat, kTokens, kRows> tiles{&w_map, &x_map, ring, share.tile * kRows};
   if (threadIdx.x == kMathThreads) {
-    init_barriers<kFormat, kTokens>(a, ring);
+    init_barriers<kFormat, kTokens, kRows>(a, ring);
     load_ahead(tiles, share);
   } else if (threadIdx.x == kMathThreads + 32) {
     prefetch_map(&w_map);
     prefetch_map(&x_map);
   }
-  if (kStartsNextEarly) let_next_kernel_start();
+  if (a.overlap_next) let_next_kernel_start();
   __syncthreads();
   if (a.split > 1) cluster_arrive();
   if (threadIdx.x < kMathThreads) {
     wait_for_earlier_kernels();
-    multiply_tile<kFormat, kTokens>(a, ring, share);
+    multiply_tile<kFormat, kTokens, kRows>(a, ring, share);
   } else if (threadIdx.x == kMathThreads) {
     wait_for_earlier_kernels();
     load_rest(tiles, share);
-    if (!kStartsNextEarly) let_next_kernel_start();
+    if (!a.overlap_next) let_next_kernel_start();
   } else if (kFormat == Format::kFp8 && threadIdx.x >= kMathThreads + 32) {
-    const ScaleCopy<kTokens> scales(a, ring, share.tile);
+    const ScaleCopy<kTokens, kRows> scales(a, ring, share.tile);
     load_ahead(scales, share);
     wait_for_earlier_kernels();
     load_rest(scales, share);

@@ -53,22 +53,39 @@ TEST(ChooseGemm, RoundsRowsUpToATokenTile) {
 TEST(ChooseGemm, SplitsByTheMatrixAloneSoThatARowKeepsItsOrderOfSums) {
   for (const int64_t out : {8, 256, 576, 2112, 4096, 7168, 28672, 129280}) {
     for (const int64_t in : {128, 256, 2048, 7168, 16384}) {
-      const int32_t split = choose_gemm(fp8(1, out, in)).skinny.split;
+      const kernels::SkinnyPlan one = choose_gemm(fp8(1, out, in)).skinny;
       for (const int64_t rows : {2, 8, 9, 31, 64, 1000}) {
-        EXPECT_EQ(choose_gemm(fp8(rows, out, in)).skinny.split, split) << out << " " << in;
+        const kernels::SkinnyPlan plan = choose_gemm(fp8(rows, out, in)).skinny;
+        EXPECT_EQ(plan.split, one.split) << out << " " << in;
+        EXPECT_EQ(plan.tile_rows, one.tile_rows) << out << " " << in;
       }
     }
   }
 }
 
 TEST(ChooseGemm, GivesEverySmABlockWhereKIsLongEnough) {
-  EXPECT_EQ(choose_gemm(fp8(1, 7168, 16384)).skinny.split, 4);  // 224 blocks; 112 left SMs idle
-  EXPECT_EQ(choose_gemm(fp8(1, 2112, 7168)).skinny.split, 8);
-  EXPECT_EQ(choose_gemm(fp8(1, 4096, 4096)).skinny.split, 4);
-  EXPECT_EQ(choose_gemm(bf16(1, 4096, 4096)).skinny.split, 4);
-  EXPECT_EQ(choose_gemm(bf16(1, 28672, 4096)).skinny.split, 1);
-  EXPECT_EQ(choose_gemm(fp8(1, 256, 256)).skinny.split, 1);   // two steps: nothing to share
-  EXPECT_EQ(choose_gemm(fp8(1, 256, 1024)).skinny.split, 2);  // four steps each
+  const auto shape = [](const GemmProblem& p) {
+    const kernels::SkinnyPlan plan = choose_gemm(p).skinny;
+    return std::pair(plan.tile_rows, plan.split);
+  };
+  using Shape = std::pair<int32_t, int32_t>;
+  EXPECT_EQ(shape(fp8(1, 7168, 16384)), Shape(128, 4));  // 224 blocks; 112 left SMs idle
+  EXPECT_EQ(shape(fp8(1, 2112, 7168)), Shape(128, 8));
+  EXPECT_EQ(shape(fp8(1, 4096, 4096)), Shape(64, 2));  // 128 blocks of 16 steps
+  EXPECT_EQ(shape(bf16(1, 4096, 4096)), Shape(64, 2));
+  EXPECT_EQ(shape(bf16(1, 4096, 14336)), Shape(128, 4));  // 56 steps
+  EXPECT_EQ(shape(bf16(1, 4080, 4096)), Shape(128, 4));   // no whole tiles of 64
+  EXPECT_EQ(shape(bf16(1, 28672, 4096)), Shape(128, 1));
+  EXPECT_EQ(shape(fp8(1, 256, 256)), Shape(128, 1));   // two steps: nothing to share
+  EXPECT_EQ(shape(fp8(1, 256, 1024)), Shape(128, 2));  // four steps each
+}
+
+TEST(ChooseGemm, HoldsTheNextKernelBackWhereItsWeightsWouldOvertake) {
+  EXPECT_TRUE(choose_gemm(fp8(32, 4096, 4096)).skinny.overlap_next);
+  EXPECT_FALSE(choose_gemm(fp8(64, 4096, 4096)).skinny.overlap_next);
+  EXPECT_FALSE(choose_gemm(fp8(64, 7168, 16384)).skinny.overlap_next);
+  EXPECT_TRUE(choose_gemm(bf16(64, 4096, 4096)).skinny.overlap_next);
+  EXPECT_FALSE(choose_gemm(bf16(64, 28672, 4096)).skinny.overlap_next);
 }
 
 TEST(ChooseGemm, FillsHalfAnSmsSharedMemory) {
@@ -76,10 +93,8 @@ TEST(ChooseGemm, FillsHalfAnSmsSharedMemory) {
     for (const int64_t out : {2112, 28672}) {
       const kernels::SkinnyPlan plan = choose_gemm(fp8(rows, out, 7168)).skinny;
       EXPECT_GE(plan.stages, 3);
-      EXPECT_LE(kernels::skinny_shared_bytes(plan.token_tile, plan.split, plan.stages),
-                kernels::kSkinnySharedMax);
-      EXPECT_GT(kernels::skinny_shared_bytes(plan.token_tile, plan.split, plan.stages + 1),
-                kernels::kSkinnySharedMax);
+      EXPECT_LE(kernels::skinny_shared_bytes(plan, plan.stages), kernels::kSkinnySharedMax);
+      EXPECT_GT(kernels::skinny_shared_bytes(plan, plan.stages + 1), kernels::kSkinnySharedMax);
     }
   }
 }

@@ -13,6 +13,8 @@ using kernels::kSkinnyTokensMax;
 
 // Steps of a block under which a wider split costs more than it saves.
 constexpr int64_t kStepsMin = 4;
+// Steps of a block of 128 rows up to which its start and end weigh more than its way.
+constexpr int64_t kShortWay = 16;
 
 bool fits_skinny(const GemmProblem& p) {
   const bool bf16 = p.weight == WeightFormat::kBF16 && p.act == ActFormat::kBF16;
@@ -44,8 +46,7 @@ int32_t token_tile_of(int64_t rows) {
 // As many as fit.
 int32_t stages_of(const kernels::SkinnyPlan& plan) {
   int32_t stages = 1;
-  while (kernels::skinny_shared_bytes(plan.token_tile, plan.split, stages + 1) <=
-         kernels::kSkinnySharedMax) {
+  while (kernels::skinny_shared_bytes(plan, stages + 1) <= kernels::kSkinnySharedMax) {
     ++stages;
   }
   return stages;
@@ -111,6 +112,15 @@ GemmChoice choose_gemm(const GemmProblem& p) {
   choice.kernel = GemmKernel::kSkinny;
   choice.skinny.token_tile = token_tile_of(p.rows);
   choice.skinny.split = split_of(tiles, k_blocks, p.sms);
+  // Half of the rows and twice their steps: a third of the sums is sent across the cluster.
+  constexpr int32_t kHalf = kSkinnyTileRows / 2;
+  if (choice.skinny.split == 4 && k_blocks <= kShortWay * 4 && p.out % kHalf == 0) {
+    choice.skinny.tile_rows = kHalf;
+    choice.skinny.split = 2;
+  }
+  const bool exact = p.weight == WeightFormat::kBF16;
+  choice.skinny.overlap_next = choice.skinny.token_tile < kSkinnyTokensMax ||
+                               (exact && choice.skinny.tile_rows < kSkinnyTileRows);
   choice.skinny.stages = stages_of(choice.skinny);
   choice.library_rows = library_rows(p);
   if (choice.library_rows > 0) choice.kernel = GemmKernel::kLibrary;
