@@ -98,8 +98,12 @@ Result<MlaUpProjection> SyntheticOps::prepare_kv_b(const HostWeight& kv_b, int32
                                                    int32_t nope_dims, int32_t value_dims) {
   const int64_t in = kv_b.values.view.shape[1];
   const float spread = kSqrt3 / std::sqrt(static_cast<float>(in));
-  return MlaUpProjection{random(act_dtype(), {heads, nope_dims, in}, 0.0F, spread),
-                         random(act_dtype(), {heads, value_dims, in}, 0.0F, spread)};
+  Tensor key = random(act_dtype(), {heads, nope_dims, in}, 0.0F, spread);
+  if (key.dtype == DType::kBF16) {  // as CudaOps lays it out, for tensor cores
+    key.stride[1] = 1;
+    key.stride[2] = nope_dims;
+  }
+  return MlaUpProjection{key, random(act_dtype(), {heads, value_dims, in}, 0.0F, spread)};
 }
 
 Result<Tensor> SyntheticOps::place(const HostTensor& tensor, DType as) {
