@@ -25,8 +25,9 @@ struct RankGrid {
 struct OpsSetup {
   int32_t rank = 0;
   Numerics numerics = Numerics::kNative;
-  int64_t arena_bytes = 0;  // step workspace, from the memory plan
-  int32_t threads = 1;      // of the CPU backend, for this rank
+  int64_t arena_bytes = 0;   // step workspace, from the memory plan
+  int64_t weight_bytes = 0;  // likewise; 0: not known
+  int32_t threads = 1;       // of the CPU backend, for this rank
 };
 
 class Backend {
@@ -35,18 +36,25 @@ class Backend {
 
   // "cpu", or the GPU's name.
   virtual std::string device_name() const = 0;
-  // Bytes that one rank may use, weights included.
-  virtual Result<int64_t> memory_bytes_per_rank(const RankGrid& grid) = 0;
+  // Which device it is, for those who look at it from outside: a GPU's PCI bus id; empty: none.
+  virtual std::string device_id() const { return {}; }
+  // Bytes that the memory plan may give to one rank, weights included, so that `fraction` of the
+  // device's memory is in use at most. What is in use already, and what a backend takes beside the
+  // plan, are taken off.
+  virtual Result<int64_t> memory_bytes_per_rank(const RankGrid& grid, double fraction) = 0;
+  // Step workspace for the step that CountOps counted: its bound is the CPU's.
+  virtual int64_t workspace_bytes(int64_t counted_bytes) const { return counted_bytes; }
   // Called on the rank's own thread.
   virtual Result<std::unique_ptr<Ops>> make_ops(const OpsSetup& setup) = 0;
   // The groups of every rank, by rank. They live as long as the backend.
   virtual Result<std::vector<Groups>> make_groups(const RankGrid& grid) = 0;
 };
 
-// What a backend plugin exports with C linkage as kBackendSymbol. Null when `abi` is not the one it
-// was built with.
-inline constexpr int32_t kBackendAbi = 1;
+// What a backend plugin exports with C linkage as kBackendSymbol. Null with a sentence in `why`
+// when there is no device that it can use; null without one when `abi` is not the one it was built
+// with.
+inline constexpr int32_t kBackendAbi = 2;
 inline constexpr const char* kBackendSymbol = "fathom_make_backend";
-using MakeBackend = Backend* (*)(int32_t abi);
+using MakeBackend = Backend* (*)(int32_t abi, std::string* why);
 
 }  // namespace fathom

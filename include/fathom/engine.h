@@ -51,7 +51,8 @@ struct EngineInfo {
   int32_t max_model_len = 0;
   int32_t block_tokens = 64;
   int64_t blocks_total = 0;
-  std::string device;  // "cpu" or the GPU's name
+  std::string device;     // "cpu" or the GPU's name
+  std::string device_id;  // a GPU's PCI bus id; empty: none
   std::string numerics;
   std::string plan_table;  // the memory planner's table, for people
 };

@@ -153,6 +153,14 @@ class Ops {
 
   // ---- Load time. Weights move into backend memory, in the form its kernels want.
 
+  // Whether prepare_linear and place_table take weights as HostWeight::bytes (map_weight), which
+  // the backend then reads with threads of its own.
+  virtual bool reads_bytes() const { return false; }
+  // Between the two, weights may be on their way still when prepare_linear and place_table return,
+  // and nothing may be computed with them; finish_load waits for all and says what went wrong.
+  virtual Status begin_load() { return Status::ok(); }
+  virtual Status finish_load() { return Status::ok(); }
+
   // Concatenates `parts` along the output dimension. All parts have the same input slice and
   // format.
   virtual Result<Weight> prepare_linear(const std::vector<HostWeight>& parts) = 0;
@@ -162,6 +170,10 @@ class Ops {
   // A vector or small matrix as float32 (norm weights, router, bias) or in the stored dtype
   // (embedding).
   virtual Result<Tensor> place(const HostTensor& tensor, DType as) = 0;
+  // The same for a large table without scales.
+  virtual Result<Tensor> place_table(const HostWeight& table, DType as) {
+    return place(table.values, as);
+  }
   // Long-lived zeroed memory: caches, slot table, step arrays, outputs.
   virtual Result<Tensor> reserve(DType dtype, std::initializer_list<int64_t> shape) = 0;
   // The same for memory that the host reads after synchronize(): sampling's output.

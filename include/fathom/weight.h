@@ -2,8 +2,11 @@
 // names.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -71,12 +74,22 @@ struct Span {
   int64_t size() const { return end - begin; }
 };
 
+// Bytes that are read when somebody wants them: a weight's values on their way to a device. Any
+// thread reads, several at once.
+class ByteSource {
+ public:
+  virtual ~ByteSource() = default;
+  // Bytes [at, at + to.size()): rows behind each other, without gaps; whole elements.
+  virtual Status read(int64_t at, std::span<std::byte> to) const = 0;
+};
+
 // A slice of a checkpoint's linear weight on the host, with the scales that cover it.
 // `scales` covers whole blocks: its first row/column is the block that holds the slice's first
 // row/column.
 struct HostWeight {
-  HostTensor values;                 // [rows, columns]
-  std::optional<HostTensor> scales;  // [row blocks, column blocks] f32
+  HostTensor values;                        // [rows, columns]
+  std::shared_ptr<const ByteSource> bytes;  // of values, which then have no data (map_weight)
+  std::optional<HostTensor> scales;         // [row blocks, column blocks] f32
   int32_t block_rows = 128;
   int32_t block_columns = 128;
   int32_t first_row_in_block = 0;
@@ -99,6 +112,10 @@ class WeightSource {
   // `.weight_scale_inv`.
   virtual Result<HostWeight> read_weight(const std::string& name, Span rows,
                                          Span columns) const = 0;
+  // The same, where the source can, with the values as HostWeight::bytes.
+  virtual Result<HostWeight> map_weight(const std::string& name, Span rows, Span columns) const {
+    return read_weight(name, rows, columns);
+  }
   // Every tensor's name, sorted; empty when values are made for any name.
   virtual std::vector<std::string> names() const { return {}; }
 };

@@ -11,7 +11,9 @@ class NamedSize final : public Backend {
  public:
   explicit NamedSize(int64_t bytes) : bytes_(bytes) {}
   std::string device_name() const override { return format_bytes(bytes_) + " ranks"; }
-  Result<int64_t> memory_bytes_per_rank(const RankGrid&) override { return bytes_; }
+  Result<int64_t> memory_bytes_per_rank(const RankGrid&, double fraction) override {
+    return static_cast<int64_t>(static_cast<double>(bytes_) * fraction);
+  }
   Result<std::unique_ptr<Ops>> make_ops(const OpsSetup&) override { return planned_only(); }
   Result<std::vector<Groups>> make_groups(const RankGrid&) override { return planned_only(); }
 

@@ -27,9 +27,9 @@ class CpuBackend final : public Backend {
  public:
   std::string device_name() const override { return "cpu"; }
 
-  Result<int64_t> memory_bytes_per_rank(const RankGrid& grid) override {
+  Result<int64_t> memory_bytes_per_rank(const RankGrid& grid, double fraction) override {
     FATHOM_ASSIGN(const int64_t bytes, usable_memory_bytes());
-    return bytes / grid.ranks();
+    return static_cast<int64_t>(static_cast<double>(bytes) * fraction) / grid.ranks();
   }
 
   Result<std::unique_ptr<Ops>> make_ops(const OpsSetup& setup) override {
@@ -80,11 +80,11 @@ Result<std::unique_ptr<Backend>> make_cuda_backend() {
     return unavailable(std::string("device cuda: ") + ::dlerror()).about("device");
   }
   auto make = reinterpret_cast<MakeBackend>(::dlsym(plugin, kBackendSymbol));
-  Backend* backend = make == nullptr ? nullptr : make(kBackendAbi);
+  std::string why;
+  Backend* backend = make == nullptr ? nullptr : make(kBackendAbi, &why);
   if (backend == nullptr) {
-    return unavailable(std::string("device cuda: ") + kCudaPlugin +
-                       " finds no GPU that it can use, or is of another version")
-        .about("device");
+    if (why.empty()) why = std::string(kCudaPlugin) + " is of another version";
+    return unavailable("device cuda: " + why).about("device");
   }
   return std::unique_ptr<Backend>(backend);
 }

@@ -38,6 +38,7 @@ WorkerSetup worker_setup(const EngineOptions& options, const MemoryPlan& plan,
   setup.ops = {.rank = rank,
                .numerics = options.numerics,
                .arena_bytes = stage.workspace_bytes,
+               .weight_bytes = stage.weight_bytes,
                .threads = threads_per_rank(options)};
   setup.model_dir = options.model_dir;
   setup.weights = std::move(weights);
@@ -58,9 +59,18 @@ EngineInfo engine_info(const EngineOptions& options, const MemoryPlan& plan) {
   info.block_tokens = options.block_tokens;
   info.blocks_total = plan.blocks - 1;
   info.device = plan.device;
+  info.device_id = plan.device_id;
   info.numerics = options.numerics == Numerics::kNative ? "native" : "reference";
   info.plan_table = plan.table();
   return info;
+}
+
+// What an operator can act on when a device has less than it said: what was to be put there.
+Status with_table(const Status& status, const MemoryPlan& plan) {
+  if (status.code() != Code::kResourceExhausted) return status;
+  return resource_exhausted("the device has no room for what was planned: " + status.message() +
+                            "\n" + plan.table())
+      .about("model");
 }
 
 }  // namespace
@@ -93,6 +103,13 @@ Result<LoadedEngine> load_engine_from(const EngineOptions& options,
                                       std::shared_ptr<const WeightSource> weights,
                                       const WeightSource& shapes, ProgressCallback on_progress) {
   FATHOM_ASSIGN(std::unique_ptr<Backend> backend, make_backend(options.device));
+  return load_engine_on(std::move(backend), options, std::move(weights), shapes,
+                        std::move(on_progress));
+}
+
+Result<LoadedEngine> load_engine_on(std::unique_ptr<Backend> backend, const EngineOptions& options,
+                                    std::shared_ptr<const WeightSource> weights,
+                                    const WeightSource& shapes, ProgressCallback on_progress) {
   FATHOM_ASSIGN(const MemoryPlan plan, plan_memory(options, shapes, *backend));
 
   std::vector<WorkerSetup> setups;
@@ -106,8 +123,10 @@ Result<LoadedEngine> load_engine_from(const EngineOptions& options,
     };
   }
   LoadedEngine loaded;
-  FATHOM_ASSIGN(loaded.executor,
-                RankExecutor::start(std::move(backend), plan.grid, std::move(setups)));
+  Result<std::unique_ptr<RankExecutor>> executor =
+      RankExecutor::start(std::move(backend), plan.grid, std::move(setups));
+  if (!executor.is_ok()) return with_table(executor.status(), plan);
+  loaded.executor = std::move(*executor);
   loaded.scheduler = scheduler_options(options, plan);
   loaded.layout = plan.cache;
   loaded.info = engine_info(options, plan);

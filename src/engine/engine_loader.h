@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "engine/engine_options.h"
+#include "fathom/backend.h"
 #include "fathom/engine.h"
 #include "fathom/executor.h"
 #include "fathom/kv_layout.h"
@@ -36,5 +37,11 @@ Result<LoadedEngine> load_engine(const EngineOptions& options, ProgressCallback 
 Result<LoadedEngine> load_engine_from(const EngineOptions& options,
                                       std::shared_ptr<const WeightSource> weights,
                                       const WeightSource& shapes, ProgressCallback on_progress);
+
+// The same on a backend of the caller's: tests plant faults in it. kResourceExhausted with the
+// memory plan's table when the device has less than its backend said.
+Result<LoadedEngine> load_engine_on(std::unique_ptr<Backend> backend, const EngineOptions& options,
+                                    std::shared_ptr<const WeightSource> weights,
+                                    const WeightSource& shapes, ProgressCallback on_progress);
 
 }  // namespace fathom

@@ -233,20 +233,21 @@ Result<MemoryPlan> plan_memory(const EngineOptions& options, const WeightSource&
   MemoryPlan plan;
   plan.grid = {options.tensor_parallel, options.pipeline_parallel};
   plan.device = backend.device_name();
+  plan.device_id = backend.device_id();
   FATHOM_ASSIGN(plan.model, read_model_info(options.model_dir));
   FATHOM_RETURN_IF_ERROR(check_against_model(options, plan.model));
   set_limits(options, plan);
   std::vector<KvLayout> layouts;
   for (int32_t stage = 0; stage < options.pipeline_parallel; ++stage) {
     FATHOM_ASSIGN(StageMemory memory, measure_stage(options, weights, plan, stage));
+    memory.workspace_bytes = backend.workspace_bytes(memory.workspace_bytes);
     layouts.push_back(memory.layout);
     plan.stages.push_back(std::move(memory));
   }
   plan.cache = merge_layouts(layouts);
   plan.slots.cache_groups = static_cast<int32_t>(plan.cache.groups.size());
-  FATHOM_ASSIGN(const int64_t memory, backend.memory_bytes_per_rank(plan.grid));
-  plan.available_bytes_per_rank =
-      static_cast<int64_t>(static_cast<double>(memory) * options.memory_fraction);
+  FATHOM_ASSIGN(plan.available_bytes_per_rank,
+                backend.memory_bytes_per_rank(plan.grid, options.memory_fraction));
   FATHOM_RETURN_IF_ERROR(choose_blocks(options, plan));
   return plan;
 }

@@ -34,6 +34,7 @@ struct MemoryPlan {
   int32_t max_model_len = 0;
   int64_t available_bytes_per_rank = 0;  // what may be used
   std::string device;
+  std::string device_id;
   SlotLimits slots;
   StepLimits step;
 

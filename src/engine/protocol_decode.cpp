@@ -279,6 +279,7 @@ Result<Frame> from_message(const pb::Ready& m) {
   info.device = m.device();
   info.numerics = m.numerics();
   info.plan_table = m.plan_table();
+  info.device_id = m.device_id();
   return Frame(std::move(frame));
 }
 

@@ -186,6 +186,7 @@ void to_message(const ReadyFrame& frame, pb::Ready& m) {
   m.set_device(cut(info.device));
   m.set_numerics(cut(info.numerics));
   m.set_plan_table(cut(info.plan_table));
+  m.set_device_id(cut(info.device_id));
 }
 
 }  // namespace fathom::wire

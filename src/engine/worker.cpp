@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/thread.h"
 
 namespace fathom {
@@ -38,12 +39,24 @@ void Worker::run() {
 }
 
 Status Worker::load() {
+  const SystemClock clock;
+  const int64_t start_us = clock.now_us();
   FATHOM_ASSIGN(ops_, setup_.backend->make_ops(setup_.ops));
+  FATHOM_RETURN_IF_ERROR(ops_->begin_load());
   FATHOM_ASSIGN(model_,
                 load_model(setup_.model_dir, *setup_.weights, *ops_, setup_.groups, setup_.model));
+  FATHOM_RETURN_IF_ERROR(ops_->finish_load());
+  const int64_t weights_us = clock.now_us();
   FATHOM_ASSIGN(program_, StepProgram::make(*ops_, *model_, setup_.groups, setup_.program));
+  const int64_t memory_us = clock.now_us();
   FATHOM_RETURN_IF_ERROR(program_->warm());
-  return ops_->seal();
+  FATHOM_RETURN_IF_ERROR(ops_->seal());
+  Logger("engine").info("rank loaded", {{"weights_ms", (weights_us - start_us) / 1000},
+                                        {"cache_ms", (memory_us - weights_us) / 1000},
+                                        {"warm_ms", (clock.now_us() - memory_us) / 1000},
+                                        {"workspace_bytes", setup_.ops.arena_bytes},
+                                        {"workspace_used", ops_->arena().peak()}});
+  return Status::ok();
 }
 
 // A backend that returns before the work is done gets the next plan, when there is one, before the

@@ -46,7 +46,8 @@ Result<HostWeight> ShardLoader::read(const WeightSlice& slice) {
   }
   const Span rows = slice.rows.size() > 0 ? slice.rows : Span{0, info->shape[0]};
   const Span columns = slice.columns.size() > 0 ? slice.columns : Span{0, info->shape[1]};
-  auto weight = source_.read_weight(slice.name, rows, columns);
+  auto weight = ops_.reads_bytes() ? source_.map_weight(slice.name, rows, columns)
+                                   : source_.read_weight(slice.name, rows, columns);
   if (!weight.is_ok()) return naming(weight.status(), slice.name);
   return weight;
 }
@@ -88,7 +89,7 @@ Result<Tensor> ShardLoader::table(const WeightSlice& slice) {
     return unimplemented("tensor " + slice.name + " must be BF16, F16 or F32").about(slice.name);
   }
   const DType as = dtype == DType::kF16 ? DType::kF32 : dtype;
-  auto placed = ops_.place(weight.values, as);
+  auto placed = ops_.place_table(weight, as);
   if (!placed.is_ok()) return naming(placed.status(), slice.name);
   count(weight.values.view.bytes());
   return placed;

@@ -96,6 +96,41 @@ Result<HostTensor> scales_as_float(const Tensor& scales, const std::string& name
   return out;
 }
 
+// Rows of one stored matrix, or a part of each.
+class FileRows final : public ByteSource {
+ public:
+  FileRows(std::shared_ptr<const SafetensorsFile> file, const TensorEntry& entry, int64_t first,
+           int64_t row_bytes, int64_t stride)
+      : file_(std::move(file)),
+        entry_(entry),
+        first_(first),
+        row_bytes_(row_bytes),
+        stride_(stride) {}
+
+  Status read(int64_t at, std::span<std::byte> to) const override {
+    if (row_bytes_ == stride_) return read_at(first_ + at, to);
+    while (!to.empty()) {
+      const int64_t in_row = at % row_bytes_;
+      const auto n = std::min(to.size(), static_cast<size_t>(row_bytes_ - in_row));
+      FATHOM_RETURN_IF_ERROR(read_at(first_ + at / row_bytes_ * stride_ + in_row, to.first(n)));
+      at += static_cast<int64_t>(n);
+      to = to.subspan(n);
+    }
+    return Status::ok();
+  }
+
+ private:
+  Status read_at(int64_t offset, std::span<std::byte> to) const {
+    return file_->read(entry_, static_cast<uint64_t>(offset), to);
+  }
+
+  const std::shared_ptr<const SafetensorsFile> file_;  // entry_ is one of its
+  const TensorEntry& entry_;
+  const int64_t first_;      // byte of the tensor
+  const int64_t row_bytes_;  // of the slice
+  const int64_t stride_;     // of the tensor
+};
+
 }  // namespace
 
 HostTensor allocate_host(DType dtype, std::initializer_list<int64_t> shape) {
@@ -185,8 +220,8 @@ Result<HostTensor> Checkpoint::scales_of(const std::string& name, const Tensor& 
   return scales_as_float(slice, scale_name);
 }
 
-Result<HostWeight> Checkpoint::read_weight(const std::string& name, Span rows, Span columns) const {
-  FATHOM_ASSIGN(const Place place, find(name));
+Result<Tensor> Checkpoint::matrix_of(const std::string& name, const Place& place, Span rows,
+                                     Span columns) const {
   FATHOM_ASSIGN(const Tensor all, view_of(*place.file, *place.entry));
   if (all.rank != 2) {
     return invalid_argument("tensor " + quoted_name(name) + " has " + std::to_string(all.rank) +
@@ -195,18 +230,44 @@ Result<HostWeight> Checkpoint::read_weight(const std::string& name, Span rows, S
   }
   FATHOM_RETURN_IF_ERROR(check_span(name, "rows", rows, all.shape[0]));
   FATHOM_RETURN_IF_ERROR(check_span(name, "columns", columns, all.shape[1]));
+  return all;
+}
+
+Status Checkpoint::add_scales(const std::string& name, const Tensor& all, Span rows, Span columns,
+                              HostWeight& to) const {
+  if (all.dtype != DType::kF8E4M3) return Status::ok();
+  to.block_rows = quantization_.block_rows;
+  to.block_columns = quantization_.block_columns;
+  FATHOM_ASSIGN(to.scales, scales_of(name, all, blocks_of(rows, to.block_rows),
+                                     blocks_of(columns, to.block_columns)));
+  to.first_row_in_block = static_cast<int32_t>(rows.begin % to.block_rows);
+  to.first_column_in_block = static_cast<int32_t>(columns.begin % to.block_columns);
+  to.ue8m0_activations = quantization_.ue8m0;
+  return Status::ok();
+}
+
+Result<HostWeight> Checkpoint::read_weight(const std::string& name, Span rows, Span columns) const {
+  FATHOM_ASSIGN(const Place place, find(name));
+  FATHOM_ASSIGN(const Tensor all, matrix_of(name, place, rows, columns));
   HostWeight out;
   const Tensor slice = all.rows(rows.begin, rows.size()).columns(columns.begin, columns.size());
   FATHOM_RETURN_IF_ERROR(place.file->make_present(extent_of(slice)));
   out.values = is_aligned(slice) ? HostTensor{slice, place.file} : copy_to_host(slice);
-  if (all.dtype != DType::kF8E4M3) return out;
-  out.block_rows = quantization_.block_rows;
-  out.block_columns = quantization_.block_columns;
-  FATHOM_ASSIGN(out.scales, scales_of(name, all, blocks_of(rows, out.block_rows),
-                                      blocks_of(columns, out.block_columns)));
-  out.first_row_in_block = static_cast<int32_t>(rows.begin % out.block_rows);
-  out.first_column_in_block = static_cast<int32_t>(columns.begin % out.block_columns);
-  out.ue8m0_activations = quantization_.ue8m0;
+  FATHOM_RETURN_IF_ERROR(add_scales(name, all, rows, columns, out));
+  return out;
+}
+
+Result<HostWeight> Checkpoint::map_weight(const std::string& name, Span rows, Span columns) const {
+  FATHOM_ASSIGN(const Place place, find(name));
+  FATHOM_ASSIGN(const Tensor all, matrix_of(name, place, rows, columns));
+  HostWeight out;
+  out.values.view = Tensor::of(nullptr, all.dtype, {rows.size(), columns.size()});
+  const int64_t item = dtype_bytes(all.dtype);
+  const int64_t stride = all.shape[1] * item;
+  out.bytes = std::make_shared<FileRows>(place.file, *place.entry,
+                                         rows.begin * stride + columns.begin * item,
+                                         columns.size() * item, stride);
+  FATHOM_RETURN_IF_ERROR(add_scales(name, all, rows, columns, out));
   return out;
 }
 

@@ -32,6 +32,9 @@ class Checkpoint final : public WeightSource {
   // out of range), DATA_LOSS (F8_E4M3 without fitting scales).
   Result<HostWeight> read_weight(const std::string& name, Span rows, Span columns) const override;
 
+  // The values as reads of the shard's file; scales as in read_weight.
+  Result<HostWeight> map_weight(const std::string& name, Span rows, Span columns) const override;
+
   const QuantizationConfig& quantization() const { return quantization_; }
   // Sorted.
   std::vector<std::string> names() const override;
@@ -56,6 +59,11 @@ class Checkpoint final : public WeightSource {
                    const std::unordered_map<std::string, std::string>& weight_map,
                    const std::string& shard_name);
   Result<Place> find(const std::string& name) const;
+  // The stored matrix `name`, with the spans checked.
+  Result<Tensor> matrix_of(const std::string& name, const Place& place, Span rows,
+                           Span columns) const;
+  Status add_scales(const std::string& name, const Tensor& all, Span rows, Span columns,
+                    HostWeight& to) const;
   Result<HostTensor> scales_of(const std::string& name, const Tensor& weight, Span row_blocks,
                                Span column_blocks) const;
 

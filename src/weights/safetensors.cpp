@@ -2,6 +2,7 @@
 #include "weights/safetensors.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -47,6 +48,24 @@ Status SafetensorsFile::make_present(std::span<const std::byte> bytes) const {
   const int error = read_pages(bytes);
   if (error == 0) return Status::ok();
   return data_loss(path_ + " cannot be read: " + std::strerror(error)).about(path_);
+}
+
+Status SafetensorsFile::read(const TensorEntry& entry, uint64_t offset,
+                             std::span<std::byte> to) const {
+  const uint64_t first = header_.data_offset + entry.begin + offset;
+  for (size_t done = 0; done < to.size();) {
+    const ssize_t n =
+        ::pread(file_.get(), to.data() + done, to.size() - done, static_cast<off_t>(first + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return data_loss(path_ + " cannot be read: " + std::strerror(errno)).about(path_);
+    if (n == 0) {
+      return data_loss(path_ + " ends within tensor " + entry.name +
+                       ": it changed while it was being read")
+          .about(path_);
+    }
+    done += static_cast<size_t>(n);
+  }
+  return Status::ok();
 }
 
 std::span<const std::byte> SafetensorsFile::bytes(const TensorEntry& entry) const {

@@ -53,6 +53,10 @@ class SafetensorsFile {
   std::span<const std::byte> bytes(const TensorEntry& entry) const;
   uint64_t file_bytes() const { return map_.bytes().size(); }
 
+  // The same bytes by a read instead of the mapping, from `offset` in `entry` on: no page is mapped
+  // for it. DATA_LOSS with the path when they cannot be read.
+  Status read(const TensorEntry& entry, uint64_t offset, std::span<std::byte> to) const;
+
   // Reads the pages of `bytes`, which lie in this file, before somebody touches them. DATA_LOSS
   // with the path when the file has changed its size since open() or cannot be read: a touch would
   // end the process (SIGBUS), or see zeros.

@@ -1,6 +1,7 @@
 // Recipes for every role, and slices on demand.
 #include "weights/synthetic.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 
@@ -64,6 +65,33 @@ Tensor shape_of(const TensorSpec& spec) {
 bool within(Span span, int64_t size) {
   return span.begin >= 0 && span.begin <= span.end && span.end <= size;
 }
+
+// Rows of one generated matrix, or a part of each.
+class GeneratedRows final : public ByteSource {
+ public:
+  GeneratedRows(const ValueRecipe& recipe, int64_t first, int64_t columns, int64_t stride)
+      : recipe_(recipe), first_(first), columns_(columns), stride_(stride) {}
+
+  Status read(int64_t at, std::span<std::byte> to) const override {
+    const int64_t item = dtype_bytes(recipe_.dtype);
+    int64_t element = at / item;
+    for (int64_t left = static_cast<int64_t>(to.size()) / item; left > 0;) {
+      const int64_t in_row = element % columns_;
+      const int64_t n = columns_ == stride_ ? left : std::min(left, columns_ - in_row);
+      void* out = to.data() + to.size() - static_cast<size_t>(left * item);
+      fill_values(recipe_, first_ + element / columns_ * stride_ + in_row, n, out);
+      element += n;
+      left -= n;
+    }
+    return Status::ok();
+  }
+
+ private:
+  const ValueRecipe recipe_;
+  const int64_t first_;  // element of the tensor
+  const int64_t columns_;
+  const int64_t stride_;  // columns of the tensor
+};
 
 }  // namespace
 
@@ -130,29 +158,51 @@ HostTensor SyntheticSource::slice(size_t index, Span rows, Span columns) const {
   return out;
 }
 
-Result<HostWeight> SyntheticSource::read_weight(const std::string& name, Span rows,
-                                                Span columns) const {
+Result<size_t> SyntheticSource::find_matrix(const std::string& name, Span rows,
+                                            Span columns) const {
   FATHOM_ASSIGN(const size_t i, find(name));
   const TensorSpec& spec = tensors_[i].spec;
-  if (spec.shape.size() != 2 || !within(rows, spec.shape[0]) || !within(columns, spec.shape[1])) {
-    return invalid_argument("tensor " + quoted_name(name) +
-                            " is not a matrix that holds these rows and columns")
-        .about(name);
-  }
-  HostWeight out;
-  out.values = slice(i, rows, columns);
-  if (spec.dtype != DType::kF8E4M3) return out;
+  if (spec.shape.size() == 2 && within(rows, spec.shape[0]) && within(columns, spec.shape[1]))
+    return i;
+  return invalid_argument("tensor " + quoted_name(name) +
+                          " is not a matrix that holds these rows and columns")
+      .about(name);
+}
+
+void SyntheticSource::add_scales(size_t index, Span rows, Span columns, HostWeight& to) const {
+  if (tensors_[index].spec.dtype != DType::kF8E4M3) return;
   const int32_t block_rows = quantization_.block_rows;
   const int32_t block_columns = quantization_.block_columns;
-  out.block_rows = block_rows;
-  out.block_columns = block_columns;
-  out.first_row_in_block = static_cast<int32_t>(rows.begin % block_rows);
-  out.first_column_in_block = static_cast<int32_t>(columns.begin % block_columns);
-  out.ue8m0_activations = quantization_.ue8m0;
+  to.block_rows = block_rows;
+  to.block_columns = block_columns;
+  to.first_row_in_block = static_cast<int32_t>(rows.begin % block_rows);
+  to.first_column_in_block = static_cast<int32_t>(columns.begin % block_columns);
+  to.ue8m0_activations = quantization_.ue8m0;
   // The inventory lists a tensor's scales right behind it.
-  out.scales =
-      slice(i + 1, {rows.begin / block_rows, (rows.end + block_rows - 1) / block_rows},
+  to.scales =
+      slice(index + 1, {rows.begin / block_rows, (rows.end + block_rows - 1) / block_rows},
             {columns.begin / block_columns, (columns.end + block_columns - 1) / block_columns});
+}
+
+Result<HostWeight> SyntheticSource::read_weight(const std::string& name, Span rows,
+                                                Span columns) const {
+  FATHOM_ASSIGN(const size_t i, find_matrix(name, rows, columns));
+  HostWeight out;
+  out.values = slice(i, rows, columns);
+  add_scales(i, rows, columns, out);
+  return out;
+}
+
+Result<HostWeight> SyntheticSource::map_weight(const std::string& name, Span rows,
+                                               Span columns) const {
+  if (shapes_only_) return read_weight(name, rows, columns);
+  FATHOM_ASSIGN(const size_t i, find_matrix(name, rows, columns));
+  const TensorSpec& spec = tensors_[i].spec;
+  HostWeight out;
+  out.values.view = Tensor::of(nullptr, spec.dtype, {rows.size(), columns.size()});
+  out.bytes = std::make_shared<GeneratedRows>(
+      recipes_[i], rows.begin * spec.shape[1] + columns.begin, columns.size(), spec.shape[1]);
+  add_scales(i, rows, columns, out);
   return out;
 }
 

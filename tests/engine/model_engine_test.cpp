@@ -230,6 +230,37 @@ TEST(ModelEngine, ServesGeneratedWeights) {
   EXPECT_EQ(drain_stream(**stream).tokens.size(), 8U);
 }
 
+// Says that it has all the memory of the world, and gives none.
+class BoastfulBackend final : public Backend {
+ public:
+  std::string device_name() const override { return "boaster"; }
+  Result<int64_t> memory_bytes_per_rank(const RankGrid&, double) override {
+    return int64_t{1} << 40;
+  }
+  Result<std::unique_ptr<Ops>> make_ops(const OpsSetup&) override {
+    return resource_exhausted("device memory: out of memory");
+  }
+  Result<std::vector<Groups>> make_groups(const RankGrid&) override {
+    return std::vector<Groups>(1);
+  }
+};
+
+TEST(ModelEngine, AFailedAllocationAtStartIsRefusedWithThePlan) {
+  const ModelDirectory directory{tiny_config()};
+  const DeepseekConfig config = read_deepseek_config(directory.path()).value();
+  const auto weights = std::make_shared<const HashCheckpoint>(config, HashFormat::kFp8);
+  EngineOptions options = EngineRig::tiny_options();
+  options.model_dir = directory.path();
+  const auto refused =
+      load_engine_on(std::make_unique<BoastfulBackend>(), options, weights, *weights, {});
+  ASSERT_FALSE(refused.is_ok());
+  EXPECT_EQ(refused.status().code(), Code::kResourceExhausted);
+  for (const char* part : {"out of memory", "weights", "KV cache", "step workspace", "available"}) {
+    EXPECT_NE(refused.status().message().find(part), std::string::npos)
+        << refused.status().message();
+  }
+}
+
 TEST(MemoryPlanTest, PlansWhatFitsAndRefusesTheRest) {
   const ModelDirectory directory{tiny_config()};
   const DeepseekConfig config = read_deepseek_config(directory.path()).value();

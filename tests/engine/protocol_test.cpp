@@ -217,11 +217,13 @@ TEST(Protocol, HeartbeatReadyFailedRoundTrip) {
   ready.info.max_model_len = 64;
   ready.info.blocks_total = 5;
   ready.info.device = "cpu";
+  ready.info.device_id = "00000000:3B:00.0";
   ready.info.plan_table = std::string(100'000, 'x');
   const auto ready_back = round_trip(ready);
   EXPECT_EQ(ready_back.info.model.eos, ready.info.model.eos);
   EXPECT_EQ(ready_back.info.model.parameters, 1000);
   EXPECT_EQ(ready_back.info.max_model_len, 64);
+  EXPECT_EQ(ready_back.info.device_id, ready.info.device_id);
   EXPECT_LT(ready_back.info.plan_table.size(), 100'000U) << "texts are cut to their bound";
 
   const auto failed = round_trip(FailedFrame{resource_exhausted("no room").about("model")});

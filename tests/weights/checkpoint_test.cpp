@@ -278,6 +278,9 @@ TEST(Checkpoint, AShardCutShortAfterOpeningIsRefusedByName) {
   const auto c = Checkpoint::open(dir.path()).value();
   ASSERT_TRUE(c->read("norm").is_ok());
   ASSERT_TRUE(c->read_weight("w", {8, 16}, {0, 512}).is_ok());
+  const HostWeight mapped = c->map_weight("w", {0, 1024}, {0, 1024}).value();
+  std::vector<std::byte> bytes(static_cast<size_t>(mapped.values.view.bytes()));
+  ASSERT_TRUE(mapped.bytes->read(0, bytes).is_ok());
   struct stat whole {};
   ASSERT_EQ(::stat(path.c_str(), &whole), 0);
   for (const off_t size : {whole.st_size - 1, whole.st_size / 2, off_t{0}}) {
@@ -288,6 +291,9 @@ TEST(Checkpoint, AShardCutShortAfterOpeningIsRefusedByName) {
       EXPECT_NE(status.message().find(path), std::string::npos) << status.message();
     }
   }
+  const Status gone = mapped.bytes->read(0, bytes);
+  EXPECT_EQ(gone.code(), Code::kDataLoss);
+  EXPECT_NE(gone.message().find(path), std::string::npos) << gone.message();
 }
 
 TEST(Checkpoint, APageThatCannotBeReadIsAnErrorAndNotASignal) {

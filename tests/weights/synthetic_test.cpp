@@ -172,6 +172,19 @@ std::string flat(const Tensor& t) {
   return {copy.view.as<const char>(), static_cast<size_t>(copy.view.bytes())};
 }
 
+// All bytes of a mapped weight, read `elements` at a time.
+std::string in_pieces(const HostWeight& weight, int64_t elements) {
+  EXPECT_EQ(weight.values.view.data, nullptr);
+  std::string all(static_cast<size_t>(weight.values.view.bytes()), '\0');
+  const auto piece = static_cast<size_t>(elements * dtype_bytes(weight.values.view.dtype));
+  for (size_t at = 0; at < all.size(); at += piece) {
+    const std::span<char> to(all.data() + at, std::min(piece, all.size() - at));
+    const Status status = weight.bytes->read(static_cast<int64_t>(at), std::as_writable_bytes(to));
+    EXPECT_TRUE(status.is_ok()) << status.to_string();
+  }
+  return all;
+}
+
 // What is written to disk is what the source generates, whole and in slices.
 TEST(SynthCheckpoint, RoundTripsThroughDisk) {
   for (const char* json : {testing::kTinyV3Fp8Config, testing::kTinyQwenConfig}) {
@@ -203,6 +216,13 @@ TEST(SynthCheckpoint, RoundTripsThroughDisk) {
       const HostWeight x = (*disk)->read_weight(t.spec.name, rows, columns).value();
       const HostWeight y = made->read_weight(t.spec.name, rows, columns).value();
       ASSERT_EQ(flat(x.values.view), flat(y.values.view)) << t.spec.name;
+      for (const WeightSource* source : {static_cast<const WeightSource*>(disk->get()),
+                                         static_cast<const WeightSource*>(made.get())}) {
+        const HostWeight mapped = source->map_weight(t.spec.name, rows, columns).value();
+        ASSERT_EQ(in_pieces(mapped, 7), flat(x.values.view)) << t.spec.name;
+        ASSERT_EQ(in_pieces(mapped, 100'000), flat(x.values.view)) << t.spec.name;
+        ASSERT_EQ(mapped.scales.has_value(), x.scales.has_value());
+      }
       ASSERT_EQ(x.scales.has_value(), y.scales.has_value());
       if (x.scales) {
         ASSERT_EQ(flat(x.scales->view), flat(y.scales->view));

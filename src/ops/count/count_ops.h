@@ -69,6 +69,7 @@ class CountOps final : public Ops {
   Numerics numerics() const override { return options_.numerics; }
   Arena& arena() override { return arena_; }
 
+  bool reads_bytes() const override { return true; }  // none of them
   Result<Weight> prepare_linear(const std::vector<HostWeight>& parts) override;
   Result<MlaUpProjection> prepare_kv_b(const HostWeight& kv_b, int32_t heads, int32_t nope_dims,
                                        int32_t value_dims) override;

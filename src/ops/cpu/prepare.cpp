@@ -6,6 +6,7 @@
 
 #include "base/float_formats.h"
 #include "ops/cpu/cpu_ops_impl.h"
+#include "ops/cpu/weight_layout.h"
 
 namespace fathom {
 namespace {
@@ -14,109 +15,18 @@ bool is_float(DType t) {
   return t == DType::kF32 || t == DType::kBF16 || t == DType::kF16 || t == DType::kF8E4M3;
 }
 
-float value_at(const Tensor& t, int64_t i) {
-  switch (t.dtype) {
-    case DType::kF32: {
-      float x = 0.0F;  // a mapped file's tensors need not be aligned
-      std::memcpy(&x, t.as<std::byte>() + i * 4, 4);
-      return x;
-    }
-    case DType::kF8E4M3: return e4m3_to_float(t.as<uint8_t>()[i]);
-    default: {
-      uint16_t x = 0;
-      std::memcpy(&x, t.as<std::byte>() + i * 2, 2);
-      return t.dtype == DType::kBF16 ? bf16_to_float(x) : f16_to_float(x);
-    }
-  }
-}
-
-void convert_row(const Tensor& from, int64_t at, int64_t n, DType as, void* to, int64_t to_at) {
-  if (n == 0) return;  // an empty tensor may have no data
-  if (from.dtype == as) {
-    const int64_t size = dtype_bytes(as);
-    std::memcpy(static_cast<std::byte*>(to) + to_at * size, from.as<std::byte>() + at * size,
-                static_cast<size_t>(n * size));
-    return;
-  }
-  for (int64_t i = 0; i < n; ++i) {
-    const float x = value_at(from, at + i);
-    if (as == DType::kF32) {
-      static_cast<float*>(to)[to_at + i] = x;
-    } else {
-      static_cast<uint16_t*>(to)[to_at + i] = float_to_bf16(x);
-    }
-  }
-}
-
-Result<WeightFormat> format_of(const HostWeight& part) {
-  const DType dtype = part.values.view.dtype;
-  if (part.values.view.rank != 2) return invalid_argument("a linear weight must have rank 2");
-  if (dtype == DType::kF8E4M3) {
-    if (!part.scales) return invalid_argument("an FP8 weight has no scales");
-    if (part.block_columns != 128) {
-      return unimplemented("FP8 scale blocks must be 128 columns wide, as activations' groups are");
-    }
-    return WeightFormat::kFp8Block;
-  }
-  if (part.scales) return invalid_argument("a weight with scales must be FP8 e4m3");
-  if (dtype == DType::kBF16) return WeightFormat::kBF16;
-  if (dtype == DType::kF32 || dtype == DType::kF16) return WeightFormat::kF32;
-  return invalid_argument("a weight must be F32, F16, BF16 or F8_E4M3");
-}
-
-int64_t block_row(const HostWeight& part, int64_t row) {
-  return (part.first_row_in_block + row) / part.block_rows;
-}
-
-Status check_part(const HostWeight& part, const HostWeight& first) {
-  const int64_t columns = part.values.view.shape[1];
-  if (columns != first.values.view.shape[1] || part.block_columns != first.block_columns ||
-      part.first_column_in_block != first.first_column_in_block) {
-    return invalid_argument("weights to be joined differ in their input columns");
-  }
-  if (!part.scales) return Status::ok();
-  const Tensor& scales = part.scales->view;
-  const int64_t rows = block_row(part, part.values.view.shape[0] - 1) + 1;
-  const int64_t blocks =
-      (part.first_column_in_block + columns + part.block_columns - 1) / part.block_columns;
-  if (scales.rank != 2 || scales.shape[0] < rows || scales.shape[1] < blocks) {
-    return invalid_argument("a weight's scales do not cover its blocks");
-  }
-  return Status::ok();
-}
-
 // Rows of every part below each other.
 Status copy_values(const std::vector<HostWeight>& parts, const Tensor& to) {
   int64_t out = 0;
   for (const HostWeight& part : parts) {
     const Tensor& from = part.values.view;
     for (int64_t row = 0; row < from.shape[0]; ++row, ++out) {
-      convert_row(from, row * from.stride[0], from.shape[1], to.dtype, to.data, out * to.stride[0]);
+      convert_values(from, row * from.stride[0], from.shape[1], to.dtype, to.data,
+                     out * to.stride[0]);
     }
   }
   if (to.dtype != DType::kF8E4M3) return Status::ok();
-  const uint8_t* codes = to.as<uint8_t>();
-  if (std::any_of(codes, codes + to.elements(), [](uint8_t c) { return (c & 0x7F) == 0x7F; })) {
-    return data_loss("an FP8 weight holds NaN");
-  }
-  return Status::ok();
-}
-
-void copy_scales(const std::vector<HostWeight>& parts, const Weight& to) {
-  int64_t out = 0;
-  int64_t scale_row = 0;
-  for (const HostWeight& part : parts) {
-    const Tensor& from = part.scales->view;
-    const int64_t rows = part.values.view.shape[0];
-    for (int64_t row = 0; row < rows; ++row) {
-      to.scale_rows.as<int32_t>()[out++] = static_cast<int32_t>(scale_row + block_row(part, row));
-    }
-    const int64_t scale_rows = block_row(part, rows - 1) + 1;
-    for (int64_t row = 0; row < scale_rows; ++row, ++scale_row) {
-      convert_row(from, row * from.stride[0], to.scales.shape[1], DType::kF32, to.scales.data,
-                  scale_row * to.scales.stride[0]);
-    }
-  }
+  return check_fp8({to.as<uint8_t>(), static_cast<size_t>(to.elements())});
 }
 
 }  // namespace
@@ -154,7 +64,7 @@ Result<Tensor> CpuOps::place(const HostTensor& tensor, DType as) {
     return invalid_argument("a tensor's dtype cannot be converted");
   }
   FATHOM_ASSIGN(Tensor to, reserve(as, {from.elements()}));
-  convert_row(from, 0, from.elements(), as, to.data, 0);
+  convert_values(from, 0, from.elements(), as, to.data, 0);
   void* data = to.data;
   to = from;
   to.data = data;
@@ -163,41 +73,20 @@ Result<Tensor> CpuOps::place(const HostTensor& tensor, DType as) {
 }
 
 Result<Weight> CpuOps::prepare_linear(const std::vector<HostWeight>& parts) {
-  FATHOM_CHECK(!parts.empty(), "prepare_linear without parts");
-  const HostWeight& first = parts.front();
-  Weight w;
-  FATHOM_ASSIGN(w.format, format_of(first));
-  int64_t rows = 0;
-  int64_t scale_rows = 0;
-  for (const HostWeight& part : parts) {
-    FATHOM_ASSIGN(const WeightFormat format, format_of(part));
-    if (format != w.format) return invalid_argument("weights to be joined differ in format");
-    FATHOM_RETURN_IF_ERROR(check_part(part, first));
-    rows += part.values.view.shape[0];
-    scale_rows += block_row(part, part.values.view.shape[0] - 1) + 1;
-  }
-  const int64_t columns = first.values.view.shape[1];
-  const DType dtype = w.format == WeightFormat::kFp8Block ? DType::kF8E4M3
-                      : w.format == WeightFormat::kBF16   ? DType::kBF16
-                                                          : DType::kF32;
-  FATHOM_ASSIGN(w.values, reserve(dtype, {rows, columns}));
+  FATHOM_ASSIGN(Weight w, weight_layout(parts));
+  FATHOM_ASSIGN(w.values, reserve(w.values.dtype, {w.out(), w.in()}));
   FATHOM_RETURN_IF_ERROR(copy_values(parts, w.values));
   if (w.format != WeightFormat::kFp8Block) return w;
-  w.block_columns = first.block_columns;
-  w.first_column_in_block = first.first_column_in_block;
-  w.ue8m0_activations = first.ue8m0_activations;
-  const int64_t blocks =
-      (w.first_column_in_block + columns + w.block_columns - 1) / w.block_columns;
-  FATHOM_ASSIGN(w.scales, reserve(DType::kF32, {scale_rows, blocks}));
-  FATHOM_ASSIGN(w.scale_rows, reserve(DType::kI32, {rows}));
+  FATHOM_ASSIGN(w.scales, reserve(DType::kF32, {w.scales.shape[0], w.scales.shape[1]}));
+  FATHOM_ASSIGN(w.scale_rows, reserve(DType::kI32, {w.out()}));
   copy_scales(parts, w);
   return w;
 }
 
 Result<MlaUpProjection> CpuOps::prepare_kv_b(const HostWeight& kv_b, int32_t heads,
                                              int32_t nope_dims, int32_t value_dims) {
-  FATHOM_ASSIGN(const WeightFormat format, format_of(kv_b));
-  FATHOM_RETURN_IF_ERROR(check_part(kv_b, kv_b));
+  FATHOM_ASSIGN(const WeightFormat format, weight_format(kv_b));
+  FATHOM_RETURN_IF_ERROR(check_weight_part(kv_b, kv_b));
   const Tensor& from = kv_b.values.view;
   const int64_t columns = from.shape[1];
   if (from.shape[0] != int64_t{heads} * (nope_dims + value_dims)) {
@@ -211,12 +100,13 @@ Result<MlaUpProjection> CpuOps::prepare_kv_b(const HostWeight& kv_b, int32_t hea
   for (int64_t row = 0; row < from.shape[0]; ++row) {
     const int64_t head = row / (nope_dims + value_dims);
     const int64_t at = row % (nope_dims + value_dims);
-    convert_row(from, row * from.stride[0], columns, DType::kF32, w, 0);
+    convert_values(from, row * from.stride[0], columns, DType::kF32, w, 0);
     if (format == WeightFormat::kFp8Block) {
       const Tensor& scales = kv_b.scales->view;
-      const int64_t scale_row = block_row(kv_b, row) * scales.stride[0];
+      const int64_t scale_row = scale_row_of(kv_b, row) * scales.stride[0];
       for (int64_t k = 0; k < columns; ++k) {
-        w[k] *= value_at(scales, scale_row + (kv_b.first_column_in_block + k) / kv_b.block_columns);
+        w[k] *=
+            weight_value(scales, scale_row + (kv_b.first_column_in_block + k) / kv_b.block_columns);
       }
     }
     const Tensor& to = at < nope_dims ? up.key : up.value;

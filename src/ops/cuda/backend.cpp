@@ -1,46 +1,52 @@
 // The plugin's one export: the CUDA backend of an engine process.
-#include "fathom/backend.h"
+#include "ops/cuda/backend.h"
+
+#include <algorithm>
+#include <utility>
 
 #include "ops/cuda/cuda_ops.h"
 
 namespace fathom {
 namespace {
 
-// Owned by the engine process; its loading thread calls it.
-class CudaBackend final : public Backend {
- public:
-  explicit CudaBackend(std::string name) : name_(std::move(name)) {}
-
-  std::string device_name() const override { return name_; }
-
-  Result<int64_t> memory_bytes_per_rank(const RankGrid&) override { return device_free_bytes(); }
-
-  Result<std::unique_ptr<Ops>> make_ops(const OpsSetup& setup) override {
-    // The memory plan counts the CPU's workspace; float32 rows between plain kernels take more.
-    constexpr int64_t kMoreBytes = int64_t{256} << 20;
-    FATHOM_ASSIGN(std::unique_ptr<CudaOps> ops,
-                  CudaOps::make({setup.numerics, 3 * setup.arena_bytes + kMoreBytes}));
-    return std::unique_ptr<Ops>(std::move(ops));
-  }
-
-  Result<std::vector<Groups>> make_groups(const RankGrid& grid) override {
-    if (grid.ranks() == 1) return std::vector<Groups>(1);
-    return unimplemented(
-               "device cuda runs one rank in this build; set tensor_parallel_size and "
-               "pipeline_parallel_size to 1")
-        .about("tensor_parallel_size");
-  }
-
- private:
-  std::string name_;
-};
+// What the process takes of the device beside the plan, once it serves: code of kernels, captured
+// graphs, staging buffers. Measured (tests/gpu/test_faults.py prints it).
+constexpr int64_t kBesidePlanBytes = int64_t{256} << 20;
 
 }  // namespace
-}  // namespace fathom
 
-extern "C" __attribute__((visibility("default"))) fathom::Backend* fathom_make_backend(
-    int32_t abi) {
-  if (abi != fathom::kBackendAbi) return nullptr;
-  fathom::Result<std::string> name = fathom::open_device();
-  return name.is_ok() ? new fathom::CudaBackend(*name) : nullptr;
+Result<std::unique_ptr<CudaBackend>> CudaBackend::open() {
+  FATHOM_ASSIGN(std::string name, open_device());
+  FATHOM_ASSIGN(std::string id, device_pci_id());
+  return std::unique_ptr<CudaBackend>(new CudaBackend(std::move(name), std::move(id)));
 }
+
+Result<int64_t> CudaBackend::memory_bytes_per_rank(const RankGrid&, double fraction) {
+  FATHOM_ASSIGN(const DeviceMemory memory, device_memory());
+  const auto wanted = static_cast<int64_t>(fraction * static_cast<double>(memory.total_bytes));
+  const int64_t in_use = memory.total_bytes - memory.free_bytes;
+  return std::max<int64_t>(0, wanted - in_use - kBesidePlanBytes);
+}
+
+int64_t CudaBackend::workspace_bytes(int64_t counted_bytes) const {
+  // Float32 rows between plain kernels take more than the CPU's loops do.
+  constexpr int64_t kMoreBytes = int64_t{256} << 20;
+  return 3 * counted_bytes + kMoreBytes;
+}
+
+Result<std::unique_ptr<Ops>> CudaBackend::make_ops(const OpsSetup& setup) {
+  FATHOM_ASSIGN(std::unique_ptr<CudaOps> ops, CudaOps::make({.numerics = setup.numerics,
+                                                             .arena_bytes = setup.arena_bytes,
+                                                             .weight_bytes = setup.weight_bytes}));
+  return std::unique_ptr<Ops>(std::move(ops));
+}
+
+Result<std::vector<Groups>> CudaBackend::make_groups(const RankGrid& grid) {
+  if (grid.ranks() == 1) return std::vector<Groups>(1);
+  return unimplemented(
+             "device cuda runs one rank in this build; set tensor_parallel_size and "
+             "pipeline_parallel_size to 1")
+      .about("tensor_parallel_size");
+}
+
+}  // namespace fathom

@@ -23,6 +23,7 @@ namespace fathom {
 
 struct GqaStep;
 struct MlaCall;
+class WeightUpload;
 namespace kernels {
 struct GroupedMatrix;
 }
@@ -33,6 +34,7 @@ struct CudaOpsOptions {
   Numerics numerics = Numerics::kNative;
   int64_t arena_bytes = 0;
   bool host_readable = false;  // managed memory, for tests that look at what ops wrote
+  int64_t weight_bytes = 0;    // of the model, to share one piece; 0: each tensor has its own
 };
 
 class CudaOps final : public Ops {
@@ -50,10 +52,16 @@ class CudaOps final : public Ops {
   Result<MlaUpProjection> prepare_kv_b(const HostWeight& kv_b, int32_t heads, int32_t nope_dims,
                                        int32_t value_dims) override;
   Result<Tensor> place(const HostTensor& tensor, DType as) override;
-  Result<Tensor> reserve(DType dtype, std::initializer_list<int64_t> shape) override;
-  Result<Tensor> reserve_output(DType dtype, std::initializer_list<int64_t> shape) override;
+  Result<Tensor> place_table(const HostWeight& table, DType as) override;
   ActSpec act_spec(const Weight& weight) const override;
   Status synchronize() override;
+
+  // memory.cpp
+  bool reads_bytes() const override { return true; }
+  Status begin_load() override;
+  Status finish_load() override;
+  Result<Tensor> reserve(DType dtype, std::initializer_list<int64_t> shape) override;
+  Result<Tensor> reserve_output(DType dtype, std::initializer_list<int64_t> shape) override;
 
   // frame.cpp
   void edit_slots(const SlotTable& slots, const StepPlan& plan) override;
@@ -133,8 +141,13 @@ class CudaOps final : public Ops {
     bool operator==(const MlaScheduleKey&) const = default;
   };
 
-  explicit CudaOps(const CudaOpsOptions& options)
-      : numerics_(options.numerics), host_readable_(options.host_readable) {}
+  // Device memory that tensors share.
+  struct Slab {
+    std::byte* next = nullptr;
+    int64_t left = 0;
+  };
+
+  explicit CudaOps(const CudaOpsOptions& options);
 
   kernels::Format act_format() const;
   float* floats(int64_t n) { return arena_.take(DType::kF32, {n}).as<float>(); }
@@ -158,9 +171,12 @@ class CudaOps final : public Ops {
   Result<std::vector<T>> download(const Tensor& from);
   void check(cudaError_t error, const char* what);
   void check_single(const Comm* group) const;
+  Status add_slab(int64_t bytes);
+  Result<void*> allocate_own(int64_t bytes);
   Result<void*> allocate(int64_t bytes);
   Result<Tensor> upload(const Tensor& host);
   Result<Tensor> upload_across(const Tensor& key);
+  Status copy_rows(const HostWeight& weight, std::byte* to);
   std::byte* stage(size_t bytes, Staging** used);
   Status make_schedule();  // prepare.cpp
 
@@ -212,6 +228,7 @@ class CudaOps final : public Ops {
   Tensor large_workspace_;
   std::unique_ptr<LargeGemm> large_;  // null where cuBLASLt is not found
   std::vector<void*> device_memory_;
+  std::vector<Slab> slabs_;
   std::vector<void*> pinned_memory_;
   Arena arena_;
   Status health_;
@@ -228,6 +245,7 @@ class CudaOps final : public Ops {
   int64_t replays_ = 0;
   std::vector<cudaEvent_t> marks_;
   uint64_t next_mark_ = 0;
+  std::unique_ptr<WeightUpload> uploading_;  // between begin_load and finish_load
 };
 
 }  // namespace fathom

@@ -4,6 +4,15 @@
 namespace fathom {
 namespace {
 
+// The oldest driver that the runtime in this program can use, as CUDA writes versions: 13000.
+constexpr int kDriverCudaMin = CUDART_VERSION / 1000 * 1000;
+
+std::string cuda_version(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+}  // namespace
+
 bool is_sticky(cudaError_t error) {
   switch (error) {
     case cudaErrorIllegalAddress:
@@ -13,45 +22,78 @@ bool is_sticky(cudaError_t error) {
     case cudaErrorHardwareStackError:
     case cudaErrorIllegalInstruction:
     case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorTensorMemoryLeak:
     case cudaErrorECCUncorrectable:
+    case cudaErrorNvlinkUncorrectable:
+    case cudaErrorContained:
+    case cudaErrorExternalDevice:
+    case cudaErrorContextIsDestroyed:
+    case cudaErrorMpsClientTerminated:
     case cudaErrorDevicesUnavailable: return true;
     default: return false;
   }
 }
 
-}  // namespace
+bool is_lost(const Status& status) { return status.reason() == kCudaErrorReason; }
+
+Status check_device(const DeviceFacts& facts) {
+  if (facts.driver_cuda == 0)
+    return unavailable("no NVIDIA driver is loaded on this host").about("device");
+  if (facts.driver_cuda < kDriverCudaMin) {
+    return unavailable("the NVIDIA driver is for CUDA " + cuda_version(facts.driver_cuda) +
+                       "; this build needs one for CUDA " + cuda_version(kDriverCudaMin) +
+                       " (release 580) or later")
+        .about("device");
+  }
+  if (facts.devices == 0) return unavailable("no GPU is visible to this process").about("device");
+  if (facts.major == 9 && facts.minor == 0) return Status::ok();
+  return unavailable(facts.name + " has compute capability " + std::to_string(facts.major) + "." +
+                     std::to_string(facts.minor) +
+                     "; this build's kernels are for 9.0 (H100, H200)")
+      .about("device");
+}
 
 Status cuda_status(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return Status::ok();
   const std::string text = std::string(what) + ": " + cudaGetErrorString(error);
   if (is_sticky(error))
-    return unavailable("the GPU context is lost: " + text).because("cuda_error");
+    return unavailable("the GPU context is lost: " + text).because(kCudaErrorReason);
   if (error == cudaErrorMemoryAllocation) return resource_exhausted(text);
   return internal_error(text);
 }
 
 Result<std::string> open_device() {
-  int count = 0;
-  FATHOM_RETURN_IF_ERROR(cuda_status(cudaGetDeviceCount(&count), "cudaGetDeviceCount"));
-  if (count == 0) return unavailable("no GPU is visible to this process").about("device");
-  FATHOM_RETURN_IF_ERROR(cuda_status(cudaSetDevice(0), "cudaSetDevice"));
-  cudaDeviceProp properties{};
-  FATHOM_RETURN_IF_ERROR(
-      cuda_status(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties"));
-  if (properties.major != 9) {
-    return unavailable(std::string(properties.name) + " has compute capability " +
-                       std::to_string(properties.major) + "." + std::to_string(properties.minor) +
-                       "; this build's kernels are for 9.0 (H100, H200)")
-        .about("device");
+  DeviceFacts facts;
+  // Without a driver, or with one that is too old, the other calls fail with less to say.
+  if (cudaDriverGetVersion(&facts.driver_cuda) != cudaSuccess) facts.driver_cuda = 0;
+  const cudaError_t counted = cudaGetDeviceCount(&facts.devices);
+  if (facts.driver_cuda >= kDriverCudaMin && counted != cudaErrorNoDevice) {
+    FATHOM_RETURN_IF_ERROR(cuda_status(counted, "cudaGetDeviceCount"));
+    FATHOM_RETURN_IF_ERROR(cuda_status(cudaSetDevice(0), "cudaSetDevice"));
+    cudaDeviceProp properties{};
+    FATHOM_RETURN_IF_ERROR(
+        cuda_status(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties"));
+    facts.name = properties.name;
+    facts.major = properties.major;
+    facts.minor = properties.minor;
   }
-  return std::string(properties.name);
+  FATHOM_RETURN_IF_ERROR(check_device(facts));
+  return facts.name;
 }
 
-Result<int64_t> device_free_bytes() {
+Result<std::string> device_pci_id() {
+  char id[32] = {};
+  FATHOM_RETURN_IF_ERROR(cuda_status(cudaDeviceGetPCIBusId(id, sizeof id, 0), "PCI bus id"));
+  return std::string(id);
+}
+
+Result<DeviceMemory> device_memory() {
   size_t free = 0;
   size_t total = 0;
   FATHOM_RETURN_IF_ERROR(cuda_status(cudaMemGetInfo(&free, &total), "cudaMemGetInfo"));
-  return static_cast<int64_t>(free);
+  return DeviceMemory{static_cast<int64_t>(total), static_cast<int64_t>(free)};
 }
 
 kernels::Format format_of(DType dtype) {

@@ -6,7 +6,10 @@
 #include "kernels/prefill_attention.h"
 #include "kernels/skinny_gemm.h"
 #include "ops/cpu/cpu_ops.h"
+#include "ops/cpu/weight_layout.h"
 #include "ops/cuda/cuda_ops.h"
+#include "ops/cuda/host_weights.h"
+#include "ops/cuda/weight_upload.h"
 
 namespace fathom {
 namespace {
@@ -33,6 +36,7 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
       cuda_status(cudaDeviceGetAttribute(&ops->sms_, cudaDevAttrMultiProcessorCount, 0), "device"));
   FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_skinny_gemm(), "skinny_gemm"));
   FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_prefill_attention(), "prefill_attention"));
+  if (options.weight_bytes > 0) FATHOM_RETURN_IF_ERROR(ops->add_slab(options.weight_bytes));
   FATHOM_ASSIGN(Tensor arena, ops->reserve(DType::kU8, {options.arena_bytes}));
   ops->arena_ = Arena(arena.data, options.arena_bytes);
   FATHOM_RETURN_IF_ERROR(ops->make_large_gemm());
@@ -68,7 +72,12 @@ Status CudaOps::make_schedule() {
   return Status::ok();
 }
 
+CudaOps::CudaOps(const CudaOpsOptions& options)
+    : numerics_(options.numerics), host_readable_(options.host_readable) {}
+
 CudaOps::~CudaOps() {
+  uploading_.reset();            // it writes to what is freed here
+  if (is_lost(health_)) return;  // nothing can be given back but by the process's end
   if (stream_ != nullptr) cudaStreamSynchronize(stream_);
   for (auto& [key, graph] : graphs_) cudaGraphExecDestroy(graph);
   for (Staging& staging : staging_) cudaEventDestroy(staging.done);
@@ -78,51 +87,24 @@ CudaOps::~CudaOps() {
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
 }
 
-Result<void*> CudaOps::allocate(int64_t bytes) {
-  FATHOM_CHECK(!sealed_, "device memory is allocated after loading");
-  const auto size = static_cast<size_t>(std::max<int64_t>(bytes, 1));
-  void* p = nullptr;
-  const cudaError_t error = host_readable_ ? cudaMallocManaged(&p, size) : cudaMalloc(&p, size);
-  FATHOM_RETURN_IF_ERROR(cuda_status(error, "device memory"));
-  device_memory_.push_back(p);
-  return p;
-}
-
-Result<Tensor> CudaOps::reserve(DType dtype, std::initializer_list<int64_t> shape) {
-  Tensor t = Tensor::of(nullptr, dtype, shape);
-  const auto size = static_cast<size_t>(std::max<int64_t>(t.bytes(), 1));
-  FATHOM_ASSIGN(t.data, allocate(t.bytes()));
-  FATHOM_RETURN_IF_ERROR(cuda_status(cudaMemsetAsync(t.data, 0, size, stream_), "memset"));
-  FATHOM_RETURN_IF_ERROR(synchronize());
-  return t;
-}
-
-// Host memory that kernels write across the bus: the host reads it when the step is complete.
-Result<Tensor> CudaOps::reserve_output(DType dtype, std::initializer_list<int64_t> shape) {
-  Tensor t = Tensor::of(nullptr, dtype, shape);
-  const auto size = static_cast<size_t>(std::max<int64_t>(t.bytes(), 1));
-  FATHOM_RETURN_IF_ERROR(
-      cuda_status(cudaHostAlloc(&t.data, size, cudaHostAllocMapped), "pinned memory"));
-  pinned_memory_.push_back(t.data);
-  std::fill_n(t.as<std::byte>(), size, std::byte{0});
-  return t;
-}
-
-Result<Tensor> CudaOps::upload(const Tensor& host) {
-  Tensor t = host;
-  const auto size = static_cast<size_t>(std::max<int64_t>(host.bytes(), 1));
-  FATHOM_ASSIGN(t.data, allocate(host.bytes()));
-  FATHOM_RETURN_IF_ERROR(cuda_status(
-      cudaMemcpyAsync(t.data, host.data, size, cudaMemcpyHostToDevice, stream_), "upload"));
-  FATHOM_RETURN_IF_ERROR(synchronize());
-  return t;
-}
-
+// Values go to the device as the checkpoint has them, part below part; only float16, which becomes
+// float32, passes through the CPU's memory.
 Result<Weight> CudaOps::prepare_linear(const std::vector<HostWeight>& parts) {
-  const std::unique_ptr<Ops> host = make_host(numerics_);
-  FATHOM_ASSIGN(Weight weight, host->prepare_linear(parts));
-  FATHOM_ASSIGN(weight.values, upload(weight.values));
+  FATHOM_ASSIGN(Weight weight, weight_layout(parts));
+  FATHOM_ASSIGN(weight.values.data, allocate(weight.values.bytes()));
+  auto* to = weight.values.as<std::byte>();
+  for (const HostWeight& part : parts) {
+    FATHOM_ASSIGN(const HostWeight stored, stored_as(part, weight.values.dtype));
+    FATHOM_RETURN_IF_ERROR(copy_rows(stored, to));
+    to += stored.values.view.bytes();
+  }
   if (weight.format == WeightFormat::kFp8Block) {
+    const HostTensor scales =
+        host_tensor(DType::kF32, {weight.scales.shape[0], weight.scales.shape[1]});
+    const HostTensor scale_rows = host_tensor(DType::kI32, {weight.out()});
+    weight.scales.data = scales.view.data;
+    weight.scale_rows.data = scale_rows.view.data;
+    copy_scales(parts, weight);
     FATHOM_ASSIGN(weight.scales, upload(weight.scales));
     FATHOM_ASSIGN(weight.scale_rows, upload(weight.scale_rows));
   }
@@ -153,7 +135,8 @@ Result<Tensor> CudaOps::upload_across(const Tensor& key) {
 Result<MlaUpProjection> CudaOps::prepare_kv_b(const HostWeight& kv_b, int32_t heads,
                                               int32_t nope_dims, int32_t value_dims) {
   const std::unique_ptr<Ops> host = make_host(numerics_);
-  FATHOM_ASSIGN(MlaUpProjection up, host->prepare_kv_b(kv_b, heads, nope_dims, value_dims));
+  FATHOM_ASSIGN(const HostWeight stored, in_memory(kv_b));
+  FATHOM_ASSIGN(MlaUpProjection up, host->prepare_kv_b(stored, heads, nope_dims, value_dims));
   FATHOM_ASSIGN(up.key, upload_across(up.key));
   FATHOM_ASSIGN(up.value, upload(up.value));
   return up;
@@ -163,6 +146,14 @@ Result<Tensor> CudaOps::place(const HostTensor& tensor, DType as) {
   const std::unique_ptr<Ops> host = make_host(numerics_);
   FATHOM_ASSIGN(const Tensor placed, host->place(tensor, as));
   return upload(placed);
+}
+
+Result<Tensor> CudaOps::place_table(const HostWeight& table, DType as) {
+  FATHOM_ASSIGN(const HostWeight stored, stored_as(table, as));
+  Tensor placed = Tensor::of(nullptr, as, {table.values.view.shape[0], table.values.view.shape[1]});
+  FATHOM_ASSIGN(placed.data, allocate(placed.bytes()));
+  FATHOM_RETURN_IF_ERROR(copy_rows(stored, placed.as<std::byte>()));
+  return placed;
 }
 
 ActSpec CudaOps::act_spec(const Weight& weight) const {
