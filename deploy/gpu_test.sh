@@ -48,5 +48,7 @@ fi
 echo "== compare_devices"
 python3 tests/gpu/compare_devices.py --bin "$bin/fathomd" --seconds "$seconds" ||
   failed+=(compare_devices)
+echo "== test_runtime"
+python3 tests/gpu/test_runtime.py --bin "$bin" --seconds "$seconds" || failed+=(test_runtime)
 [ "${#failed[@]}" = 0 ] || fail "failed: ${failed[*]}"
 echo "gpu_test: passed in $SECONDS s"

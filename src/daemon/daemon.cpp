@@ -23,6 +23,7 @@
 #include "base/version.h"
 #include "daemon/engine_metrics.h"
 #include "daemon/front_metrics.h"
+#include "daemon/gpu_metrics.h"
 #include "daemon/model_setup.h"
 #include "daemon/service_notify.h"
 #include "engine/remote_engine.h"
@@ -33,6 +34,10 @@ namespace fathom {
 namespace {
 
 constexpr int kTickMs = 200;
+// The defaults of watchdog_seconds. A large model's prefill may take minutes on the CPU; on a GPU
+// it is seconds even on kernels that were not made for speed.
+constexpr double kWatchdogSeconds = 300;
+constexpr double kWatchdogSecondsGpu = 60;
 constexpr int kPollMs = 20;
 
 uint32_t milliseconds(double seconds) { return static_cast<uint32_t>(seconds * 1000); }
@@ -153,6 +158,7 @@ class Daemon::Impl {
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<EngineMetrics> engine_metrics_;
   std::unique_ptr<FrontMetrics> front_metrics_;
+  std::unique_ptr<GpuMonitor> gpu_monitor_;
   std::unique_ptr<KeyedHasher> hasher_;
   std::unique_ptr<api::WorkPool> pool_;
   api::ApiContext context_;
@@ -185,7 +191,11 @@ Status Daemon::Impl::build_engine() {
   FATHOM_ASSIGN(context_.model, read_served_model(config_, directory, clock_));
   RemoteEngineOptions options;
   options.engine = engine_options(config_, directory, context_.model);
-  options.hang_us = static_cast<int64_t>(config_.engine.watchdog_seconds * 1e6);
+  options.hang_us =
+      static_cast<int64_t>(config_.engine.watchdog_seconds.value_or(kWatchdogSeconds) * 1e6);
+  if (!config_.engine.watchdog_seconds && config_.engine.numerics == Numerics::kNative) {
+    options.hang_us_gpu = static_cast<int64_t>(kWatchdogSecondsGpu * 1e6);
+  }
   options.restarts_max = static_cast<int32_t>(config_.engine.max_engine_restarts);
   options.restart_window_us =
       static_cast<int64_t>(config_.engine.engine_restart_window_seconds * 1e6);
@@ -201,6 +211,8 @@ void Daemon::Impl::build_context() {
   metrics_ = std::make_unique<Metrics>(registry_, context_.model.name);
   engine_metrics_ = std::make_unique<EngineMetrics>(*engine_, *metrics_);
   front_metrics_ = std::make_unique<FrontMetrics>(*metrics_);
+  gpu_monitor_ = std::make_unique<GpuMonitor>(
+      *metrics_, [engine = engine_] { return engine->info().device_id; });
   hasher_ = std::make_unique<KeyedHasher>(KeyedHasher::random_key());
   const auto cores = static_cast<int32_t>(std::thread::hardware_concurrency());
   pool_ = std::make_unique<api::WorkPool>(std::clamp(cores / 2, 2, 8));

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,8 @@ struct RemoteEngineOptions {
   int64_t backoff_us_max = 5'000'000;
   // An engine that proves no progress for so long is killed and started again.
   int64_t hang_us = 30'000'000;
+  // The same once the engine has said that it runs on a GPU, whose steps are short.
+  std::optional<int64_t> hang_us_gpu;
   // Gets every change of state and every percent of loading; on the handle's threads, one call at a
   // time. Must not block, nor call the handle.
   std::function<void(const EngineHealth&)> on_health;

@@ -193,7 +193,10 @@ void RemoteEngine::Core::kill_if_stuck(int64_t now_us) {
   if (health_.state == EngineState::kReady || health_.state == EngineState::kDraining) {
     proof_us = std::min(proof_us, health_.last_progress_us);
   }
-  if (now_us - proof_us <= options_.hang_us) return;
+  const bool on_gpu = !info_->device.empty() && info_->device != "cpu";
+  const int64_t hang_us =
+      on_gpu ? options_.hang_us_gpu.value_or(options_.hang_us) : options_.hang_us;
+  if (now_us - proof_us <= hang_us) return;
   Logger("engine").error("the engine proves no progress and is killed",
                          {{"pid", pid_}, {"silent_us", now_us - proof_us}});
   failure_ = unavailable("the engine made no progress for " +

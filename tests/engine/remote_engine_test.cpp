@@ -185,6 +185,18 @@ TEST(RemoteEngine, AStuckStepIsEndedAfterTheBound) {
   EXPECT_EQ(drain_stream(*stuck).finished, 1);
 }
 
+TEST(RemoteEngine, AGpuMayHaveABoundOfItsOwn) {
+  RemoteEngineOptions options = test_options();
+  options.hang_us = 600'000'000;
+  options.hang_us_gpu = 1'500'000;  // the script's device is no CPU
+  Rig rig(options);
+  auto stuck = rig.submit({kHangToken}, 10);
+  const pid_t before = rig.engine->pid();
+  EXPECT_TRUE(wait_until([&] { return rig.engine->pid() != before; }));
+  stuck->cancel();
+  EXPECT_EQ(drain_stream(*stuck).finished, 1);
+}
+
 TEST(RemoteEngine, GivesUpAfterTooManyDeaths) {
   RemoteEngineOptions options = test_options();
   options.restarts_max = 2;
