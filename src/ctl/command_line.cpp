@@ -92,6 +92,8 @@ void add_synth(CLI::App& app, SynthCommand& o) {
       ->check(CLI::Range(int64_t{1} << 16, int64_t{1} << 40));
   app.add_option("--threads", o.threads, "Writing threads (else every core)")
       ->check(CLI::Range(0, 1024));
+  app.add_flag("--config-only", o.config_only,
+               "Write no weights: fathomd --load-format synthetic makes them as it loads");
 }
 
 void add_tokenize(CLI::App& app, TokenizeOptions& o) {

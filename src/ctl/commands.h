@@ -44,7 +44,8 @@ struct SynthCommand {
   std::string tokenizer;  // a directory whose tokenizer files are copied; empty: none
   int64_t seed = 0;
   int64_t shard_bytes_max = int64_t{5} << 30;
-  int64_t threads = 0;  // 0: every core
+  int64_t threads = 0;       // 0: every core
+  bool config_only = false;  // no weights: fathomd --load-format synthetic makes them
 };
 int run_synth(const SynthCommand& options, Console& console);
 

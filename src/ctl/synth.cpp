@@ -80,6 +80,19 @@ void print_summary(Console& console, const SynthCommand& options, const SynthSum
               << format_bytes(summary.bytes) << " (" << speed(summary.bytes, seconds) << ")\n";
 }
 
+// What fathomd --load-format synthetic needs.
+int write_config_only(const SynthCommand& options, const std::string& config, Console& console) {
+  std::error_code error;
+  std::filesystem::create_directories(options.output, error);
+  Status status = error ? internal_error(options.output + ": " + error.message())
+                        : write_file(options.output + "/config.json", config);
+  if (status.is_ok() && !options.tokenizer.empty())
+    status = copy_tokenizer(options.tokenizer, options.output);
+  if (!status.is_ok()) return report_error(console, status);
+  if (console.json) console.out << Json{{"directory", options.output}}.dump() << "\n";
+  return kExitOk;
+}
+
 }  // namespace
 
 int run_synth(const SynthCommand& options, Console& console) {
@@ -93,6 +106,8 @@ int run_synth(const SynthCommand& options, Console& console) {
   if (!config.is_ok()) return report_error(console, config.status());
   const Result<ArchConfig> arch = parse_arch_config(*config, name);
   if (!arch.is_ok()) return report_error(console, config_error(arch.status()));
+
+  if (options.config_only) return write_config_only(options, *config, console);
 
   SynthOptions synth;
   synth.directory = options.output;

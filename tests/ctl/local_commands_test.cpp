@@ -68,6 +68,13 @@ TEST_F(Local, SynthTakesEveryDtype) {
   }
 }
 
+TEST_F(Local, SynthCanLeaveTheWeightsToTheServer) {
+  json_of({"synth", path("c"), "--preset", "v3-tiny", "--config-only"});
+  const Json seen = json_of({"inspect", path("c")});
+  EXPECT_EQ(seen["architecture"], "DeepseekV3ForCausalLM");
+  EXPECT_EQ(seen["has_weights"], false);
+}
+
 TEST_F(Local, SynthIsDeterministicAndNeverOverwrites) {
   for (const char* name : {"a", "b"}) {
     json_of({"synth", path(name), "--preset", "v3-tiny", "--seed", "7"});

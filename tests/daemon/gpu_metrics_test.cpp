@@ -53,7 +53,7 @@ TEST(GpuMetrics, ReadingsBecomeSeries) {
   for (const char* line : {"fathom_gpu_utilization_ratio{uuid=\"GPU-1\"} 0.5\n",
                            "fathom_gpu_memory_used_bytes{uuid=\"GPU-1\"} 1000\n",
                            "fathom_gpu_power_watts{uuid=\"GPU-1\"} 123.5\n",
-                           "fathom_gpu_ecc_errors_total{uuid=\"GPU-1\",kind=\"corrected\"} 6\n",
+                           "fathom_gpu_ecc_errors_total{kind=\"corrected\",uuid=\"GPU-1\"} 6\n",
                            "fathom_gpu_xid_errors_total{uuid=\"GPU-1\",xid=\"79\"} 2\n"}) {
     EXPECT_NE(text.find(line), std::string::npos) << line << text;
   }
