@@ -31,8 +31,8 @@ void expert_linear(cudaStream_t stream, const Matrix* experts, int32_t first_exp
                    Format round);
 
 // out[t, :] = the sum of weights[t, j] * pairs[t * k + j, :] (f32 or bf16) in order of j, for pairs
-// of this rank's experts, and last shared[t, :] (null: no shared expert); rounded to out's format. A padding token
-// has the shared part alone.
+// of this rank's experts, and last shared[t, :] (null: no shared expert); rounded to out's format.
+// A padding token has the shared part alone.
 void combine(cudaStream_t stream, Rows pairs, const int32_t* ids, const float* weights,
              const uint8_t* token_valid, int64_t tokens, int32_t k, int32_t first_expert,
              int32_t expert_count, int64_t columns, const float* shared, Rows out);
