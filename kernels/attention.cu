@@ -1,5 +1,8 @@
 // MLA on the paged latent cache: write, absorbed queries, running softmax, value up-projection.
 #include "attention.h"
+
+#include "async_copy.cuh"
+#include "early_launch.cuh"
 #include "number.cuh"
 
 namespace fathom::kernels {
@@ -51,6 +54,8 @@ __global__ void write_kernel(MlaShape s, AttentionBatch b, Rows kv_a, const floa
                              QueryRope rope) {
   __shared__ float shared[32];
   const int64_t t = blockIdx.x;
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
   if (b.token_valid[t] == 0) return;
   const int32_t position = b.positions[t];
   const int64_t to = entry_at(s, b, b.row_slot[b.token_row[t]], position);
@@ -196,8 +201,8 @@ dim3 per_head(const MlaShape& shape, int64_t tokens) {
 void mla_write(cudaStream_t stream, const MlaShape& shape, const AttentionBatch& batch, Rows kv_a,
                const float* kv_norm, const QueryRope& rope) {
   if (batch.tokens == 0) return;
-  write_kernel<<<static_cast<unsigned>(batch.tokens), kThreads, 0, stream>>>(shape, batch, kv_a,
-                                                                             kv_norm, rope);
+  launch_early(stream, write_kernel, dim3(static_cast<unsigned>(batch.tokens)), dim3(kThreads),
+               shape, batch, kv_a, kv_norm, rope);
 }
 
 void mla_rope_queries(cudaStream_t stream, const MlaShape& shape, const AttentionBatch& batch,

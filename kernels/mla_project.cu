@@ -6,6 +6,9 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include "async_copy.cuh"
+#include "early_launch.cuh"
+
 namespace fathom::kernels {
 namespace {
 
@@ -23,6 +26,11 @@ __device__ void multiply(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, u
 
 __device__ uint4 load_16_bytes(const __nv_bfloat16* p, bool present) {
   return present ? __ldg(reinterpret_cast<const uint4*>(p)) : uint4{0, 0, 0, 0};
+}
+
+// Into the second-level cache.
+__device__ void prefetch_16_bytes(const __nv_bfloat16* p) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
 }
 
 __device__ void store_pair(const HeadProjection& p, int64_t at, float a, float b) {
@@ -51,6 +59,12 @@ __global__ void __launch_bounds__(kWarps * 32)
   const auto* w = static_cast<const __nv_bfloat16*>(p.weights) +
                   (int64_t{head} * p.columns + column + lane / 4) * p.inner;
   float d[kTiles][2][4] = {};
+  let_next_kernel_start();
+  for (int k = begin; k < begin + share; k += 32) {
+    prefetch_16_bytes(w + k);
+    prefetch_16_bytes(w + int64_t{8} * p.inner + k);
+  }
+  wait_for_earlier_kernels();
 #pragma unroll 4
   for (int k = begin; k < begin + share; k += 32) {
     const uint4 b0 = load_16_bytes(w + k, true);
@@ -97,15 +111,12 @@ __global__ void __launch_bounds__(kWarps * 32)
 
 template <int kSplit>
 cudaError_t launch(cudaStream_t stream, const HeadProjection& p) {
-  const auto columns = static_cast<unsigned>(p.columns / (kWarps / kSplit * kColumns));
-  const auto heads = static_cast<unsigned>(p.heads);
-  if (p.tokens <= 16) {
-    project_kernel<1, kSplit><<<dim3(columns, heads, 1), kWarps * 32, 0, stream>>>(p);
-  } else {
-    const auto tiles = static_cast<unsigned>((p.tokens + 31) / 32);
-    project_kernel<2, kSplit><<<dim3(columns, heads, tiles), kWarps * 32, 0, stream>>>(p);
-  }
-  return cudaGetLastError();
+  const bool one_tile = p.tokens <= 16;
+  const dim3 grid(static_cast<unsigned>(p.columns / (kWarps / kSplit * kColumns)),
+                  static_cast<unsigned>(p.heads),
+                  one_tile ? 1 : static_cast<unsigned>((p.tokens + 31) / 32));
+  return one_tile ? launch_early(stream, project_kernel<1, kSplit>, grid, dim3(kWarps * 32), p)
+                  : launch_early(stream, project_kernel<2, kSplit>, grid, dim3(kWarps * 32), p);
 }
 
 bool on_16_bytes(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
