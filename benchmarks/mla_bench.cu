@@ -2,6 +2,7 @@
 // sums on the host (samples), then the median time of a call inside a graph, over as many caches as
 // keep the second-level cache cold. Prints one JSON object a line.
 #include <cuda_bf16.h>
+#include <cuda_fp8.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -63,6 +64,27 @@ __global__ void fill_random(__nv_bfloat16* to, size_t n, uint64_t seed, float sp
   }
 }
 
+// FP8 entries of random numbers, and what they stand for. A block a token, a thread a column.
+__global__ void fill_entries(const __nv_bfloat16* random, uint8_t* to, __nv_bfloat16* meant) {
+  const int64_t token = blockIdx.x;
+  const auto c = static_cast<int>(threadIdx.x);
+  const __nv_bfloat16 x = random[token * kMlaEntry + c];
+  uint8_t* entry = to + token * kMlaFp8EntryBytes;
+  __nv_bfloat16 value = x;
+  if (c < kMlaLatent) {
+    const float scale = (1.0F + static_cast<float>((token * 4 + c / 128) % 13) / 16.0F) / 64.0F;
+    const __nv_fp8_storage_t code =
+        __nv_cvt_float_to_fp8(__bfloat162float(x) / scale, __NV_SATFINITE, __NV_E4M3);
+    entry[c] = code;
+    if (c % 128 == 0) reinterpret_cast<float*>(entry + kMlaLatent)[c / 128] = scale;
+    const __half_raw half = __nv_cvt_fp8_to_halfraw(code, __NV_E4M3);
+    value = __float2bfloat16_rn(__half2float(__half(half)) * scale);
+  } else {
+    reinterpret_cast<__nv_bfloat16*>(entry + kMlaLatent + 16)[c - kMlaLatent] = x;
+  }
+  if (meant != nullptr) meant[token * kMlaEntry + c] = value;
+}
+
 __global__ void read_all(const uint4* from, size_t n, uint32_t* sink) {
   uint32_t x = 0;
   const size_t step = size_t{gridDim.x} * blockDim.x;
@@ -115,12 +137,18 @@ struct Case {
   std::vector<int32_t> visible;  // by row, the row's own tokens included; 0: padding
   double must_us = 0.0;
   double goal_us = 0.0;
+  bool fp8 = false;
 };
 
 // One case's arrays: a shuffled block table, several caches ("layers"), queries and outputs.
 struct Setup {
   explicit Setup(const Case& c);
   void run(cudaStream_t stream, size_t layer, bool overlap);
+  size_t copies() const { return std::max(caches.size(), fp8_caches.size()); }
+  const void* cache_of(size_t layer) const {
+    return fp8_caches.empty() ? static_cast<const void*>(caches[layer % copies()]->data)
+                              : fp8_caches[layer % copies()]->data;
+  }
 
   std::vector<int32_t> table, slot, first, query, context, positions, token_row;
   std::vector<uint8_t> valid;
@@ -128,7 +156,8 @@ struct Setup {
   int64_t blocks = 1;
   MlaDecodeDesc desc;
   MlaDecodeConfig config;
-  std::vector<std::unique_ptr<Device<__nv_bfloat16>>> caches;
+  std::vector<std::unique_ptr<Device<__nv_bfloat16>>> caches;  // of FP8 ones the first, as bf16
+  std::vector<std::unique_ptr<Device<uint8_t>>> fp8_caches;
   std::unique_ptr<Device<__nv_bfloat16>> queries, out;
   std::unique_ptr<Device<int32_t>> table_device, slot_device, first_device, query_device,
       context_device;
@@ -170,7 +199,7 @@ Setup::Setup(const Case& c) {
       valid.push_back(v == 0 ? 0 : 1);
     }
     blocks += (v + 63) / 64;
-    bytes += static_cast<double>(v) * kMlaEntry * 2;
+    bytes += static_cast<double>(v) * (c.fp8 ? kMlaFp8EntryBytes : kMlaEntry * 2);
     flops += 2.0 * v * c.heads * query.back() * (kMlaEntry + kMlaLatent);
   }
   std::vector<int32_t> order;
@@ -182,12 +211,21 @@ Setup::Setup(const Case& c) {
       table[static_cast<size_t>(slot[r]) * blocks_max + b] = order[at++];
   tokens = static_cast<int64_t>(positions.size());
   desc = {rows, c.query_tokens, c.heads};
+  desc.fp8_cache = c.fp8;
   config = choose_mla_decode(desc);
   const int64_t cache_numbers = blocks * kMlaBlockTokens * kMlaEntry;
   const auto copies = static_cast<size_t>(
       std::clamp(std::ceil(kColdBytes / (static_cast<double>(cache_numbers) * 2)), 2.0, 64.0));
-  for (size_t i = 0; i < copies; ++i)
+  for (size_t i = 0; i < copies; ++i) {
     caches.push_back(random_numbers(cache_numbers, 1 + i * 977, 1.0F));
+    if (!c.fp8) continue;
+    const int64_t entries = blocks * kMlaBlockTokens;
+    fp8_caches.push_back(std::make_unique<Device<uint8_t>>(entries * kMlaFp8EntryBytes));
+    fill_entries<<<static_cast<unsigned>(entries), kMlaEntry>>>(
+        caches.back()->data, fp8_caches.back()->data, i == 0 ? caches[0]->data : nullptr);
+    check(cudaDeviceSynchronize(), "entries");
+    if (i > 0) caches.pop_back();
+  }
   queries = random_numbers(tokens * c.heads * kMlaEntry, 5, 1.5F);
   out = std::make_unique<Device<__nv_bfloat16>>(tokens * c.heads * kMlaLatent);
   bytes += static_cast<double>(tokens * c.heads) * (kMlaEntry + kMlaLatent) * 2;
@@ -213,7 +251,7 @@ Setup::Setup(const Case& c) {
 }
 
 void Setup::run(cudaStream_t stream, size_t layer, bool overlap) {
-  call.cache = caches[layer % caches.size()]->data;
+  call.cache = cache_of(layer);
   call.overlap = overlap;
   check(mla_decode(stream, desc, config, schedule, call), "mla_decode");
 }
@@ -324,12 +362,12 @@ int changed_by_batch(cudaStream_t stream, Setup& s, const std::vector<uint16_t>&
   int changed = 0;
   for (int32_t row = 0; row < s.desc.rows; row += std::max(1, s.desc.rows / 8)) {
     MlaDecodeCall call = s.call;
-    call.cache = s.caches[0]->data;
+    call.cache = s.cache_of(0);
     call.rows.slot += row;
     call.rows.first += row;
     call.rows.query += row;
     call.rows.context += row;
-    check(cudaMemset(s.out->data, 0xFF, s.out->count * 2), "poison");
+    check(cudaMemsetAsync(s.out->data, 0xFF, s.out->count * 2, stream), "poison");
     check(mla_schedule(stream, one, config, call.rows, s.schedule), "mla_schedule");
     check(mla_decode(stream, one, config, s.schedule, call), "mla_decode");
     check(cudaStreamSynchronize(stream), "alone");
@@ -346,8 +384,8 @@ bool run_case(cudaStream_t stream, const Case& c, double bandwidth) {
   const auto scheduled = [&] {
     check(mla_schedule(stream, s.desc, s.config, s.call.rows, s.schedule), "mla_schedule");
   };
-  check(cudaMemset(s.out->data, 0xFF, s.out->count * 2), "poison");
-  check(cudaMemset(s.partial->data, 0xFF, s.partial->count * 4), "poison");
+  check(cudaMemsetAsync(s.out->data, 0xFF, s.out->count * 2, stream), "poison");
+  check(cudaMemsetAsync(s.partial->data, 0xFF, s.partial->count * 4, stream), "poison");
   scheduled();
   s.run(stream, 0, false);
   check(cudaStreamSynchronize(stream), c.name.c_str());
@@ -359,7 +397,7 @@ bool run_case(cudaStream_t stream, const Case& c, double bandwidth) {
   const int changed = changed_by_batch(stream, s, out);
   scheduled();
   const bool right = plain.untouched && plain.relative < 8e-3 && exact < 8e-3 && changed <= 0;
-  const size_t calls = std::max<size_t>(s.caches.size(), 8);
+  const size_t calls = std::max<size_t>(s.copies(), 8);
   const double us = median_ms(stream,
                               [&] {
                                 for (size_t i = 0; i < calls; ++i) s.run(stream, i, true);
@@ -419,6 +457,10 @@ std::vector<Case> cases() {
       {"16 heads, 2 tokens, 16 ragged 0.1k..8k", 16, 2, ragged(16, 100, 8192)},
       {"4 heads, 4 tokens, ragged", 4, 4, ragged(9, 4, 300)},
       {"16 heads, 4 tokens, 64 x 1k", 16, 4, same(64, 1024)},
+      {"16 heads, FP8, 128 x 4k", 16, 1, same(128, 4096), 150, 125, true},
+      {"16 heads, FP8, 128 x 1k", 16, 1, same(128, 1024), 0, 0, true},
+      {"16 heads, FP8, 128 ragged 0.1k..8k", 16, 1, lengths, 0, 0, true},
+      {"4 heads, FP8, 4 tokens, ragged", 4, 4, ragged(9, 4, 300), 0, 0, true},
       {"128 heads, 64 x 4k", 128, 1, same(64, 4096), 125, 110},
       {"128 heads, 64 ragged 0.1k..8k", 128, 1, ragged(64, 100, 8192)},
   };

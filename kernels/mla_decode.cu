@@ -4,6 +4,7 @@
 #include <cudaTypedefs.h>
 #include <cuda_runtime.h>
 
+#include "mla_decode_fp8.cuh"
 #include "mla_decode_narrow.cuh"
 #include "mla_decode_wide.cuh"
 #include "mla_schedule.cuh"
@@ -95,6 +96,14 @@ cudaError_t launch_narrow(cudaStream_t stream, const MlaDecodeConfig& config, bo
   return launch(stream, how, mla_narrow_kernel<kGroups>, cache, queries, args);
 }
 
+cudaError_t launch_fp8(cudaStream_t stream, const MlaDecodeConfig& config,
+                       const MlaDecodeCall& call, const CUtensorMap& queries,
+                       const MlaDecodeArgs& args) {
+  const Launch how{config.blocks(), kFp8Threads, sizeof(Fp8Shared) + 1024, 1, call.overlap};
+  return launch(stream, how, mla_fp8_kernel, static_cast<const uint8_t*>(call.cache), queries,
+                args);
+}
+
 template <int kCluster>
 cudaError_t launch_wide(cudaStream_t stream, const MlaDecodeConfig& config, bool overlap,
                         const CUtensorMap& cache, const CUtensorMap& queries,
@@ -128,10 +137,12 @@ cudaError_t mla_decode(cudaStream_t stream, const MlaDecodeDesc& desc,
   args.partial_weights = call.partial_weights;
   CUtensorMap cache;
   CUtensorMap queries;
-  cudaError_t error = encode_cache(&cache, config, call);
+  cudaError_t error = desc.fp8_cache ? cudaSuccess : encode_cache(&cache, config, call);
   if (error == cudaSuccess) error = encode_queries(&queries, desc, config, call);
   if (error != cudaSuccess) return error;
-  if (config.kind == MlaDecodeKind::kWide) {
+  if (desc.fp8_cache) {
+    error = launch_fp8(stream, config, call, queries, args);
+  } else if (config.kind == MlaDecodeKind::kWide) {
     error = config.cluster == 2
                 ? launch_wide<2>(stream, config, call.overlap, cache, queries, args)
                 : launch_wide<1>(stream, config, call.overlap, cache, queries, args);

@@ -44,7 +44,7 @@ struct MlaDecodeCall {
   MlaDecodeRows rows;
   int64_t tokens = 0;             // of the step: rows of `queries` and `out` are tokens * heads
   const void* queries = nullptr;  // bf16 [tokens, heads, 576]
-  const void* cache = nullptr;    // bf16 [blocks, 64, 576]
+  const void* cache = nullptr;    // bf16 [blocks, 64, 576], or bytes [blocks, 64, 656]
   int64_t blocks = 0;
   float softmax_scale = 0.0F;
   void* out = nullptr;       // bf16 [tokens, heads, 512]; of valid tokens

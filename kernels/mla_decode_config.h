@@ -16,7 +16,8 @@ struct MlaDecodeDesc {
   int32_t kv_lora = 512;
   int32_t rope_dims = 64;
   int32_t block_tokens = 64;
-  bool bf16 = true;  // queries and cache
+  bool bf16 = true;        // queries, and the cache
+  bool fp8_cache = false;  // unless its entries are FP8: kMlaFp8EntryBytes each
   int32_t multiprocessors = 132;
 };
 
@@ -46,6 +47,8 @@ struct MlaDecodeConfig {
 inline constexpr int32_t kMlaLatent = 512;
 inline constexpr int32_t kMlaRope = 64;
 inline constexpr int32_t kMlaEntry = kMlaLatent + kMlaRope;
+// 512 e4m3 codes, a float32 scale for each 128 of them, 64 bf16 of the rope's key.
+inline constexpr int32_t kMlaFp8EntryBytes = kMlaLatent + 4 * 4 + kMlaRope * 2;
 inline constexpr int32_t kMlaBlockTokens = 64;
 inline constexpr int32_t kMlaRowsMax = 8192;  // the schedule keeps a count for each on chip
 inline constexpr int32_t kMlaPartsMax = 512;
@@ -59,7 +62,8 @@ inline MlaDecodeConfig choose_mla_decode(const MlaDecodeDesc& d) {
   if (!fits) return c;
   const int32_t pairs = d.heads * d.query_tokens_max;
   c.kind = pairs <= 64 ? MlaDecodeKind::kNarrow : MlaDecodeKind::kWide;
-  c.tile_pairs = pairs <= 16 ? 16 : pairs <= 64 ? 32 : 64;
+  if (d.fp8_cache && c.kind == MlaDecodeKind::kWide) return {};
+  c.tile_pairs = pairs <= 16 || d.fp8_cache ? 16 : pairs <= 64 ? 32 : 64;
   c.tiles = (pairs + c.tile_pairs - 1) / c.tile_pairs;
   c.cluster = c.kind == MlaDecodeKind::kWide && c.tiles % 2 == 0 ? 2 : 1;
   c.parts = std::clamp(d.multiprocessors / c.tiles, 1, kMlaPartsMax);

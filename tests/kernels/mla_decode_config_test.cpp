@@ -83,6 +83,18 @@ TEST(MlaCuts, StretchesTileASequence) {
   EXPECT_EQ(mla_stretch_number(512 * 1024 / 64 - 1), 315);  // fits a row's partial results
 }
 
+TEST(MlaDecodeConfig, Fp8EntriesTakeTilesOfSixteen) {
+  MlaDecodeDesc desc;
+  desc.rows = 8;
+  desc.heads = 16;
+  desc.query_tokens_max = 2;
+  desc.fp8_cache = true;
+  EXPECT_EQ(choose_mla_decode(desc).tile_pairs, 16);
+  EXPECT_EQ(choose_mla_decode(desc).tiles, 2);
+  desc.heads = 128;
+  EXPECT_EQ(choose_mla_decode(desc).kind, MlaDecodeKind::kPlain);
+}
+
 TEST(MlaDecodeConfig, OtherShapesStayOnThePlainKernel) {
   MlaDecodeDesc desc;
   desc.rows = 8;

@@ -131,9 +131,15 @@ bool CudaOps::mla_attend_decode(const MlaCall& call, const Tensor& queries, cons
   const Tensor& cache = call.cache.cache;
   const bool bf16 = act_format() == Format::kBF16 && cache.dtype == DType::kBF16 &&
                     cache.stride[0] == int64_t{call.cache.block_tokens} * cache.shape[2];
-  const kernels::MlaDecodeDesc desc{
-      shape.decode_rows, shape.query_tokens_max,  call.p.heads, call.p.kv_lora,
-      call.p.rope_dims,  call.cache.block_tokens, bf16,         sms_};
+  kernels::MlaDecodeDesc desc;
+  desc.rows = shape.decode_rows;
+  desc.query_tokens_max = shape.query_tokens_max;
+  desc.heads = call.p.heads;
+  desc.kv_lora = call.p.kv_lora;
+  desc.rope_dims = call.p.rope_dims;
+  desc.block_tokens = call.cache.block_tokens;
+  desc.bf16 = bf16;
+  desc.multiprocessors = sms_;
   const kernels::MlaDecodeConfig config = kernels::choose_mla_decode(desc);
   if (config.kind == kernels::MlaDecodeKind::kPlain) return false;
   ArenaScope scope(arena_);

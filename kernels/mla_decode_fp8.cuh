@@ -1,0 +1,155 @@
+// Decode attention over FP8 latents for up to 16 (token, head) pairs: entries of 512 e4m3 codes, a
+// scale for each 128 of them, and 64 bf16 of the rope's key. Two warpgroups make bf16 tiles of what
+// a thread copies; the warpgroup that computes is the narrow kernel's. See
+// docs/kernels/mla_decode.md.
+#pragma once
+
+#include <cuda_fp8.h>
+
+#include "mla_decode_narrow.cuh"
+
+namespace fathom::kernels {
+
+inline constexpr int kFp8Threads = 512;         // compute, two that convert, one that copies
+inline constexpr uint32_t kFp8HalfTokens = 32;  // of a block, a copy
+inline constexpr uint32_t kFp8HalfBytes = kFp8HalfTokens * kMlaFp8EntryBytes;
+
+struct Fp8Shared {
+  NarrowShared<1> narrow;  // its blocks are filled by the warpgroups that convert
+  alignas(128) uint8_t raw[2][kFp8HalfBytes];
+  uint64_t raw_full[2];
+  uint64_t raw_free[2];
+};
+
+__device__ inline void copy_bytes(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1], %2, [%3], %4;" ::"r"(shared_address(to)),
+      "l"(from), "r"(bytes), "r"(shared_address(barrier)), "l"(kEvictFirst)
+      : "memory");
+}
+
+__device__ inline void fp8_copy(const MlaDecodeArgs& a, Fp8Shared& s, const uint8_t* cache,
+                                const CUtensorMap* queries) {
+  const int32_t tile = static_cast<int32_t>(blockIdx.x) % a.tiles;
+  NarrowShared<1>& n = s.narrow;
+  RingPlace raw;
+  RingPlace query;
+  for_each_piece(a, static_cast<int32_t>(blockIdx.x) / a.tiles, [&](const MlaPiece& piece) {
+    barrier_wait(&n.query_free[query.index], query.phase ^ 1U);
+    barrier_expect(&n.query_full[query.index], NarrowShared<1>::kQueryBytes);
+    copy_queries(n.queries[query.index], queries, &n.query_full[query.index],
+                 a.rows.first[piece.row] * a.heads + tile * kNarrowPairs);
+    query.advance(2);
+    const int32_t* table = a.rows.block_table + a.rows.slot[piece.row] * a.rows.table_stride;
+    int32_t block = table[piece.begin];
+    for (int32_t t = piece.begin; t < piece.end; ++t) {
+      const int32_t next = t + 1 < piece.end ? table[t + 1] : 0;
+      for (int half = 0; half < 2; ++half) {
+        barrier_wait(&s.raw_free[raw.index], raw.phase ^ 1U);
+        barrier_expect(&s.raw_full[raw.index], kFp8HalfBytes);
+        copy_bytes(s.raw[raw.index], cache + (int64_t{block} * 2 + half) * kFp8HalfBytes,
+                   kFp8HalfBytes, &s.raw_full[raw.index]);
+        raw.advance(2);
+      }
+      block = next;
+    }
+  });
+}
+
+// Two codes times their scale, as bf16.
+__device__ inline uint32_t scaled_pair(uint32_t codes, float scale) {
+  const __half2_raw raw =
+      __nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(codes), __NV_E4M3);
+  const float2 x = __half22float2(__half2(raw));
+  return pack_bf16(x.x * scale, x.y * scale);
+}
+
+__device__ inline uint4 scaled_codes(uint32_t low, uint32_t high, float scale) {
+  return uint4{scaled_pair(low & 0xFFFFU, scale), scaled_pair(low >> 16, scale),
+               scaled_pair(high & 0xFFFFU, scale), scaled_pair(high >> 16, scale)};
+}
+
+// Half a block to bf16 tiles under the 128-byte swizzle. A warp takes four tokens; a lane 16
+// columns of each. Lanes of odd tiles store their second 8 columns first: eight lanes meet all
+// banks.
+__device__ inline void convert_half(const uint8_t* raw, uint8_t* block, int half) {
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const int warp = static_cast<int>(threadIdx.x - 128) / 32;
+  const int odd = lane / 4 % 2;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int inside = warp * 4 + i;
+    const int token = half * static_cast<int>(kFp8HalfTokens) + inside;
+    const uint8_t* entry = raw + inside * kMlaFp8EntryBytes;
+    const uint4 codes = *reinterpret_cast<const uint4*>(entry + lane * 16);
+    const float scale = *reinterpret_cast<const float*>(entry + kMlaLatent + lane / 8 * 4);
+    const uint4 low = scaled_codes(codes.x, codes.y, scale);
+    const uint4 high = scaled_codes(codes.z, codes.w, scale);
+    uint8_t* row = block + lane / 4 * static_cast<int>(kTileBytes) + token * 128;
+    const int unit = lane % 4 * 2;
+    *reinterpret_cast<uint4*>(row + ((unit + odd) ^ (token & 7)) * 16) = odd != 0 ? high : low;
+    *reinterpret_cast<uint4*>(row + ((unit + 1 - odd) ^ (token & 7)) * 16) = odd != 0 ? low : high;
+  }
+  const int inside = warp * 4 + lane / 8;
+  const int token = half * static_cast<int>(kFp8HalfTokens) + inside;
+  const uint4 rope = *reinterpret_cast<const uint4*>(raw + inside * kMlaFp8EntryBytes + kMlaLatent +
+                                                     16 + lane % 8 * 16);
+  *reinterpret_cast<uint4*>(block + 8 * static_cast<int>(kTileBytes) + token * 128 +
+                            ((lane % 8) ^ (token & 7)) * 16) = rope;
+}
+
+__device__ inline void fp8_convert(const MlaDecodeArgs& a, Fp8Shared& s) {
+  NarrowShared<1>& n = s.narrow;
+  RingPlace raw;
+  RingPlace stage;
+  for_each_piece(a, static_cast<int32_t>(blockIdx.x) / a.tiles, [&](const MlaPiece& piece) {
+    for (int32_t t = piece.begin; t < piece.end; ++t) {
+      barrier_wait(&n.block_free[stage.index], stage.phase ^ 1U);
+      for (int half = 0; half < 2; ++half) {
+        barrier_wait(&s.raw_full[raw.index], raw.phase);
+        convert_half(s.raw[raw.index], n.blocks[stage.index], half);
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) barrier_arrive(&s.raw_free[raw.index]);
+        raw.advance(2);
+      }
+      fence_for_async();
+      barrier_arrive(&n.block_full[stage.index]);
+      stage.advance(NarrowShared<1>::kStages);
+    }
+  });
+}
+
+__global__ void __launch_bounds__(kFp8Threads, 1)
+    mla_fp8_kernel(const uint8_t* cache, const __grid_constant__ CUtensorMap queries,
+                   const __grid_constant__ MlaDecodeArgs a) {
+  extern __shared__ uint8_t raw[];
+  auto& s = *reinterpret_cast<Fp8Shared*>(raw + (0U - shared_address(raw)) % 1024U);
+  NarrowShared<1>& n = s.narrow;
+  if (threadIdx.x == 0) {
+    for (uint32_t i = 0; i < 2; ++i) {
+      barrier_init(&n.block_full[i], 256);
+      barrier_init(&n.block_free[i], 4);
+      barrier_init(&n.query_full[i], 1);
+      barrier_init(&n.query_free[i], 4);
+      barrier_init(&s.raw_full[i], 1);
+      barrier_init(&s.raw_free[i], 8);
+    }
+    barrier_init_done();
+  }
+  let_next_kernel_start();
+  __syncthreads();
+  wait_for_earlier_kernels();
+  if (threadIdx.x < 128) {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
+    narrow_compute<1>(a, n);
+  } else if (threadIdx.x < 384) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 104;");
+    fp8_convert(a, s);
+  } else {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
+    if (threadIdx.x == 384) fp8_copy(a, s, cache, &queries);
+  }
+}
+
+}  // namespace fathom::kernels
