@@ -7,6 +7,7 @@
 #include <cuda.h>
 
 #include "format.h"
+#include "moe.h"
 #include "moe_limits.h"
 
 namespace fathom::kernels {
@@ -49,6 +50,15 @@ cudaError_t load_grouped_gemm();
 
 // What the kernels read a matrix by; the caller copies it to device memory.
 cudaError_t grouped_matrix(const Matrix& w, GroupedMatrix* out);
+
+// Router scores [tokens, experts] of bf16 rows; whether they can be had so.
+bool grouped_scores_fit(const Rows& x, int64_t columns, int32_t experts);
+void grouped_scores(cudaStream_t stream, const Rows& x, int64_t tokens, const float* router,
+                    int64_t columns, int32_t experts, float* scores);
+
+// As `route`, a warp a token, for at most kGroupedExpertsMax experts.
+void grouped_route(cudaStream_t stream, const RouterShape& shape, int64_t tokens,
+                   const float* scores, const float* bias, int32_t* ids, float* weights);
 
 // Lists of the pairs whose experts are of this rank and whose tokens are valid. ids: [tokens, k].
 void grouped_schedule(cudaStream_t stream, const int32_t* ids, const uint8_t* token_valid,

@@ -5,6 +5,7 @@ namespace fathom::kernels {
 namespace {
 
 constexpr int kListThreads = 1024;
+constexpr int kEvenTiles = 3;
 
 // Of a launch that makes lists: a pair a thread.
 struct Pairs {
@@ -58,9 +59,12 @@ __global__ void __launch_bounds__(kGroupedExpertsMax)
   const int32_t first_tile = tiles_to[e] - mine;
   if (e < expert_count) cursors[e] = first;
   if (e == kGroupedExpertsMax - 1) *tile_count = tiles_to[e];
-  for (int32_t t = 0; t < mine; ++t) {  // as even as whole rows go
-    const auto begin = static_cast<int32_t>(int64_t{count} * t / mine);
-    const auto end = static_cast<int32_t>(int64_t{count} * (t + 1) / mine);
+  // Tiles that alone share weights are as even as whole rows go, so that they keep step and the
+  // second to read finds the weights in L2. Of many, the last has what is left.
+  const bool even = mine <= kEvenTiles;
+  for (int32_t t = 0; t < mine; ++t) {
+    const int32_t begin = even ? count * t / mine : t * kGroupedTileRows;
+    const int32_t end = even ? count * (t + 1) / mine : min(count, begin + kGroupedTileRows);
     tiles[first_tile + t] = {e, first + begin, end - begin, first_tile, mine, {0, 0, 0}};
   }
 }

@@ -119,9 +119,18 @@ std::vector<MoeShape> many_token_shapes() {
     rank.experts_here = 8;
     rank.format = f;
     rank.seed = 7;
-    all.insert(all.end(), {uneven, rank});
+    MoeShape lite{.name = "v2 lite many", .tokens = 100, .padding = {}};
+    lite.shared_intermediate = 256;
+    lite.experts = 64;
+    lite.experts_per_token = 6;
+    lite.score = ScoreFunction::kSoftmax;
+    lite.bias = lite.normalize = false;
+    lite.scale = 1.0F;
+    lite.format = f;
+    lite.seed = 11;
+    all.insert(all.end(), {uneven, rank, lite});
   }
-  all.push_back(all[2]);  // uneven in FP8
+  all.push_back(all[3]);  // uneven in FP8
   all.back().name = "uneven ue8m0";
   all.back().ue8m0 = true;
   return all;

@@ -17,7 +17,7 @@ bool tensor_core_shape(const MoeProblem& p) {
 
 bool suits_grouped(const MoeProblem& p) {
   return tensor_core_shape(p) && p.scale_rows_aligned && p.experts_here > 0 &&
-         p.experts_here <= kernels::kGroupedExpertsMax;
+         p.experts <= kernels::kGroupedExpertsMax;
 }
 
 MoeKernel choose_moe(const MoeProblem& p) {

@@ -28,8 +28,8 @@ CudaOps::RoutedPairs CudaOps::run_grouped(const BatchView& batch, const MoeParam
   const kernels::Format format = format_of(p.gate_up.front().values.dtype);
   const RoutedPairs pairs = take_pairs(tokens * k, hidden, DType::kBF16);
   ArenaScope scope(arena_);
-  kernels::route(stream_, router_shape(p), tokens, scores,
-                 p.bias.defined() ? p.bias.as<float>() : nullptr, pairs.ids, pairs.weights);
+  kernels::grouped_route(stream_, router_shape(p), tokens, scores,
+                         p.bias.defined() ? p.bias.as<float>() : nullptr, pairs.ids, pairs.weights);
   kernels::GroupedSchedule schedule;
   schedule.order = arena_.take(DType::kI32, {tokens * k}).as<int32_t>();
   schedule.cursors = arena_.take(DType::kI32, {2 * kernels::kGroupedExpertsMax}).as<int32_t>();

@@ -202,6 +202,7 @@ EXPERTS = [
 MANY_TOKENS = [
     ('uneven', 300, (5, 77, 299), 128, 128, range(16), UNEVEN, 6),
     ('rank 1 of 4 many', 90, (0,), 256, 0, range(8, 16), V3, 7),
+    ('v2 lite many', 100, (), 128, 256, range(64), LITE, 11),
 ]
 
 

@@ -1,0 +1,159 @@
+// The products of a grouped tile, by the two multiplying warpgroups: sums over K of two boxes of
+// 128 rows of a matrix and a tile of pairs, in one order for both kinds of tile.
+#pragma once
+
+#include "grouped_parts.cuh"
+#include "wgmma.cuh"
+
+namespace fathom::kernels {
+
+// The K offset of 32 bytes is 2 of a descriptor's low word.
+__device__ inline uint64_t further(uint64_t tile, int k) {
+  return (tile & 0xFFFFFFFF00000000U) | (static_cast<uint32_t>(tile) + 2 * k);
+}
+
+// What both kinds of tile do with the ring.
+struct StageReader {
+  GroupedShared& s;
+  RingPlace<kGroupedStages>& at;
+
+  __device__ void wait() const {
+    barrier_wait(&s.full[at.stage], at.parity);
+    make_visible_to_tensor_cores();
+  }
+  __device__ void release(int stage) const {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) barrier_arrive(&s.empty[stage]);
+  }
+  __device__ uint32_t w(int row) const {
+    return shared_address(s.w[at.stage]) + row * kGroupedBytes;
+  }
+  __device__ uint32_t x(int row) const {
+    return shared_address(s.x[at.stage]) + row * kGroupedBytes;
+  }
+};
+
+// Four products of 32 bytes of K.
+template <Format kFormat, int kColumns>
+__device__ void issue_stage(float (&d)[kColumns / 2], uint32_t a, uint32_t b, bool keep) {
+  const uint64_t a_tile = wgmma_tile(a);
+  const uint64_t b_tile = wgmma_tile(b);
+  wgmma_fence();
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    Wgmma<kFormat, kColumns>::run(d, further(a_tile, k), further(b_tile, k), keep || k > 0 ? 1 : 0);
+  }
+  wgmma_commit();
+}
+
+// A tile of few pairs: pairs are the products' columns, a warpgroup has 64 rows of either box.
+template <Format kFormat, int kTokens>
+struct WideMath {
+  static constexpr int kSums = kTokens / 2;
+  static constexpr int kEights = kTokens / 8;
+  StageReader reader;
+  int group;   // warpgroup
+  int column;  // of each eight pairs, this thread's first
+
+  __device__ void issue(float (&d)[kSums], int box, bool keep) const {
+    issue_stage<kFormat, kTokens>(d, reader.w(box * kGroupedBox + group * 64), reader.x(0), keep);
+  }
+  __device__ void load_scales(float2 (&scales)[kEights], int box) const {
+    const float* from = reader.s.scales[reader.at.stage][box] + column;
+#pragma unroll
+    for (int j = 0; j < kEights; ++j) scales[j] = *reinterpret_cast<const float2*>(from + 8 * j);
+  }
+  // total += part * scale of the pair.
+  __device__ static void promote(float (&total)[kSums], const float (&part)[kSums],
+                                 const float2 (&scales)[kEights]) {
+#pragma unroll
+    for (int j = 0; j < kEights; ++j) {
+      total[4 * j] += part[4 * j] * scales[j].x;
+      total[4 * j + 1] += part[4 * j + 1] * scales[j].y;
+      total[4 * j + 2] += part[4 * j + 2] * scales[j].x;
+      total[4 * j + 3] += part[4 * j + 3] * scales[j].y;
+    }
+  }
+};
+
+// A tile of many pairs: pairs are the products' rows, a warpgroup has 64 of them and all of both
+// boxes. A thread has two pairs, so two scales do where the other kind needs one for every column.
+template <Format kFormat>
+struct TallMath {
+  static constexpr int kSums = 64;
+  struct Scales {
+    float upper;
+    float lower;
+  };
+  StageReader reader;
+  int group;
+  int row;  // this thread's first pair; the other is 8 further
+
+  __device__ void issue(float (&d)[kSums], int box, bool keep) const {
+    issue_stage<kFormat, 128>(d, reader.x(group * 64), reader.w(box * kGroupedBox), keep);
+  }
+  __device__ void load_scales(Scales (&scales)[1], int box) const {
+    const float* from = reader.s.scales[reader.at.stage][box] + row;
+    scales[0] = {from[0], from[8]};
+  }
+  __device__ static void promote(float (&total)[kSums], const float (&part)[kSums],
+                                 const Scales (&scales)[1]) {
+#pragma unroll
+    for (int j = 0; j < kSums / 4; ++j) {
+      total[4 * j] += part[4 * j] * scales[0].upper;
+      total[4 * j + 1] += part[4 * j + 1] * scales[0].upper;
+      total[4 * j + 2] += part[4 * j + 2] * scales[0].lower;
+      total[4 * j + 3] += part[4 * j + 3] * scales[0].lower;
+    }
+  }
+};
+
+// Sums of e4m3 products: the tensor core's of 128 columns, then ours, scaled. While one warpgroup
+// adds, the other's products run. Scales are read while the products are under way.
+template <typename Math, typename Scale, int kScales, int kSums>
+__device__ void multiply_scaled(Math& m, int32_t k_blocks, float (&first)[kSums],
+                                float (&second)[kSums]) {
+#pragma unroll
+  for (int i = 0; i < kSums; ++i) first[i] = second[i] = 0.0F;
+  for (int32_t k = 0; k < k_blocks; ++k, m.reader.at.next()) {
+    float part[kSums];
+    Scale scales[kScales];
+    m.reader.wait();
+    m.issue(part, 0, false);
+    m.load_scales(scales, 0);
+    wgmma_wait<0>();
+    wgmma_use(part);
+    m.promote(first, part, scales);
+    m.issue(part, 1, false);
+    m.load_scales(scales, 1);
+    wgmma_wait<0>();
+    wgmma_use(part);
+    m.reader.release(m.reader.at.stage);
+    m.promote(second, part, scales);
+  }
+}
+
+// Sums of bf16 products, all the tensor core's; a stage is given back when the next is in flight.
+template <typename Math, int kSums>
+__device__ void multiply_exact(Math& m, int32_t k_blocks, float (&first)[kSums],
+                               float (&second)[kSums]) {
+  m.reader.wait();
+  m.issue(first, 0, false);
+  m.issue(second, 1, false);
+  int last = m.reader.at.stage;
+  m.reader.at.next();
+  for (int32_t k = 1; k < k_blocks; ++k, m.reader.at.next()) {
+    m.reader.wait();
+    m.issue(first, 0, true);
+    m.issue(second, 1, true);
+    wgmma_wait<2>();
+    m.reader.release(last);
+    last = m.reader.at.stage;
+  }
+  wgmma_wait<0>();
+  wgmma_use(first);
+  wgmma_use(second);
+  m.reader.release(last);
+}
+
+}  // namespace fathom::kernels

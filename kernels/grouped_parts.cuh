@@ -1,0 +1,98 @@
+// What the parts of the grouped product's kernel share: its arguments, a block's shared memory, the
+// ring of stages, and the barriers of a block's threads.
+#pragma once
+
+#include "async_copy.cuh"
+#include "grouped_gemm.h"
+#include "number.cuh"
+
+namespace fathom::kernels {
+
+constexpr int kGroupedMathThreads = 256;
+constexpr int kGroupedCopyThreads = 128;
+constexpr int kGroupedThreads = kGroupedMathThreads + kGroupedCopyThreads;
+constexpr int kGroupedStages = 4;
+constexpr int kGroupedBox = 128;    // rows of a matrix
+constexpr int kGroupedBytes = 128;  // of a row, in one stage
+
+struct GroupedArgs {
+  const GroupedMatrix* experts = nullptr;
+  const GroupedTile* tiles = nullptr;
+  const int32_t* tile_count = nullptr;
+  const int32_t* order = nullptr;
+  const uint8_t* x = nullptr;
+  int32_t x_words = 0;      // 16-byte words from row to row
+  int32_t x_divisor = 1;    // row of x: order[i] / divisor
+  bool x_in_order = false;  // row of x: i
+  const float* x_scales = nullptr;
+  int64_t x_scale_stride = 0;
+  int32_t k_blocks = 0;    // of kGroupedBytes
+  int32_t row_tiles = 0;   // items of one tile of pairs
+  int32_t box_step = 0;    // rows of the matrix from item to item
+  int32_t first_row = 0;   // of the first item's first box
+  int32_t second_box = 0;  // rows from the first box to the second
+  int32_t rows_end = 0;    // of the matrix
+  int32_t columns = 0;     // of `out`
+  Epilogue out;
+};
+
+// What a block works on next.
+struct GroupedItem {
+  int32_t expert;
+  int32_t first;
+  int32_t rows;  // 0: no more
+  int32_t row_tile;
+};
+
+struct GroupedShared {
+  static constexpr int kStageRows = 72;   // columns of staged bf16 rows of a warpgroup, padded
+  static constexpr int kGatedRows = 136;  // of both
+  uint8_t w[kGroupedStages][2 * kGroupedBox * kGroupedBytes];
+  uint8_t x[kGroupedStages][kGroupedTileRows * kGroupedBytes];
+  __nv_bfloat16 staged[2][64 * kStageRows];
+  float scales[kGroupedStages][2][kGroupedTileRows];  // x's times the box's
+  struct Slot {
+    GroupedItem item;
+    int32_t order[kGroupedTileRows];
+  } slots[2];
+  uint64_t full[kGroupedStages];
+  uint64_t empty[kGroupedStages];
+  uint64_t slot_full[2];
+  uint64_t slot_empty[2];
+};
+static_assert(64 * GroupedShared::kGatedRows <= 2 * 64 * GroupedShared::kStageRows);
+
+template <int kStages>
+struct RingPlace {
+  int32_t stage = 0;
+  uint32_t parity = 0;
+
+  __device__ void next() {
+    if (++stage == kStages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+template <int kNumber, int kThreads>
+__device__ inline void meet() {
+  asm volatile("bar.sync %0, %1;" ::"n"(kNumber), "n"(kThreads) : "memory");
+}
+
+// The threads of one multiplying warpgroup.
+__device__ inline void meet_group(int group) {
+  asm volatile("bar.sync %0, 128;" ::"r"(3 + group) : "memory");
+}
+
+__device__ inline void copy_16_bytes(void* to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from)
+               : "memory");
+}
+
+// What threads wrote to shared memory, and this one knows of, the tensor cores may read.
+__device__ inline void make_visible_to_tensor_cores() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+}  // namespace fathom::kernels

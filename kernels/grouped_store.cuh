@@ -1,0 +1,271 @@
+// How the sums of a grouped tile become bf16 or quantized rows: numbers cross shared memory, so
+// that every row is written in whole pieces.
+#pragma once
+
+#include "grouped_parts.cuh"
+
+namespace fathom::kernels {
+
+// ---- A wide tile.
+
+// Stages sixteen pairs' values of a warp's 16 rows (bf16, two pairs a word) as rows of pairs:
+// words 0 and 1 of the first eight pairs, rows of the lower and the upper half.
+__device__ inline void stage_transposed(__nv_bfloat16* to, const uint32_t (&words)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
+                   shared_address(to)),
+               "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3])
+               : "memory");
+}
+
+__device__ inline uint32_t bf16_pair(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
+__device__ inline float2 bf16_values(uint32_t pair) {
+  return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000U)};
+}
+
+// silu(gate) * up, all bf16.
+__device__ inline float gated_fast(float gate, float up) {
+  gate = round_number(Format::kBF16, gate);
+  up = round_number(Format::kBF16, up);
+  return __fdividef(gate, 1.0F + __expf(-fmaxf(gate, -80.0F))) * up;
+}
+
+// The scale of a group whose largest number this is.
+__device__ inline float scale_of(float largest, bool ue8m0) {
+  const float scale = largest / 448.0F;
+  if (!ue8m0) return scale;
+  const uint32_t bits = __float_as_uint(scale);
+  const bool up = (bits & 0x7FFFFFU) != 0;
+  return __uint_as_float(up ? (bits & 0x7F800000U) + 0x800000U : bits);
+}
+
+// Eight columns of a pair with those of fifteen lanes beside it: 128 columns under one scale.
+__device__ inline void store_quantized(const uint4& values, int64_t row, int64_t column,
+                                       const Epilogue& out) {
+  const uint32_t words[4] = {values.x, values.y, values.z, values.w};
+  float v[8];
+  float largest = 1e-4F;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 two = bf16_values(words[i]);
+    v[2 * i] = two.x;
+    v[2 * i + 1] = two.y;
+    largest = fmaxf(largest, fmaxf(fabsf(two.x), fabsf(two.y)));
+  }
+  for (int offset = 8; offset > 0; offset /= 2)
+    largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFU, largest, offset));
+  const float scale = scale_of(largest, out.ue8m0);
+  if (row < 0) return;
+  uint16_t codes[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    codes[i] = __nv_cvt_float2_to_fp8x2(make_float2(v[2 * i] / scale, v[2 * i + 1] / scale),
+                                        __NV_SATFINITE, __NV_E4M3);
+  }
+  *reinterpret_cast<uint2*>(static_cast<uint8_t*>(out.data) + row * out.stride + column) =
+      make_uint2(codes[0] | uint32_t{codes[1]} << 16, codes[2] | uint32_t{codes[3]} << 16);
+  if (threadIdx.x % 16 == 0) out.scales[row * out.scale_stride + column / 128] = scale;
+}
+
+// Sixty-four pairs or fewer from kBegin on, as rows of `staged`. word(d): sums d and d + 1,
+// rounded.
+template <int kTokens, int kBegin, int kPitch, typename Word>
+__device__ void stage_pairs(__nv_bfloat16* staged, int warp_row, const Word& word) {
+  constexpr int kEnd = kTokens - kBegin < 64 ? kTokens : kBegin + 64;
+  const auto lane = static_cast<int>(threadIdx.x % 32);
+  __nv_bfloat16* to = staged + (lane / 16 * 8 + lane % 8) * kPitch + warp_row + lane % 16 / 8 * 8;
+#pragma unroll
+  for (int j = kBegin / 8; j < kEnd / 8; j += 2) {
+    const uint32_t words[4] = {word(4 * j), word(4 * j + 2), word(4 * j + 4), word(4 * j + 6)};
+    stage_transposed(to + (8 * j - kBegin) * kPitch, words);
+  }
+}
+
+// Gate and up are the two boxes: 128 columns of `out`, both warpgroups' halves.
+template <Format kFormat, int kTokens, int kBegin = 0>
+__device__ void store_gated(const GroupedArgs& a, GroupedShared& s, const GroupedItem& item,
+                            const float (&gate)[kTokens / 2], const float (&up)[kTokens / 2]) {
+  constexpr int kPitch = GroupedShared::kGatedRows;
+  constexpr int kCount = kTokens - kBegin < 64 ? kTokens - kBegin : 64;
+  const auto thread = static_cast<int>(threadIdx.x);
+  const int64_t column = int64_t{item.row_tile} * kGroupedBox + thread % 16 * 8;
+  meet<1, kGroupedMathThreads>();
+  stage_pairs<kTokens, kBegin, kPitch>(s.staged[0], thread / 32 * 16, [&](int d) {
+    return bf16_pair(gated_fast(gate[d], up[d]), gated_fast(gate[d + 1], up[d + 1]));
+  });
+  meet<1, kGroupedMathThreads>();
+  for (int i = thread / 16; i < kCount; i += 16) {
+    const auto values = *reinterpret_cast<const uint4*>(s.staged[0] + i * kPitch + thread % 16 * 8);
+    const int64_t row = kBegin + i < item.rows ? item.first + kBegin + i : -1;
+    if constexpr (kFormat == Format::kFp8) {
+      store_quantized(values, row, column, a.out);
+    } else if (row >= 0) {
+      *reinterpret_cast<uint4*>(static_cast<__nv_bfloat16*>(a.out.data) + row * a.out.stride +
+                                column) = values;
+    }
+  }
+  if constexpr (kBegin + 64 < kTokens)
+    store_gated<kFormat, kTokens, kBegin + 64>(a, s, item, gate, up);
+}
+
+// One box: 128 columns of `out`, each warpgroup its 64; rows are the pairs'.
+template <int kTokens, int kBegin = 0>
+__device__ void store_box(const GroupedArgs& a, GroupedShared& s, const GroupedShared::Slot& slot,
+                          int box, const float (&sums)[kTokens / 2]) {
+  constexpr int kPitch = GroupedShared::kStageRows;
+  constexpr int kCount = kTokens - kBegin < 64 ? kTokens - kBegin : 64;
+  const int thread = static_cast<int>(threadIdx.x) % 128;
+  const int group = static_cast<int>(threadIdx.x) / 128;
+  const int column = (slot.item.row_tile * 2 + box) * kGroupedBox + group * 64 + thread % 8 * 8;
+  __nv_bfloat16* staged = s.staged[group];
+  meet_group(group);
+  stage_pairs<kTokens, kBegin, kPitch>(staged, thread / 32 * 16,
+                                       [&](int d) { return bf16_pair(sums[d], sums[d + 1]); });
+  meet_group(group);
+  for (int i = thread / 8; i < kCount; i += 16) {
+    if (kBegin + i >= slot.item.rows || column >= a.columns) break;
+    const auto values = *reinterpret_cast<const uint4*>(staged + i * kPitch + thread % 8 * 8);
+    *reinterpret_cast<uint4*>(static_cast<__nv_bfloat16*>(a.out.data) +
+                              slot.order[kBegin + i] * a.out.stride + column) = values;
+  }
+  if constexpr (kBegin + 64 < kTokens) store_box<kTokens, kBegin + 64>(a, s, slot, box, sums);
+}
+
+// ---- Storing a tall tile: a warp has 16 pairs and all columns, so no other's are waited for.
+
+// The same 16 by 16 numbers as they lie.
+__device__ inline void stage_rows(__nv_bfloat16* to, const uint32_t (&words)[4]) {
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(to)),
+      "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3])
+      : "memory");
+}
+
+// 128 columns of this warp's 16 pairs, 64 at a time. word(d): numbers d and d + 1, bf16.
+// target(i): where pair i's 128 columns go, or null.
+template <typename Word, typename Target>
+__device__ void store_rows(__nv_bfloat16* staged, const Word& word, const Target& target) {
+  constexpr int kPitch = GroupedShared::kStageRows;
+  const auto lane = static_cast<int>(threadIdx.x % 32);
+  const auto first = static_cast<int>(threadIdx.x % 128 / 32 * 16);
+  __nv_bfloat16* to = staged + (first + lane % 16) * kPitch + lane / 16 * 8;
+  const __nv_bfloat16* from = staged + (first + lane / 8) * kPitch + lane % 8 * 8;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    __syncwarp();
+#pragma unroll
+    for (int j = 8 * half; j < 8 * half + 8; j += 2) {
+      const uint32_t words[4] = {word(4 * j), word(4 * j + 2), word(4 * j + 4), word(4 * j + 6)};
+      stage_rows(to + (j - 8 * half) * 8, words);
+    }
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < 16; i += 4) {
+      __nv_bfloat16* out = target(first + i + lane / 8);
+      if (out != nullptr) {
+        *reinterpret_cast<uint4*>(out + 64 * half + lane % 8 * 8) =
+            *reinterpret_cast<const uint4*>(from + i * kPitch);
+      }
+    }
+  }
+}
+
+// x / scale as a division rounds it, but for the last bit of rare cases. inverse: 1 / scale.
+__device__ inline float quotient(float x, float scale, float inverse) {
+  const float q = x * inverse;
+  return fmaf(fmaf(-q, scale, x), inverse, q);
+}
+
+// One of a thread's two pairs, v[4 j + 2 kUpper + {0, 1}]: quantized codes to its row of 128 bytes.
+template <int kHalf>
+__device__ float stage_codes(const float (&v)[64], uint8_t* to, bool ue8m0) {
+  float largest = 1e-4F;
+#pragma unroll
+  for (int j = 0; j < 16; ++j) {
+    largest = fmaxf(largest, fmaxf(fabsf(v[4 * j + 2 * kHalf]), fabsf(v[4 * j + 2 * kHalf + 1])));
+  }
+  for (int offset = 2; offset > 0; offset /= 2)
+    largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFU, largest, offset));
+  const float scale = scale_of(largest, ue8m0);
+  const float inverse = 1.0F / scale;
+#pragma unroll
+  for (int j = 0; j < 16; ++j) {
+    const float2 two = {quotient(v[4 * j + 2 * kHalf], scale, inverse),
+                        quotient(v[4 * j + 2 * kHalf + 1], scale, inverse)};
+    *reinterpret_cast<uint16_t*>(to + 8 * j) =
+        __nv_cvt_float2_to_fp8x2(two, __NV_SATFINITE, __NV_E4M3);
+  }
+  return scale;
+}
+
+__device__ inline void store_tall_codes(const GroupedArgs& a, GroupedShared& s,
+                                        const GroupedItem& item, const float (&v)[64]) {
+  constexpr int kPitch = GroupedShared::kStageRows * 2;  // bytes
+  const auto lane = static_cast<int>(threadIdx.x % 32);
+  const auto group = static_cast<int>(threadIdx.x / 128);
+  auto* staged = reinterpret_cast<uint8_t*>(s.staged[group]) + threadIdx.x % 128 / 32 * 16 * kPitch;
+  const auto first = static_cast<int>(threadIdx.x / 32 * 16);  // of this warp's pairs
+  uint8_t* to = staged + lane / 4 * kPitch + lane % 4 * 2;
+  __syncwarp();
+  const float upper = stage_codes<0>(v, to, a.out.ue8m0);
+  const float lower = stage_codes<1>(v, to + 8 * kPitch, a.out.ue8m0);
+  __syncwarp();
+  if (lane % 4 == 0) {
+    float* scales = a.out.scales + item.row_tile;
+    const int pair = first + lane / 4;
+    if (pair < item.rows) scales[(item.first + pair) * a.out.scale_stride] = upper;
+    if (pair + 8 < item.rows) scales[(item.first + pair + 8) * a.out.scale_stride] = lower;
+  }
+#pragma unroll
+  for (int i = 0; i < 16; i += 4) {
+    const int at = i + lane / 8;
+    if (first + at >= item.rows) continue;
+    *reinterpret_cast<uint4*>(static_cast<uint8_t*>(a.out.data) +
+                              (item.first + first + at) * a.out.stride +
+                              int64_t{item.row_tile} * kGroupedBox + lane % 8 * 16) =
+        *reinterpret_cast<const uint4*>(staged + at * kPitch + lane % 8 * 16);
+  }
+}
+
+// first, second: gate and up, or 256 columns.
+template <Format kFormat, bool kGated>
+__device__ void store_tall(const GroupedArgs& a, GroupedShared& s, const GroupedShared::Slot& slot,
+                           float (&first)[64], const float (&second)[64]) {
+  const GroupedItem& item = slot.item;
+  const auto group = static_cast<int>(threadIdx.x / 128);
+  auto* out = static_cast<__nv_bfloat16*>(a.out.data);
+  if constexpr (kGated) {
+#pragma unroll
+    for (int i = 0; i < 64; ++i)
+      first[i] = round_number(Format::kBF16, gated_fast(first[i], second[i]));
+    if constexpr (kFormat == Format::kFp8) {
+      store_tall_codes(a, s, item, first);
+    } else {
+      const auto target = [&](int i) -> __nv_bfloat16* {
+        const int pair = group * 64 + i;
+        if (pair >= item.rows) return nullptr;
+        return out + (item.first + pair) * a.out.stride + int64_t{item.row_tile} * kGroupedBox;
+      };
+      store_rows(
+          s.staged[group], [&](int d) { return bf16_pair(first[d], first[d + 1]); }, target);
+    }
+  } else {
+    const auto store = [&](const float(&sums)[64], int box) {
+      const int column = (item.row_tile * 2 + box) * kGroupedBox;
+      const auto target = [&](int i) -> __nv_bfloat16* {
+        const int pair = group * 64 + i;
+        if (pair >= item.rows || column >= a.columns) return nullptr;
+        return out + slot.order[pair] * a.out.stride + column;
+      };
+      store_rows(
+          s.staged[group], [&](int d) { return bf16_pair(sums[d], sums[d + 1]); }, target);
+    };
+    store(first, 0);
+    store(second, 1);
+  }
+}
+
+}  // namespace fathom::kernels
