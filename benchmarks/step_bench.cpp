@@ -206,7 +206,9 @@ int run(const Options& options) {
   if (options.floors) {
     for (const Asked& asked : options.asked) {
       const Status status = print_floors(asked, options);
-      if (!status.is_ok()) std::fprintf(stderr, "step_bench: %s\n", status.to_string().c_str());
+      if (status.is_ok()) continue;
+      std::fprintf(stderr, "step_bench: %s\n", status.to_string().c_str());
+      return 1;
     }
     return 0;
   }

@@ -14,8 +14,8 @@ namespace {
 
 constexpr int32_t kBlockTokens = 64;
 constexpr int32_t kMoreTokens = 256;  // that a sequence may grow by while it is timed
-constexpr int32_t kWarmUps = 5;
 constexpr int32_t kPasses = 3;
+constexpr double kSlowUs = 2e5;  // steps that are slower are run less often
 constexpr int64_t kMoreArenaBytes = int64_t{1} << 30;
 
 int32_t length_of(const StepCase& one) { return one.context + one.prompt + kMoreTokens; }
@@ -34,6 +34,8 @@ StepShape shape_of(const StepCase& one) {
   shape.query_tokens_max = one.prompt > 0 ? 0 : 1;
   return shape;
 }
+
+int32_t warm_ups_of(const StepCase& one) { return one.prompt > 0 ? 2 : 5; }
 
 // Drawn, each row with a seed of its own: greedy rows of a random model soon say the same.
 std::shared_ptr<const SamplingParams> sampling_of(int32_t row) {
@@ -185,6 +187,7 @@ Status StepRunner::run(const StepPlan& plan) {
 
 Status StepRunner::run_many(const StepCase& one, int32_t steps, double seconds_max,
                             StepTimes& times) {
+  const int32_t warm_ups = warm_ups_of(one);
   const double begin = now_us();
   double last = 0.0;
   int32_t launched = 0;
@@ -196,7 +199,7 @@ Status StepRunner::run_many(const StepCase& one, int32_t steps, double seconds_m
     FATHOM_ASSIGN(const StepResult result, program_->collect());
     const double end = now_us();
     host += end - start - (ops_->waited_us() - waited);
-    if (++collected > kWarmUps) {
+    if (++collected > warm_ups) {
       times.step_us.push_back(end - last);
       times.host_us.push_back(host);
     }
@@ -206,13 +209,13 @@ Status StepRunner::run_many(const StepCase& one, int32_t steps, double seconds_m
   };
   while (launched < steps) {
     const bool late = 1e-6 * (now_us() - begin) > seconds_max;
-    if (late && launched > kWarmUps + 2) break;
+    if (late && launched > warm_ups + 2) break;
     const StepPlan plan = step_of(one);
     const double start = now_us();
     FATHOM_RETURN_IF_ERROR(program_->launch(plan));
     const double took = now_us() - start;
     host += took;
-    if (++launched > kWarmUps) times.launch_us.push_back(took);
+    if (++launched > warm_ups) times.launch_us.push_back(took);
     if (launched - collected == 2) FATHOM_RETURN_IF_ERROR(collect());
   }
   while (collected < launched) FATHOM_RETURN_IF_ERROR(collect());
@@ -226,7 +229,7 @@ Status StepRunner::break_down(const StepCase& one, double step_us, StepTimes& ti
   OpClock clock(stream, step_us < 5e4 ? 30'000 : 0);
   ops_->observe(&clock);
   std::map<std::string, std::vector<double>> passes;
-  for (int32_t i = 0; i < kPasses; ++i) {
+  for (int32_t i = 0; i < (step_us < kSlowUs ? kPasses : 1); ++i) {
     FATHOM_RETURN_IF_ERROR(run(step_of(one)));
     for (const auto& [label, us] : clock.totals_us()) passes[label].push_back(us);
   }
@@ -247,10 +250,11 @@ Result<StepTimes> StepRunner::time(const StepCase& one, int32_t rounds, double s
     StepClock clock(ops_->cuda().stream());
     ops_->observe(&clock);
     GpuState state;
-    FATHOM_RETURN_IF_ERROR(run_many(one, kWarmUps + rounds, seconds_max, times));
+    FATHOM_RETURN_IF_ERROR(run_many(one, warm_ups_of(one) + rounds, seconds_max, times));
     ops_->observe(nullptr);
-    times.gpu_us = clock.steps_us(kWarmUps);
-    times.between_us = clock.gaps_us(kWarmUps);
+    const auto first = static_cast<size_t>(warm_ups_of(one));
+    times.gpu_us = clock.steps_us(first);
+    times.between_us = clock.gaps_us(first);
     times.gpu_state = state.text();
   }
   FATHOM_RETURN_IF_ERROR(break_down(one, median(times.gpu_us), times));
