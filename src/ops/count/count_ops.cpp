@@ -115,8 +115,8 @@ Result<MlaUpProjection> CountOps::prepare_kv_b(const HostWeight& kv_b, int32_t h
     return invalid_argument("kv_b has rows for another number of heads");
   }
   MlaUpProjection up;
-  up.key = Tensor::of(nullptr, DType::kF32, {heads, nope_dims, columns});
-  up.value = Tensor::of(nullptr, DType::kF32, {heads, value_dims, columns});
+  up.key = Tensor::of(nullptr, act_dtype(), {heads, nope_dims, columns});
+  up.value = Tensor::of(nullptr, act_dtype(), {heads, value_dims, columns});
   weight_bytes_ += up.key.bytes() + up.value.bytes();
   return up;
 }

@@ -70,7 +70,7 @@ TEST(CountOps, CountsWeightsAsTheyAreKept) {
   EXPECT_EQ(placed.shape[1], 3);
   EXPECT_EQ(ops.report().weight_bytes, 640 + weight_bytes(fp8) + 84);
   EXPECT_TRUE(ops.prepare_kv_b(bf16_weight(2 * 32, 8), 2, 16, 16).is_ok());
-  EXPECT_EQ(ops.report().weight_bytes, 640 + weight_bytes(fp8) + 84 + 2 * 32 * 8 * 4);
+  EXPECT_EQ(ops.report().weight_bytes, 640 + weight_bytes(fp8) + 84 + 2 * 32 * 8 * 2);
   EXPECT_TRUE(ops.reserve(DType::kI32, {5, 5}).is_ok());
   EXPECT_EQ(ops.report().reserved_bytes, 100);
   EXPECT_EQ(ops.report().flops, 0);

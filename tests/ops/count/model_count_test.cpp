@@ -173,7 +173,7 @@ TEST(CountModel, WeightsAreThoseOfTheCheckpoint) {
   options.tokens_max = kTokensMax;
   ASSERT_TRUE(load_model(checkpoint.directory(), checkpoint.source(), ops, {}, options).is_ok());
   constexpr int64_t kAttention = 2 * (704 * 256 + 384 * 128 + 256 * 256)  // bf16
-                                 + 4 * (2 * 256 * 512)                    // kv_b, float32
+                                 + 2 * (2 * 256 * 512)                    // kv_b, bf16
                                  + 4 * (256 + 256 + 128 + 512);           // norms
   constexpr int64_t kDense = 2 * (1024 * 256 + 256 * 512);
   constexpr int64_t kMoe = 4 * (8 * 256 + 8) + 2 * 9 * 3 * 128 * 256;
