@@ -5,23 +5,32 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstddef>
 #include <utility>
 
 namespace fathom::kernels {
 
 template <typename... Parameters, typename... Arguments>
-cudaError_t launch_early(cudaStream_t stream, void (*kernel)(Parameters...), dim3 grid, dim3 block,
-                         Arguments&&... arguments) {
+cudaError_t launch_early_with_shared(cudaStream_t stream, void (*kernel)(Parameters...), dim3 grid,
+                                     dim3 block, size_t shared_bytes, Arguments&&... arguments) {
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
   config.attrs = &attribute;
   config.numAttrs = 1;
   return cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
+}
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch_early(cudaStream_t stream, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                         Arguments&&... arguments) {
+  return launch_early_with_shared(stream, kernel, grid, block, 0,
+                                  std::forward<Arguments>(arguments)...);
 }
 
 }  // namespace fathom::kernels

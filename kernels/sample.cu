@@ -1,5 +1,7 @@
 // Sampling: one block a row of the batch. The order of application and the tie-breaks are the
 // oracle's (src/ops/cpu/sampler.cpp); a draw depends on its row alone (docs/kernels/sampler.md).
+#include "async_copy.cuh"
+#include "early_launch.cuh"
 #include "sample_choose.cuh"
 #include "steps.h"
 
@@ -283,6 +285,8 @@ __global__ void __launch_bounds__(kSampleThreads, 1)
                   SampleScratchArrays scratch_all, OutputArrays out) {
   extern __shared__ __align__(16) unsigned char shared_bytes[];
   Shared& sh = *reinterpret_cast<Shared*>(shared_bytes);
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
   const int32_t r = static_cast<int32_t>(blockIdx.x);
   const int32_t slot = b.row_slot[r];
   const int32_t kind = b.row_kind[r];
@@ -323,6 +327,8 @@ __global__ void __launch_bounds__(kSampleThreads, 1)
                    OutputArrays out) {
   extern __shared__ __align__(16) unsigned char shared_bytes[];
   SampleShared& sh = reinterpret_cast<Shared*>(shared_bytes)->sample;
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
   const int32_t r = static_cast<int32_t>(blockIdx.x);
   const int32_t slot = b.row_slot[r];
   if (s.finished[slot] != 0 || s.length[slot] != s.computed[slot] + 1) return;
@@ -352,15 +358,16 @@ void sample(cudaStream_t stream, const SlotArrays& slots, const BatchArrays& bat
             const int32_t* eos, int32_t eos_count, const SampleScratchArrays& scratch,
             const OutputArrays& out) {
   if (batch.rows == 0) return;
-  sample_kernel<<<static_cast<unsigned>(batch.rows), kSampleThreads, sizeof(Shared), stream>>>(
-      slots, batch, logits, eos, eos_count, scratch, out);
+  launch_early_with_shared(stream, sample_kernel, dim3(static_cast<unsigned>(batch.rows)),
+                           dim3(kSampleThreads), sizeof(Shared), slots, batch, logits, eos,
+                           eos_count, scratch, out);
 }
 
 void propose(cudaStream_t stream, const SlotArrays& slots, const BatchArrays& batch,
              const float* logits, int32_t index, const OutputArrays& out) {
   if (batch.rows == 0) return;
-  propose_kernel<<<static_cast<unsigned>(batch.rows), kSampleThreads, sizeof(Shared), stream>>>(
-      slots, batch, logits, index, out);
+  launch_early_with_shared(stream, propose_kernel, dim3(static_cast<unsigned>(batch.rows)),
+                           dim3(kSampleThreads), sizeof(Shared), slots, batch, logits, index, out);
 }
 
 }  // namespace fathom::kernels

@@ -104,7 +104,7 @@ struct PlanTotals {
   int32_t sample_rows;
 };
 
-// rows: [totals.rows] in device memory.
+// rows: [totals.rows] in device memory, or pinned host memory that the device reads.
 void advance(cudaStream_t stream, const SlotArrays& slots, const PlanRowData* rows,
              const PlanTotals& totals, const BatchArrays& batch);
 

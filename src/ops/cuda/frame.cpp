@@ -129,16 +129,10 @@ void CudaOps::advance(const SlotTable& slots, const StepPlan& plan, BatchView& b
   FATHOM_CHECK(totals.rows <= batch.shape.rows && totals.tokens <= batch.shape.tokens &&
                    totals.sample_rows <= batch.shape.sample_rows,
                "the batch's shape has no room for the plan");
-  const size_t bytes = plan.rows.size() * sizeof(kernels::PlanRowData);
-  if (bytes > 0) {
-    check(cudaMemcpyAsync(staging->device, staging->host, bytes, cudaMemcpyHostToDevice, stream_),
-          "rows");
-  }
   batch.block_table = slots.block_table;
   schedule_key_ = {};  // lengths have moved
-  kernels::advance(stream_, slot_arrays(slots),
-                   reinterpret_cast<const kernels::PlanRowData*>(staging->device), totals,
-                   batch_arrays(batch));
+  // Read where they lie: a copy before it would be one more wait between two steps.
+  kernels::advance(stream_, slot_arrays(slots), rows, totals, batch_arrays(batch));
   check(cudaEventRecord(staging->done, stream_), "rows");
 }
 
