@@ -11,6 +11,7 @@
 #include "model/family_golden.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cuda/cuda_ops.h"
+#include "ops/tolerances.h"
 #include "support/step_loop.h"
 #include "weights/synthetic.h"
 
@@ -24,16 +25,19 @@ constexpr int64_t kArenaBytes = int64_t{256} << 20;
 constexpr RequestId kForced = 1;
 // Parts of the golden answer that requests after it have as the end of their prompts.
 constexpr int32_t kKnown[] = {0, 5, 11, 17, 26};
-// Of the choices, those that count. What a tiny model's FP8 activations lose at a width of 256 is
-// large against the distances of its random logits: there all that count must be equal, however
-// few.
+// Of the choices, those that count, of dense models in bf16 and of all in reference numerics. What
+// FP8 activations of 256 columns lose, or an expert chosen otherwise, is large against the
+// distances of random logits: there all that count must be equal, however few.
 constexpr double kCountedShare = 0.6;
-constexpr double kFp8CountedShare = 0.25;
 
 // Largest error of a logit, as a share of the logits' root mean square (docs/numerics.md).
 constexpr float kReferenceBound = 2e-4F;
-constexpr float kBf16Bound = 0.03F;
-constexpr float kFp8Bound = 0.08F;
+// Three layers of eight roundings each, every one as far off as an op may be; and of some thousand
+// logits the largest lies four deviations out.
+float native_bound(bool fp8) {
+  const Precision precision = fp8 ? Precision::kFp8Chain : Precision::kBF16Chain;
+  return static_cast<float>(4.0 * std::sqrt(24.0) * between_backends(precision).mean_square);
+}
 // Routers whose choice is nearer than this may choose otherwise (relative gap of the scores, which
 // moves by as much as the logits do).
 constexpr float kReferenceTie = 1e-5F;
@@ -79,6 +83,7 @@ Served serve(Ops& ops, const std::string& name, const FamilyGolden& golden) {
 struct Found {
   float error = 0.0F;                           // largest, of a difference of two logits
   float relative = 0.0F;                        // largest, over the position's root mean square
+  std::vector<float> by_position;               // the largest of each
   int32_t near_ties = 0;                        // positions left out
   std::vector<std::pair<float, bool>> choices;  // the reference's margin; the same token
 
@@ -86,6 +91,13 @@ struct Found {
     const bool larger = difference > error || difference != difference;
     error = larger ? difference : error;
     relative = std::max(relative, difference / rms);
+    by_position.back() = std::max(by_position.back(), difference / rms);
+  }
+  // What three of four positions stay below.
+  float usual() const {
+    std::vector<float> sorted = by_position;
+    std::sort(sorted.begin(), sorted.end());
+    return sorted.empty() ? 0.0F : sorted[sorted.size() * 3 / 4];
   }
   int64_t counted() const {
     return std::count_if(choices.begin(), choices.end(),
@@ -115,6 +127,7 @@ void compare_to_golden(const StepAnswer& answer, const FamilyGolden& golden, Fou
     found.choices.emplace_back(at.margin(), made.top.at(0).first == at.top_ids[0]);
     const auto best = value_of(made, at.top_ids[0]);
     ASSERT_TRUE(best) << "position " << i;
+    found.by_position.push_back(0.0F);
     for (size_t k = 1; k < at.top_ids.size(); ++k) {
       const auto value = value_of(made, at.top_ids[k]);
       ASSERT_TRUE(value) << "position " << i;
@@ -136,6 +149,7 @@ void compare_to_cpu(const StepAnswer& answer, const StepAnswer& cpu, const Famil
     const TokenLogprobs& made = answer.prompt_logprobs[i];
     found.choices.emplace_back(expected.top.at(0).second - expected.top.at(1).second,
                                expected.top.at(0).first == made.top.at(0).first);
+    found.by_position.push_back(0.0F);
     for (size_t k = 0; k < expected.top.size() / 2; ++k) {
       const auto value = value_of(made, expected.top[k].first);
       ASSERT_TRUE(value) << "position " << i;
@@ -154,13 +168,16 @@ void compare_answers(const std::vector<TokenId>& made, const std::vector<TokenId
   }
 }
 
+bool is_dense(const FamilyGolden& golden) {
+  return std::all_of(golden.positions.begin(), golden.positions.end(),
+                     [](const GoldenPosition& at) { return at.routing_gap >= 1.0F; });
+}
+
 // How many tokens of an answer after `known` golden ones are compared: all of a dense model's; of a
 // model with experts those that the golden has too, before the first near tie.
 size_t comparable(const std::vector<TokenId>& expected, const FamilyGolden& golden, size_t known,
                   float tie) {
-  const bool dense = std::all_of(golden.positions.begin(), golden.positions.end(),
-                                 [](const GoldenPosition& at) { return at.routing_gap >= 1.0F; });
-  if (dense) return expected.size();
+  if (is_dense(golden)) return expected.size();
   size_t count = 0;
   while (count < expected.size() &&
          golden.positions[golden.prompt.size() - 1 + known + count].routing_gap >= tie &&
@@ -170,15 +187,18 @@ size_t comparable(const std::vector<TokenId>& expected, const FamilyGolden& gold
   return count;
 }
 
-void expect_good(const std::string& name, const Found& found, float bound, double share) {
+// `error`: of `found`, what the bound is of.
+void expect_good(const std::string& name, const Found& found, float error, float bound,
+                 double share) {
   const auto all = static_cast<double>(found.choices.size());
   std::printf(
-      "%-24s largest error %.2g of the logits' size; %zu choices, %ld counted (%.0f %%), %ld "
-      "equal; %d near ties left out\n",
-      name.c_str(), static_cast<double>(found.relative), found.choices.size(),
-      static_cast<long>(found.counted()), 100.0 * static_cast<double>(found.counted()) / all,
-      static_cast<long>(found.counted_equal()), found.near_ties);
-  EXPECT_LT(found.relative, bound);
+      "%-24s largest error %.2g of the logits' size, usual %.2g; %zu choices, %ld counted (%.0f "
+      "%%), %ld equal; %d near ties left out\n",
+      name.c_str(), static_cast<double>(found.relative), static_cast<double>(found.usual()),
+      found.choices.size(), static_cast<long>(found.counted()),
+      100.0 * static_cast<double>(found.counted()) / all, static_cast<long>(found.counted_equal()),
+      found.near_ties);
+  EXPECT_LT(error, bound);
   EXPECT_EQ(found.counted_equal(), found.counted());
   EXPECT_GE(static_cast<double>(found.counted()), share * all);
 }
@@ -215,7 +235,7 @@ TEST_P(CudaFamily, ReferenceEqualsTransformers) {
     }
   });
   EXPECT_GE(found.choices.size(), 43U) << "too many positions follow a near tie of experts";
-  expect_good(GetParam(), found, kReferenceBound, kCountedShare);
+  expect_good(GetParam(), found, found.relative, kReferenceBound, kCountedShare);
 }
 
 TEST_P(CudaFamily, NativeEqualsTheCpu) {
@@ -242,8 +262,10 @@ TEST_P(CudaFamily, NativeEqualsTheCpu) {
     made.resize(first.size());
     compare_answers(made, first, margins, found);
   });
-  expect_good(GetParam(), found, fp8 ? kFp8Bound : kBf16Bound,
-              fp8 ? kFp8CountedShare : kCountedShare);
+  // An expert that was chosen otherwise is seen by positions that follow, far from any tie.
+  const bool dense = is_dense(golden_);
+  expect_good(GetParam(), found, dense ? found.relative : found.usual(), native_bound(fp8),
+              dense && !fp8 ? kCountedShare : 0.0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, CudaFamily, ::testing::ValuesIn(family_names()),
