@@ -182,6 +182,13 @@ class Ops {
   }
   // Returns when everything launched so far is complete and its outputs are readable by the host.
   virtual Status synchronize() { return Status::ok(); }
+  // Refuses caches that this backend's attention does not read: of keys and values of as many
+  // dimensions, or (0) of latents.
+  virtual Status check_cache(DType dtype, int32_t head_dims) const {
+    (void)dtype;
+    (void)head_dims;
+    return Status::ok();
+  }
   // The activation form that `weight` wants from its producer.
   virtual ActSpec act_spec(const Weight& weight) const = 0;
 
@@ -254,7 +261,8 @@ class Ops {
   virtual Act gated_linear(const Act& x, const Weight& gate_up, ActSpec out) = 0;
   // Norm of the latent, rope of query and key, cache write, attention over the cache, value
   // up-projection. q: [T, heads * (nope + rope)]; kv_a: [T, kv_lora + rope] (strided rows allowed).
-  // Interleaved rope. Returns [T, heads * value_dims] in params.out.
+  // Interleaved rope. Returns [T, heads * value_dims] in params.out. The cache is in act_dtype, or
+  // of e4m3 as fathom/fp8_cache.h says (as for gqa_attention).
   virtual Act mla_attention(const BatchView& batch, const KvView& cache, const Tensor& q,
                             const Tensor& kv_a, const MlaParams& params, MlaForm form) = 0;
   // Bias, norm and rope of queries and keys, cache write, attention over the cache. qkv: [T, (heads

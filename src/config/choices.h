@@ -13,6 +13,7 @@ namespace fathom {
 enum class DeviceChoice : uint8_t { kAuto, kCpu, kCuda };
 enum class LoadFormatChoice : uint8_t { kAuto, kSafetensors, kSynthetic };
 enum class DtypeChoice : uint8_t { kAuto, kBfloat16, kFloat32 };
+enum class KvDtypeChoice : uint8_t { kAuto, kBfloat16, kFloat32, kFp8 };
 enum class QuantizationChoice : uint8_t { kAuto, kNone, kFp8 };
 enum class MetricsCompat : uint8_t { kNone, kVllm };
 
@@ -48,6 +49,14 @@ inline constexpr std::array kChoices<DtypeChoice> = {
     Choice<DtypeChoice>{DtypeChoice::kAuto, "auto"},
     Choice<DtypeChoice>{DtypeChoice::kBfloat16, "bfloat16"},
     Choice<DtypeChoice>{DtypeChoice::kFloat32, "float32"},
+};
+template <>
+inline constexpr std::array kChoices<KvDtypeChoice> = {
+    Choice<KvDtypeChoice>{KvDtypeChoice::kAuto, "auto"},
+    Choice<KvDtypeChoice>{KvDtypeChoice::kBfloat16, "bfloat16"},
+    Choice<KvDtypeChoice>{KvDtypeChoice::kFloat32, "float32"},
+    Choice<KvDtypeChoice>{KvDtypeChoice::kFp8, "fp8"},
+    Choice<KvDtypeChoice>{KvDtypeChoice::kFp8, "fp8_e4m3"},
 };
 template <>
 inline constexpr std::array kChoices<QuantizationChoice> = {

@@ -66,15 +66,19 @@ Status check_ports(const Config& config) {
   return Status::ok();
 }
 
-// dtype and kv_cache_dtype state what numerics computes in; they do not change it.
+// dtype and kv_cache_dtype state what numerics computes in; only a cache of e4m3 is a choice.
 Status check_dtypes(const Config& config) {
   const bool native = config.engine.numerics == Numerics::kNative;
   const DtypeChoice wrong = native ? DtypeChoice::kFloat32 : DtypeChoice::kBfloat16;
   const std::string sentence =
       native ? " float32 needs numerics reference" : " bfloat16 needs numerics native";
   if (config.model.dtype == wrong) return contradiction("dtype", "dtype" + sentence);
-  if (config.kv.kv_cache_dtype == wrong) {
+  const KvDtypeChoice cache = config.kv.kv_cache_dtype;
+  if (cache == (native ? KvDtypeChoice::kFloat32 : KvDtypeChoice::kBfloat16)) {
     return contradiction("kv_cache_dtype", "kv_cache_dtype" + sentence);
+  }
+  if (cache == KvDtypeChoice::kFp8 && !native) {
+    return contradiction("kv_cache_dtype", "kv_cache_dtype fp8 needs numerics native");
   }
   return Status::ok();
 }

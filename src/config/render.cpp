@@ -78,9 +78,9 @@ default.
 
 Contradictions are: one of `tls_cert` and `tls_key` without the other, `tls_client_ca` without them,
 a listener off loopback without TLS or `allow_plaintext`, two listeners on one port, `dtype` or
-`kv_cache_dtype` other than what `numerics` computes in, a `block_size` that is no power of two, a
-`max_num_batched_tokens` too small for `max_num_seqs`, and `load_format` `synthetic` without a
-`model`.
+`kv_cache_dtype` other than what `numerics` computes in (`fp8` goes with `native`), a `block_size`
+that is no power of two, a `max_num_batched_tokens` too small for `max_num_seqs`, and `load_format`
+`synthetic` without a `model`.
 )";
 
 }  // namespace

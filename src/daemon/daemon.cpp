@@ -63,6 +63,7 @@ EngineOptions engine_options(const Config& config, const std::string& directory,
     options.load_format = EngineOptions::LoadFormat::kSynthetic;
   }
   options.numerics = config.engine.numerics;
+  options.fp8_cache = config.kv.kv_cache_dtype == KvDtypeChoice::kFp8;
   switch (config.engine.device) {
     case DeviceChoice::kAuto: options.device = EngineOptions::Device::kAuto; break;
     case DeviceChoice::kCpu: options.device = EngineOptions::Device::kCpu; break;

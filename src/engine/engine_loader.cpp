@@ -28,7 +28,7 @@ SchedulerOptions scheduler_options(const EngineOptions& options, const MemoryPla
   s.prefill_chunk_tokens_max = options.prefill_chunk_tokens;
   s.prompt_logprob_tokens_max = plan.prompt_logprob_tokens_max;
   s.penalty_slots = plan.slots.penalty_slots;
-  s.layout_id = static_cast<uint64_t>(options.numerics);
+  s.layout_id = static_cast<uint64_t>(options.numerics) << 1 | (options.fp8_cache ? 1U : 0U);
   return s;
 }
 
@@ -45,6 +45,7 @@ WorkerSetup worker_setup(const EngineOptions& options, const MemoryPlan& plan,
   setup.weights = std::move(weights);
   setup.model.tokens_max = plan.slots.tokens_max;
   setup.model.block_tokens = options.block_tokens;
+  setup.model.fp8_cache = options.fp8_cache;
   setup.model.draft_layers = options.speculative_tokens > 0 ? 1 : 0;
   setup.program.slots = plan.slots;
   setup.program.step = plan.step;

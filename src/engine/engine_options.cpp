@@ -21,6 +21,9 @@ Status check_options(const EngineOptions& o) {
     FATHOM_RETURN_IF_ERROR(check_range("max_model_len", *o.max_model_len, 1, 1 << 24));
   }
   FATHOM_RETURN_IF_ERROR(check_range("max_num_seqs", o.max_num_seqs, 1, 4096));
+  if (o.fp8_cache && o.numerics != Numerics::kNative) {
+    return invalid_argument("kv_cache_dtype fp8 needs numerics native").about("kv_cache_dtype");
+  }
   FATHOM_RETURN_IF_ERROR(check_range("block_size", o.block_tokens, 16, 256));
   FATHOM_RETURN_IF_ERROR(
       check_range("max_num_batched_tokens", o.max_num_batched_tokens, o.block_tokens, 1 << 18));

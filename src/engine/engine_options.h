@@ -18,6 +18,7 @@ struct EngineOptions {
   std::string model_dir;  // holds config.json, and the shards unless the weights are synthetic
   LoadFormat load_format = LoadFormat::kSafetensors;
   Numerics numerics = Numerics::kNative;
+  bool fp8_cache = false;  // KV entries as e4m3 with scales; else as numerics computes
   Device device = Device::kAuto;
   int32_t tensor_parallel = 1;
   int32_t pipeline_parallel = 1;

@@ -91,6 +91,7 @@ Result<StageMemory> measure_stage(const EngineOptions& options, const WeightSour
   ModelOptions model_options;
   model_options.tokens_max = plan.slots.tokens_max;
   model_options.block_tokens = options.block_tokens;
+  model_options.fp8_cache = options.fp8_cache;
   model_options.draft_layers = options.speculative_tokens > 0 ? 1 : 0;
   FATHOM_ASSIGN(std::unique_ptr<Model> model,
                 load_model(options.model_dir, weights, ops, groups, model_options));

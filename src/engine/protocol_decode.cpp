@@ -184,6 +184,7 @@ Result<Frame> from_message(const pb::Options& m) {
                                    EngineOptions::LoadFormat::kSynthetic, o.load_format));
   FATHOM_RETURN_IF_ERROR(read_enum("numerics", m.numerics(), Numerics::kNative, o.numerics));
   FATHOM_RETURN_IF_ERROR(read_enum("device", m.device(), EngineOptions::Device::kCuda, o.device));
+  o.fp8_cache = m.fp8_cache();
   o.tensor_parallel = m.tensor_parallel();
   o.pipeline_parallel = m.pipeline_parallel();
   if (m.has_max_model_len()) o.max_model_len = m.max_model_len();

@@ -117,6 +117,7 @@ void to_message(const OptionsFrame& frame, pb::Options& m) {
   m.set_model_dir(o.model_dir);
   m.set_load_format(static_cast<uint32_t>(o.load_format));
   m.set_numerics(static_cast<uint32_t>(o.numerics));
+  m.set_fp8_cache(o.fp8_cache);
   m.set_device(static_cast<uint32_t>(o.device));
   m.set_tensor_parallel(o.tensor_parallel);
   m.set_pipeline_parallel(o.pipeline_parallel);

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "fathom/fp8_cache.h"
 #include "model/deepseek_layer.h"
 #include "model/deepseek_tensors.h"
 
@@ -82,7 +83,9 @@ Result<std::unique_ptr<Model>> DeepseekV3::load(const DeepseekConfig& config,
   FATHOM_RETURN_IF_ERROR(check_options(config, groups, options));
   const bool with_draft = options.draft_layers > 0;
   FATHOM_RETURN_IF_ERROR(check_tensor_set(config, with_draft, source));
-  std::unique_ptr<DeepseekV3> model(new DeepseekV3(config, groups, options, ops.act_dtype()));
+  const DType cache_dtype = options.fp8_cache ? DType::kF8E4M3 : ops.act_dtype();
+  FATHOM_RETURN_IF_ERROR(ops.check_cache(cache_dtype, 0));
+  std::unique_ptr<DeepseekV3> model(new DeepseekV3(config, groups, options, cache_dtype));
   const TensorList expected = [&](const TensorVisitor& visit) {
     for_each_expected(config, with_draft, visit);
   };
@@ -120,7 +123,9 @@ KvLayout DeepseekV3::kv_layout() const {
   KvGroup group;
   group.name = "latent";
   group.dtype = cache_dtype_;
-  group.entry_elements = config_.kv_lora + config_.rope_dims;
+  const Fp8LatentLayout fp8{config_.kv_lora, config_.rope_dims};
+  group.entry_elements = options_.fp8_cache ? static_cast<int32_t>(fp8.entry_bytes())
+                                            : config_.kv_lora + config_.rope_dims;
   group.layers = static_cast<int32_t>(stage_.layers.size());
   layout.groups.push_back(group);
   if (mtp_) {

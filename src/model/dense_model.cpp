@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "fathom/fp8_cache.h"
 #include "model/dense_tensors.h"
 
 namespace fathom {
@@ -68,7 +69,9 @@ Result<std::unique_ptr<Model>> DenseModel::load(const DenseConfig& config,
   const TensorList expected = tensors_of(config);
   FATHOM_RETURN_IF_ERROR(
       check_tensor_set(expected, source, [](const std::string&) { return false; }));
-  std::unique_ptr<DenseModel> model(new DenseModel(config, groups, options, ops.act_dtype()));
+  const DType cache_dtype = options.fp8_cache ? DType::kF8E4M3 : ops.act_dtype();
+  FATHOM_RETURN_IF_ERROR(ops.check_cache(cache_dtype, config.head_dims));
+  std::unique_ptr<DenseModel> model(new DenseModel(config, groups, options, cache_dtype));
   const int64_t ranks = int64_t{Groups::size_of(groups.tp)} * Groups::size_of(groups.pp);
   ShardLoader loader(source, ops, groups, model->options_, stored_bytes(expected, source) / ranks);
   FATHOM_RETURN_IF_ERROR(model->load_weights(loader));
@@ -95,7 +98,9 @@ KvLayout DenseModel::kv_layout() const {
   KvGroup group;
   group.name = "keys and values";
   group.dtype = cache_dtype_;
-  group.entry_elements = static_cast<int32_t>(2 * heads.size() * config_.head_dims);
+  const Fp8HeadsLayout fp8{heads.size(), config_.head_dims, options_.block_tokens};
+  group.entry_elements = static_cast<int32_t>(
+      options_.fp8_cache ? fp8.entry_bytes() : 2 * heads.size() * config_.head_dims);
   group.layers = static_cast<int32_t>(stage_.layers.size());
   group.sharded = ranks > 1 && config_.kv_heads % ranks == 0;
   return KvLayout{options_.block_tokens, {group}};

@@ -207,6 +207,7 @@ TEST(Config, ContradictionsNameTheirSettings) {
       {{"--grpc-port", "8000"}, "grpc_port"},
       {{"--dtype", "float32"}, "dtype"},
       {{"--kv-cache-dtype", "bfloat16", "--numerics", "reference"}, "kv_cache_dtype"},
+      {{"--kv-cache-dtype", "fp8", "--numerics", "reference"}, "kv_cache_dtype"},
       {{"--block-size", "96"}, "block_size"},
       {{"--max-num-batched-tokens", "255"}, "max_num_batched_tokens"},
       {{"--max-num-batched-tokens", "511", "--speculative-tokens", "1"}, "max_num_batched_tokens"},

@@ -19,6 +19,7 @@ struct FamilyOptions {
   int32_t threads = 1;
   int32_t block_tokens = 16;
   MlaForm form = MlaForm::kChosen;
+  bool fp8_cache = false;
   DriverLimits limits;
 };
 
@@ -32,6 +33,7 @@ struct FamilyModel {
     model_options.tokens_max = options.limits.tokens_max;
     model_options.block_tokens = options.block_tokens;
     model_options.mla_form = options.form;
+    model_options.fp8_cache = options.fp8_cache;
     model = load_model(directory, *weights, *ops, groups, model_options).value();
     driver.emplace(*ops, *model, options.limits, groups);
   }

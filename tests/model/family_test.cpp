@@ -2,6 +2,9 @@
 // steps, rows and ranks.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
 #include <thread>
 
 #include "comm/thread_comm.h"
@@ -10,6 +13,7 @@
 namespace fathom::testing {
 namespace {
 
+constexpr double kFp8CacheBound = 0.1;
 constexpr float kTolerance = 1e-4F;  // of logits of size 2: ranks sum in another order
 
 float largest_difference(const std::vector<std::vector<float>>& a,
@@ -40,12 +44,19 @@ std::vector<TokenId> prompt_of(int32_t tokens) {
   return prompt;
 }
 
-using Case = std::tuple<std::string, Numerics>;
+struct Case {
+  std::string name;
+  Numerics numerics;
+  bool fp8_cache;
+};
 
 class FamilyTest : public ::testing::TestWithParam<Case> {
  protected:
-  FamilyTest() { options_.numerics = std::get<1>(GetParam()); }
-  const std::string& name() const { return std::get<0>(GetParam()); }
+  FamilyTest() {
+    options_.numerics = GetParam().numerics;
+    options_.fp8_cache = GetParam().fp8_cache;
+  }
+  const std::string& name() const { return GetParam().name; }
   FamilyOptions options_;
 };
 
@@ -139,16 +150,53 @@ TEST_P(FamilyTest, RowsOfABatchEqualEachAlone) {
 std::vector<Case> cases() {
   std::vector<Case> all;
   for (const std::string& name : family_names()) {
-    all.emplace_back(name, Numerics::kReference);
-    all.emplace_back(name, Numerics::kNative);
+    all.push_back({name, Numerics::kReference, false});
+    all.push_back({name, Numerics::kNative, false});
+    all.push_back({name, Numerics::kNative, true});
   }
   return all;
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, FamilyTest, ::testing::ValuesIn(cases()), [](const auto& info) {
-  return std::get<0>(info.param) +
-         (std::get<1>(info.param) == Numerics::kNative ? "_native" : "_reference");
+  return info.param.name + (info.param.numerics == Numerics::kNative ? "_native" : "_reference") +
+         (info.param.fp8_cache ? "_fp8_cache" : "");
 });
+
+class FamilyFp8CacheTest : public ::testing::TestWithParam<std::string> {};
+
+// ||a - b|| / ||b||
+double distance(const std::vector<float>& a, const std::vector<float>& b) {
+  double error = 0.0;
+  double size = 0.0;
+  for (size_t k = 0; k < b.size(); ++k) {
+    error += (double{a[k]} - b[k]) * (double{a[k]} - b[k]);
+    size += double{b[k]} * b[k];
+  }
+  return std::sqrt(error / size);
+}
+
+// How far e4m3 keys, values and latents move the logits of a prompt, at the middle one of its
+// positions: where experts are chosen anew a logit may go anywhere (docs/numerics.md).
+TEST_P(FamilyFp8CacheTest, LogitsStayNear) {
+  FamilyOptions options;
+  options.numerics = Numerics::kNative;
+  FamilyModel plain(GetParam(), options);
+  options.fp8_cache = true;
+  FamilyModel quantized(GetParam(), options);
+  const auto expected = plain.driver->generate(prompt_of(90), greedy(1)).prompt_logits;
+  const auto found = quantized.driver->generate(prompt_of(90), greedy(1)).prompt_logits;
+  std::vector<double> distances;
+  for (size_t i = 0; i < found.size(); ++i) distances.push_back(distance(found[i], expected[i]));
+  std::sort(distances.begin(), distances.end());
+  const double moved = distances[distances.size() / 2];
+  std::printf("%-24s logits move by %.3f of their size, at most by %.3f\n", GetParam().c_str(),
+              moved, distances.back());
+  EXPECT_LT(moved, kFp8CacheBound);
+  EXPECT_GT(moved, 0.0) << "the cache is not quantized";
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, FamilyFp8CacheTest, ::testing::ValuesIn(family_names()),
+                         [](const auto& info) { return info.param; });
 
 enum class Split { kTensor, kPipeline };
 

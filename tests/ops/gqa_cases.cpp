@@ -2,6 +2,7 @@
 // docs/numerics.md says.
 #include <algorithm>
 
+#include "ops/fp8_cache_inputs.h"
 #include "ops/op_builders.h"
 #include "ops/op_inputs.h"
 #include "ops/op_loops.h"
@@ -123,8 +124,9 @@ ExpectedValues expected_values(const GqaShape& s, const Inputs& in, Numerics num
     written.insert(written.end(), rows.begin() + t * stride + columns,
                    rows.begin() + (t + 1) * stride);
   }
-  const std::vector<double> cache =
+  std::vector<double> cache =
       cache_values(in.batch, s.block_tokens, entry_of(s), in.cache.values, numerics, written);
+  if (s.fp8_cache) cache = Fp8Entries{entry_of(s), entry_of(s), s.head_dims}.values(cache);
   HostMatrix out{0, columns, {}};
   for (int64_t t = 0; t < tokens; ++t) {
     if (in.batch.entry_of[t] < 0) continue;
@@ -139,6 +141,7 @@ ExpectedValues expected_values(const GqaShape& s, const Inputs& in, Numerics num
     out = rounded_to_bf16(out);
     if (s.out == ActFormat::kFp8Block) out = quantized_rows(out, 0, false).matrix;
   }
+  if (s.fp8_cache) return {{out.values.begin(), out.values.end()}};
   return {{out.values.begin(), out.values.end()}, cache};
 }
 
@@ -154,8 +157,11 @@ Call prepare_call(Ops& ops, const GqaShape& s, const Inputs& in) {
   SlotTable table;
   table.block_table = place_table(ops, in.batch);
   call.batch = place_batch(ops, in.batch.arrays, table);
-  call.cache = {place_cache(ops, in.batch, s.block_tokens, entry_of(s), in.cache.values),
-                kPagedGroup, s.block_tokens};
+  const Fp8HeadsLayout fp8{s.kv_heads, s.head_dims, s.block_tokens};
+  call.cache = {
+      s.fp8_cache ? place_fp8_heads(ops, fp8, in.batch.blocks, in.cache.values)
+                  : place_cache(ops, in.batch, s.block_tokens, entry_of(s), in.cache.values),
+      kPagedGroup, s.block_tokens};
   call.qkv = place(ops, in.qkv);
   GqaParams& p = call.params;
   p.heads = s.heads;
@@ -252,6 +258,21 @@ std::vector<GqaShape> shapes() {
        .bias = true,
        .out = ActFormat::kFp8Block,
        .seed = 7},
+      {.name = "FP8 cache, decode",
+       .heads = 8,
+       .kv_heads = 2,
+       .rows = {decode(0), decode(63), decode(64), decode(300), decode(2500)},
+       .padding_row = true,
+       .seed = 8,
+       .fp8_cache = true},
+      {.name = "FP8 cache, verify and prefill, 64 dims",
+       .heads = 9,
+       .kv_heads = 3,
+       .head_dims = 64,
+       .rows = {{2040, 6, 6}, {31, 6, 6}, {130, 2, 6}, {64, 21, 21, true}, {0, 3, 3, true}},
+       .norms = true,
+       .seed = 9,
+       .fp8_cache = true},
   };
 }
 
@@ -264,6 +285,7 @@ OpCase gqa_attention_case(const GqaShape& s, Numerics numerics) {
     const std::vector<int64_t> padding = inputs.get().batch.padding;
     return PreparedOp{[=, &ops]() -> std::vector<OpOutput> {
       const Act out = ops.gqa_attention(call->batch, call->cache, call->qkv, call->params);
+      if (s.fp8_cache) return {{"out", out, false, padding}};
       const Tensor& cache = call->cache.cache;
       const Tensor blocks =
           Tensor::of(cache.data, cache.dtype, {cache.shape[0], cache.shape[1] * cache.shape[2]});
@@ -277,21 +299,24 @@ OpCase gqa_attention_case(const GqaShape& s, Numerics numerics) {
   const bool codes = native && s.out == ActFormat::kFp8Block;
   const bool prompts = std::any_of(s.rows.begin(), s.rows.end(),
                                    [](const AttentionRow& row) { return row.prefill; });
-  return {"gqa_attention",
-          std::string(s.name) + ", " + std::to_string(s.heads) + "/" + std::to_string(s.kv_heads) +
-              " heads",
-          numerics,
-          !native   ? Precision::kFloat32
-          : prompts ? (codes ? Precision::kFp8Weights : Precision::kBF16Weights)
-                    : (codes ? Precision::kFp8Output : Precision::kBF16Chain),
-          prepare,
-          expected};
+  OpCase one{"gqa_attention",
+             std::string(s.name) + ", " + std::to_string(s.heads) + "/" +
+                 std::to_string(s.kv_heads) + " heads",
+             numerics,
+             !native       ? Precision::kFloat32
+             : s.fp8_cache ? Precision::kFp8Chain
+             : prompts     ? (codes ? Precision::kFp8Weights : Precision::kBF16Weights)
+                           : (codes ? Precision::kFp8Output : Precision::kBF16Chain),
+             prepare,
+             expected};
+  one.cpu_only = s.fp8_cache;
+  return one;
 }
 
 std::vector<OpCase> gqa_cases() {
   std::vector<OpCase> cases;
   for (const GqaShape& s : shapes()) {
-    cases.push_back(gqa_attention_case(s, Numerics::kReference));
+    if (!s.fp8_cache) cases.push_back(gqa_attention_case(s, Numerics::kReference));
     cases.push_back(gqa_attention_case(s, Numerics::kNative));
   }
   return cases;

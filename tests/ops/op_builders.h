@@ -64,6 +64,7 @@ struct GqaShape {
   ActFormat out = ActFormat::kBF16;  // native; as the output projection wants it
   int32_t block_tokens = 64;
   uint32_t seed = 1;
+  bool fp8_cache = false;
 };
 OpCase gqa_attention_case(const GqaShape& shape, Numerics numerics);
 

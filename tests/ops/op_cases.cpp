@@ -8,8 +8,9 @@ std::string OpCase::name() const {
 
 std::vector<OpCase> op_cases() {
   std::vector<OpCase> all;
-  for (const auto& list : {dense_cases(), row_cases(), attention_cases(), gqa_cases(), moe_cases(),
-                           frame_cases(), sample_cases()}) {
+  for (const auto& list :
+       {dense_cases(), row_cases(), attention_cases(), fp8_latent_cases(), gqa_cases(), moe_cases(),
+        frame_cases(), sample_cases()}) {
     all.insert(all.end(), list.begin(), list.end());
   }
   return all;

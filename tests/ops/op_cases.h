@@ -60,6 +60,7 @@ std::vector<OpCase> op_cases();
 std::vector<OpCase> dense_cases();
 std::vector<OpCase> row_cases();
 std::vector<OpCase> attention_cases();
+std::vector<OpCase> fp8_latent_cases();
 std::vector<OpCase> gqa_cases();
 std::vector<OpCase> moe_cases();
 std::vector<OpCase> frame_cases();

@@ -143,8 +143,8 @@ def generated(tree, generator):
 
 
 # Config itself resolves or checks these; the others ask Config, or need not know.
-_READ_AT_HOME = {'max_num_batched_tokens', 'allow_plaintext', 'dtype', 'kv_cache_dtype',
-                 'data_parallel_size', 'enable_expert_parallel'}
+_READ_AT_HOME = {'max_num_batched_tokens', 'allow_plaintext', 'dtype', 'data_parallel_size',
+                 'enable_expert_parallel'}
 
 
 def declarations(tree):

@@ -1,6 +1,7 @@
 // Latent and grouped attention: what the rows of a step may cost at the longest context.
 #include <algorithm>
 
+#include "fathom/fp8_cache.h"
 #include "ops/count/count_ops.h"
 
 namespace fathom {
@@ -71,6 +72,9 @@ Act CountOps::mla_attention(const BatchView& batch, const KvView& cache, const T
                             const Tensor& kv_a, const MlaParams& p, MlaForm form) {
   const StepShape& shape = batch.shape;
   const int64_t entry = p.kv_lora + p.rope_dims;
+  const bool fp8 = cache.cache.dtype == DType::kF8E4M3;
+  const int64_t entry_bytes = fp8 ? Fp8LatentLayout{p.kv_lora, p.rope_dims}.entry_bytes()
+                                  : entry * dtype_bytes(cache.cache.dtype);
   FATHOM_CHECK(
       q.shape[1] == int64_t{p.heads} * (p.nope_dims + p.rope_dims) && kv_a.shape[1] == entry,
       "query or latent has another width");
@@ -90,7 +94,6 @@ Act CountOps::mla_attention(const BatchView& batch, const KvView& cache, const T
   const int64_t row = std::max(entry + p.kv_lora, head_dims) + block + 3;
   scratch_floats(options_.threads * (kTileRows * row + block * (entry + head_dims)));
 
-  const int64_t entry_bytes = entry * dtype_bytes(cache.cache.dtype);
   const Costs first = form == MlaForm::kNaive ? naive(decode, p, context, entry_bytes)
                                               : absorbed(decode, p, context, entry_bytes);
   const Costs second = form == MlaForm::kAbsorbed ? absorbed(prefill, p, context, entry_bytes)
@@ -126,7 +129,12 @@ Act CountOps::gqa_attention(const BatchView& batch, const KvView& cache, const T
   const StepShape& shape = batch.shape;
   const int64_t columns = int64_t{p.heads} * p.head_dims;
   const int64_t entry = 2 * int64_t{p.kv_heads} * p.head_dims;
-  FATHOM_CHECK(qkv.shape[1] == columns + entry && cache.cache.shape[2] == entry,
+  const bool fp8 = cache.cache.dtype == DType::kF8E4M3;
+  const Fp8HeadsLayout layout{p.kv_heads, p.head_dims, cache.block_tokens};
+  const int64_t entry_bytes =
+      fp8 ? layout.entry_bytes() : entry * dtype_bytes(cache.cache.dtype);
+  FATHOM_CHECK(qkv.shape[1] == columns + entry &&
+                   cache.cache.shape[2] == entry_bytes / dtype_bytes(cache.cache.dtype),
                "queries, keys and values or the cache have another width");
   const Act act = make_act(shape.tokens, columns, p.out);
 
@@ -138,9 +146,9 @@ Act CountOps::gqa_attention(const BatchView& batch, const KvView& cache, const T
   scratch_floats(columns + entry);
   const int64_t tile_rows = std::max<int64_t>(kTileRows, p.heads / p.kv_heads);
   scratch_floats(options_.threads * tile_rows * (2 * p.head_dims + cache.block_tokens + 3));
+  if (fp8) scratch_floats(options_.threads * 2 * cache.block_tokens * p.head_dims);
   scratch_floats(partial_floats(shape, p));
 
-  const int64_t entry_bytes = entry * dtype_bytes(cache.cache.dtype);
   const auto [decode, prefill] = step_rows(shape);
   OpCount& line = called("gqa_attention");
   line.flops += 4 * (decode.pairs + prefill.pairs) * columns;

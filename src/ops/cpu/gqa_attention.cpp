@@ -4,6 +4,7 @@
 
 #include "ops/cpu/attention_tile.h"
 #include "ops/cpu/cpu_ops_impl.h"
+#include "ops/cpu/fp8_cache.h"
 #include "ops/cpu/norm.h"
 #include "ops/cpu/rope.h"
 
@@ -26,9 +27,15 @@ struct Call {
   int64_t group() const { return params.heads / params.kv_heads; }
   int64_t row_columns() const { return params.heads * dims(); }
   int64_t entry() const { return 2 * params.kv_heads * dims(); }
+  bool fp8() const { return cache.cache.dtype == DType::kF8E4M3; }
+  Fp8HeadsLayout fp8_layout() const { return {params.kv_heads, dims(), cache.block_tokens}; }
   int64_t tile_tokens() const { return std::max<int64_t>(1, kTileRows / group()); }
   int64_t tile_floats() const {
     return AttentionTile::floats(tile_tokens() * group(), dims(), dims(), cache.block_tokens);
+  }
+  // A thread's memory: its tile, and a block's keys and values where those are decoded.
+  int64_t part_floats() const {
+    return tile_floats() + (fp8() ? 2 * cache.block_tokens * dims() : 0);
   }
   // Element of the cache where entry `position` of `slot` starts.
   int64_t cache_at(int32_t slot, int64_t position) const {
@@ -67,8 +74,19 @@ void prepare_token(const Call& call, const Tensor& qkv, int64_t t, float* row) {
   round_floats(row, call.row_columns(), call.act);
   std::copy_n(row, call.row_columns(), call.queries + t * call.row_columns());
   const Tensor& cache = call.cache.cache;
-  store_floats(row + call.row_columns(), call.entry(), cache.dtype, cache.data,
-               call.cache_at(slot, position));
+  float* entry = row + call.row_columns();
+  if (!call.fp8()) {
+    store_floats(entry, call.entry(), cache.dtype, cache.data, call.cache_at(slot, position));
+    return;
+  }
+  const int64_t inside = position % call.cache.block_tokens;
+  uint8_t* block = cache.as<uint8_t>() + call.cache_at(slot, position - inside);
+  for (int64_t half = 0; half < 2; ++half) {
+    for (int64_t h = 0; h < p.kv_heads; ++h) {
+      store_fp8_head(call.fp8_layout(), block, inside, half, h,
+                     entry + (half * p.kv_heads + h) * call.dims());
+    }
+  }
 }
 
 // The part of a row that one task computes: some of its tokens, the heads of one key head.
@@ -79,10 +97,18 @@ struct Part {
   int64_t kv_head = 0;
 };
 
-// `heads` of the entries from element `at`, as they lie in the cache.
-Matrix cached(const Call& call, int64_t at, int64_t count) {
+// The keys (half 0) or values (1) of a block's first `count` entries, block `at` on, for one key
+// head: as they lie in the cache, or decoded to `decoded`.
+Matrix cached(const Call& call, int64_t at, int64_t half, int64_t head, int64_t count,
+              float* decoded) {
   const Tensor& cache = call.cache.cache;
-  return {cache.as<std::byte>() + at * dtype_bytes(cache.dtype), cache.stride[1], count,
+  if (call.fp8()) {
+    float* to = decoded + half * call.cache.block_tokens * call.dims();
+    load_fp8_heads(call.fp8_layout(), cache.as<uint8_t>() + at, count, half, head, to);
+    return {to, call.dims(), count, call.dims(), DType::kF32};
+  }
+  const int64_t element = at + (half * call.params.kv_heads + head) * call.dims();
+  return {cache.as<std::byte>() + element * dtype_bytes(cache.dtype), cache.stride[1], count,
           call.dims(), cache.dtype};
 }
 
@@ -105,9 +131,10 @@ void run_part(const Call& call, const Part& part, float* memory) {
   const int64_t last = tile.position[tile.rows - 1];
   for (int64_t first = 0; first <= last; first += tile.keys_max) {
     const int64_t count = std::min(tile.keys_max, last + 1 - first);
-    const int64_t keys = call.cache_at(part.slot, first) + part.kv_head * dims;
-    const int64_t values = keys + call.params.kv_heads * dims;
-    tile.add(cached(call, keys, count), cached(call, values, count), first);
+    const int64_t block = call.cache_at(part.slot, first);
+    float* decoded = memory + call.tile_floats();
+    tile.add(cached(call, block, 0, part.kv_head, count, decoded),
+             cached(call, block, 1, part.kv_head, count, decoded), first);
   }
   tile.finish();
   for (int64_t i = 0; i < part.tokens; ++i) {
@@ -144,7 +171,8 @@ int64_t cost_of(const Call& call) {
 void check_shapes(const Call& call, const Tensor& qkv) {
   const GqaParams& p = call.params;
   FATHOM_CHECK(p.heads % p.kv_heads == 0 && qkv.shape[1] == call.row_columns() + call.entry() &&
-                   call.cache.cache.shape[2] == call.entry() &&
+                   call.cache.cache.shape[2] ==
+                       (call.fp8() ? call.fp8_layout().entry_bytes() : call.entry()) &&
                    2 * p.rope.cosines.shape[1] == p.head_dims,
                "gqa_attention's inputs differ in shape");
 }
@@ -169,12 +197,12 @@ Act CpuOps::gqa_attention(const BatchView& batch, const KvView& cache, const Ten
       std::fill_n(call.out + t * columns, columns, 0.0F);
   }
   const int32_t workers = cost_of(call) < ThreadPool::kCostMin ? 1 : pool_.size();
-  float* scratch = floats(workers * call.tile_floats());
+  float* scratch = floats(workers * call.part_floats());
   const auto body = [&](int32_t worker) {
     int64_t number = 0;
     for_each_part(call, [&](const Part& part) {
       if (number++ % workers == worker) {
-        run_part(call, part, scratch + worker * call.tile_floats());
+        run_part(call, part, scratch + worker * call.part_floats());
       }
     });
   };

@@ -4,6 +4,7 @@
 
 #include "ops/cpu/attention_tile.h"
 #include "ops/cpu/cpu_ops_impl.h"
+#include "ops/cpu/fp8_cache.h"
 #include "ops/cpu/norm.h"
 #include "ops/cpu/rope.h"
 
@@ -25,6 +26,8 @@ struct Call {
   bool absorbed = true;
 
   int64_t entry() const { return params.kv_lora + params.rope_dims; }
+  bool fp8() const { return cache.cache.dtype == DType::kF8E4M3; }
+  Fp8LatentLayout fp8_layout() const { return {params.kv_lora, params.rope_dims}; }
   int64_t head_columns() const { return params.nope_dims + params.rope_dims; }
   int64_t tile_heads() const {
     return absorbed ? std::min<int64_t>(params.heads, kTileHeads) : int64_t{1};
@@ -101,7 +104,12 @@ void write_entry(const Call& call, const Tensor& kv_a, int64_t t, float* entry) 
   rope_interleaved(entry + p.kv_lora, call.cosines(position), call.sines(position),
                    p.rope_dims / 2);
   const Tensor& cache = call.cache.cache;
-  store_floats(entry, call.entry(), cache.dtype, cache.data, call.cache_at(slot, position));
+  const int64_t at = call.cache_at(slot, position);
+  if (call.fp8()) {
+    store_fp8_latent(call.fp8_layout(), cache.as<uint8_t>() + at, entry);
+  } else {
+    store_floats(entry, call.entry(), cache.dtype, cache.data, at);
+  }
 }
 
 // Queries of the tile: row (token, head); absorbed into the latent's space, or as they are.
@@ -146,7 +154,12 @@ Matrix load_block(const Call& call, int32_t slot, int64_t first, int64_t count, 
   const int64_t stride = cache.stride[1];
   if (cache.dtype == DType::kF32) return {cache.as<float>() + at, stride, count, call.entry()};
   for (int64_t i = 0; i < count; ++i) {
-    load_floats(cache.data, cache.dtype, at + i * stride, call.entry(), block + i * call.entry());
+    float* to = block + i * call.entry();
+    if (call.fp8()) {
+      load_fp8_latent(call.fp8_layout(), cache.as<uint8_t>() + at + i * stride, to);
+    } else {
+      load_floats(cache.data, cache.dtype, at + i * stride, call.entry(), to);
+    }
   }
   return {block, call.entry(), count, call.entry()};
 }
@@ -259,7 +272,9 @@ Act CpuOps::mla_attention(const BatchView& batch, const KvView& cache, const Ten
   call.act = act_dtype();
   call.out = floats(tokens * out_columns);
   FATHOM_CHECK(call.q.columns == params.heads * call.head_columns() &&
-                   kv_a.shape[1] == call.entry() && cache.cache.shape[2] == call.entry(),
+                   kv_a.shape[1] == call.entry() &&
+                   cache.cache.shape[2] ==
+                       (call.fp8() ? call.fp8_layout().entry_bytes() : call.entry()),
                "mla_attention's inputs differ in shape");
   float* entry = floats(call.entry());
   for (int64_t t = 0; t < tokens; ++t) {

@@ -54,6 +54,7 @@ class CudaOps final : public Ops {
   Result<Tensor> place(const HostTensor& tensor, DType as) override;
   Result<Tensor> place_table(const HostWeight& table, DType as) override;
   ActSpec act_spec(const Weight& weight) const override;
+  Status check_cache(DType dtype, int32_t head_dims) const override;  // gqa.cpp
   Status synchronize() override;
 
   // memory.cpp

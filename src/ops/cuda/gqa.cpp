@@ -2,6 +2,8 @@
 // prefill rows.
 #include "kernels/gqa.h"
 
+#include <string>
+
 #include "kernels/gqa_decode.h"
 #include "ops/cuda/choose_gqa.h"
 #include "ops/cuda/cuda_ops.h"
@@ -39,6 +41,13 @@ bool heads_are_groups(const GqaParams& p) {
 }
 
 }  // namespace
+
+Status CudaOps::check_cache(DType dtype, int32_t head_dims) const {
+  if (dtype != DType::kF8E4M3) return Status::ok();
+  const std::string what = head_dims == 0 ? "latent attention" : "grouped attention";
+  return unimplemented("kv_cache_dtype fp8 is not there for " + what + " on a GPU")
+      .about("kv_cache_dtype");
+}
 
 void CudaOps::gqa_prepare_step(const GqaStep& step, const Tensor& qkv, int32_t* arrivals,
                                int32_t arrival_count) {

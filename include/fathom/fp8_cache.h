@@ -1,0 +1,45 @@
+// How a KV cache of e4m3 numbers lies in memory (`kv_cache_dtype: fp8`): codes with float32 scales
+// beside them, as bytes. A cache's tensor is then [blocks, block_tokens, entry_bytes] of kF8E4M3.
+// A group of numbers x is stored as e4m3(x / s) with s = max(|x|, 1e-4) / 448, x rounded to bf16
+// first; it is read as code * s. Values; no thread owns them.
+#pragma once
+
+#include <cstdint>
+
+namespace fathom {
+
+// Keys and values of grouped attention: a scale for each token, head and half (0 keys, 1 values).
+// The codes of a block come first, [block_tokens, (keys, values), kv_heads, head_dims], then its
+// scales, [kv_heads, (keys, values), block_tokens]: so that the scales of one head's tokens are one
+// run of memory, and codes begin at multiples of 16 bytes.
+struct Fp8HeadsLayout {
+  int64_t kv_heads = 0;
+  int64_t head_dims = 0;
+  int64_t block_tokens = 0;
+
+  int64_t code_bytes() const { return 2 * kv_heads * head_dims; }  // of a token
+  int64_t entry_bytes() const { return code_bytes() + 2 * kv_heads * 4; }
+  int64_t block_bytes() const { return block_tokens * entry_bytes(); }
+  // Bytes from the block's start.
+  int64_t codes_at(int64_t token, int64_t half, int64_t head) const {
+    return token * code_bytes() + (half * kv_heads + head) * head_dims;
+  }
+  int64_t scale_at(int64_t token, int64_t half, int64_t head) const {
+    return block_tokens * code_bytes() + ((head * 2 + half) * block_tokens + token) * 4;
+  }
+};
+
+// An entry of latent attention: the latent's codes, a scale for each 128 of them, the rope key as
+// bf16. 656 bytes for DeepSeek-V2 and V3.
+struct Fp8LatentLayout {
+  static constexpr int64_t kGroup = 128;
+  int64_t kv_lora = 0;
+  int64_t rope_dims = 0;
+
+  int64_t groups() const { return (kv_lora + kGroup - 1) / kGroup; }
+  int64_t scales_at() const { return (kv_lora + 3) / 4 * 4; }
+  int64_t rope_at() const { return scales_at() + 4 * groups(); }
+  int64_t entry_bytes() const { return rope_at() + 2 * rope_dims; }
+};
+
+}  // namespace fathom
