@@ -17,7 +17,8 @@ __device__ int64_t entry_at(const GqaShape& s, const AttentionBatch& b, int32_t 
 }
 
 // Block (t, h): h counts the query heads, then key heads, then value heads of a row of qkv.
-__global__ void prepare_kernel(GqaShape s, AttentionBatch b, GqaHeads heads, Rows qkv, Rows queries) {
+__global__ void prepare_kernel(GqaShape s, AttentionBatch b, GqaHeads heads, Rows qkv,
+                               Rows queries) {
   __shared__ float shared[32];
   __shared__ float head[kDimsMax];
   const int64_t t = blockIdx.x;

@@ -10,8 +10,8 @@ PROMPT = "The quick brown fox jumps over the lazy dog. " * 12
 
 
 def complete(daemon, **body):
-    request = urllib.request.Request(daemon.url() + "/v1/completions",
-                                     json.dumps({"prompt": PROMPT, "temperature": 0, **body}).encode(),
+    whole = {"prompt": PROMPT, "temperature": 0, **body}
+    request = urllib.request.Request(daemon.url() + "/v1/completions", json.dumps(whole).encode(),
                                      {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=120) as answer:
         return json.load(answer)

@@ -71,7 +71,8 @@ std::vector<double> written_entries(const Inputs& in) {
 }
 
 // One head's query in the space of the entries.
-std::vector<double> absorbed_query(const AttentionShape& s, const Inputs& in, int64_t t, int64_t h) {
+std::vector<double> absorbed_query(const AttentionShape& s, const Inputs& in, int64_t t,
+                                   int64_t h) {
   std::vector<double> query(kEntry, 0.0);
   const int64_t from = t * s.heads * (kNope + kRope) + h * (kNope + kRope);
   for (int64_t d = 0; d < kNope; ++d) {

@@ -224,6 +224,12 @@ std::vector<GqaShape> shapes() {
        .rows = {{2040, 6, 6}, {31, 6, 6}, {130, 2, 6}, {0, 1, 6}},
        .norms = true,
        .seed = 6},
+  };
+}
+
+std::vector<GqaShape> prompt_shapes() {
+  const auto decode = [](int32_t context) { return AttentionRow{context, 1, 1, false}; };
+  return {
       {.name = "prompts of all tails",
        .heads = 4,
        .kv_heads = 1,
@@ -258,12 +264,18 @@ std::vector<GqaShape> shapes() {
        .bias = true,
        .out = ActFormat::kFp8Block,
        .seed = 7},
+  };
+}
+
+std::vector<GqaShape> fp8_cache_shapes() {
+  const auto decode = [](int32_t context) { return AttentionRow{context, 1, 1, false}; };
+  return {
       {.name = "FP8 cache, decode",
        .heads = 8,
        .kv_heads = 2,
        .rows = {decode(0), decode(63), decode(64), decode(300), decode(2500)},
        .padding_row = true,
-       .seed = 8,
+       .seed = 11,
        .fp8_cache = true},
       {.name = "FP8 cache, verify and prefill, 64 dims",
        .heads = 9,
@@ -271,7 +283,7 @@ std::vector<GqaShape> shapes() {
        .head_dims = 64,
        .rows = {{2040, 6, 6}, {31, 6, 6}, {130, 2, 6}, {64, 21, 21, true}, {0, 3, 3, true}},
        .norms = true,
-       .seed = 9,
+       .seed = 12,
        .fp8_cache = true},
   };
 }
@@ -315,9 +327,11 @@ OpCase gqa_attention_case(const GqaShape& s, Numerics numerics) {
 
 std::vector<OpCase> gqa_cases() {
   std::vector<OpCase> cases;
-  for (const GqaShape& s : shapes()) {
-    if (!s.fp8_cache) cases.push_back(gqa_attention_case(s, Numerics::kReference));
-    cases.push_back(gqa_attention_case(s, Numerics::kNative));
+  for (const auto& list : {shapes(), prompt_shapes(), fp8_cache_shapes()}) {
+    for (const GqaShape& s : list) {
+      if (!s.fp8_cache) cases.push_back(gqa_attention_case(s, Numerics::kReference));
+      cases.push_back(gqa_attention_case(s, Numerics::kNative));
+    }
   }
   return cases;
 }
