@@ -68,7 +68,6 @@ EngineOptions some_options() {
   o.seed = 99;
   o.queued_us_max = 7;
   o.prefill_chunk_tokens = 128;
-  o.fp8_cache = true;
   o.memory_fraction = 0.5;
   return o;
 }
@@ -89,8 +88,15 @@ TEST(Protocol, OptionsRoundTrip) {
   EXPECT_EQ(back.options.memory_fraction, 0.5);
   EXPECT_EQ(back.options.queued_us_max, 7);
   EXPECT_EQ(back.options.prefill_chunk_tokens, 128);
-  EXPECT_TRUE(back.options.fp8_cache);
+  EXPECT_FALSE(back.options.fp8_cache);
   EXPECT_EQ(back.options.max_num_seqs, expected.max_num_seqs);
+}
+
+TEST(Protocol, AnFp8CacheGoesWithNativeNumerics) {
+  OptionsFrame frame{42, some_options()};
+  frame.options.numerics = Numerics::kNative;
+  frame.options.fp8_cache = true;
+  EXPECT_TRUE(round_trip(frame).options.fp8_cache);
 }
 
 TEST(Protocol, RequestRoundTripsInPieces) {
