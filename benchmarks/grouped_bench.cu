@@ -244,7 +244,7 @@ Batch make_batch(cudaStream_t stream, const Shape& s, int64_t tokens, Routing ro
   fill_scales_kernel<<<static_cast<unsigned>(pairs / 256 + 1), 256, 0, stream>>>(
       b.weights, pairs, 13, 1.0F / static_cast<float>(s.k));
   b.valid = b.own(device_array<uint8_t>(tokens));
-  require(cudaMemset(b.valid, 1, static_cast<size_t>(tokens)), "valid");
+  require(cudaMemsetAsync(b.valid, 1, static_cast<size_t>(tokens), stream), "valid");
   b.schedule.order = b.own(device_array<int32_t>(pairs));
   b.schedule.cursors = b.own(device_array<int32_t>(2 * kGroupedExpertsMax));
   b.schedule.tiles = b.own(device_array<GroupedTile>(grouped_tiles_max(pairs, s.experts)));
@@ -312,7 +312,9 @@ Checked check(const Run& r, const Layer& l, const Batch& b) {
     memory.push_back(p);
     return p;
   };
-  require(cudaMemset(b.pairs.data, 0xFF, static_cast<size_t>(b.tokens * s.k * s.hidden * 2)), "m");
+  require(cudaMemsetAsync(b.pairs.data, 0xFF, static_cast<size_t>(b.tokens * s.k * s.hidden * 2),
+                          r.stream),
+          "m");
   all(r, l, b);
   require(cudaStreamSynchronize(r.stream), "grouped");
   auto* both = own(device_array<float>(pairs * 2 * s.width));
@@ -320,7 +322,7 @@ Checked check(const Run& r, const Layer& l, const Batch& b) {
   auto* values = own(device_array<float>(pairs * s.hidden));
   auto* sums = own(device_array<float>(n));
   auto* result = own(device_array<double>(2));
-  require(cudaMemset(result, 0, 16), "sums");
+  require(cudaMemsetAsync(result, 0, 16, r.stream), "sums");
   expert_linear(r.stream, l.plain_gate_up, 0, s.experts, b.ids, b.valid, tokens, s.k, b.x, false,
                 2 * s.width, both, Format::kBF16);
   kernels::gate(r.stream, both, pairs, s.width, gated);
@@ -339,7 +341,7 @@ Checked check(const Run& r, const Layer& l, const Batch& b) {
   checked.plain_error = relative(result);
   concat(r.stream, {b.sums, Format::kBF16, s.hidden, nullptr, 0}, s.hidden, {}, 0, tokens, sums);
   require(cudaStreamSynchronize(r.stream), "sums");
-  require(cudaMemset(result, 0, 16), "sums");
+  require(cudaMemsetAsync(result, 0, 16, r.stream), "sums");
   Batch alone = b;
   alone.tokens = tokens;
   all(r, l, alone);
