@@ -129,9 +129,18 @@ void RemoteEngine::Core::receive(Frame frame) {
   } else if (auto* ready = std::get_if<ReadyFrame>(&frame)) {
     take_ready(std::move(*ready));
   } else if (auto* failed = std::get_if<FailedFrame>(&frame)) {
-    std::lock_guard lock(mutex_);
-    failure_ = std::move(failed->status);
+    take_failure(std::move(*failed));
   }
+}
+
+// Its process may take a while to end (a driver cleans up): who asks meanwhile is told at once.
+void RemoteEngine::Core::take_failure(FailedFrame frame) {
+  {
+    std::lock_guard lock(mutex_);
+    failure_ = std::move(frame.status);
+    if (health_.state == EngineState::kReady) health_.state = EngineState::kStarting;
+  }
+  notify_health();
 }
 
 void RemoteEngine::Core::take_events(EventsFrame frame) {

@@ -49,6 +49,7 @@ class RemoteEngine::Core : public std::enable_shared_from_this<RemoteEngine::Cor
   void take_events(EventsFrame frame);
   void take_heartbeat(const HeartbeatFrame& frame);
   void take_ready(ReadyFrame frame);
+  void take_failure(FailedFrame frame);
 
   // Supervisor thread.
   void start_child();

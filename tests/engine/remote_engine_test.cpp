@@ -5,8 +5,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 
 #include "base/clock.h"
 #include "engine/engine_process.h"
@@ -157,6 +160,33 @@ TEST(RemoteEngine, AReportedFailureRestartsToo) {
   auto poison = rig.submit({kFailToken}, 10);
   EXPECT_EQ(drain_stream(*poison).reason, FinishReason::kError);
   EXPECT_TRUE(wait_until([&] { return rig.engine->restarts() >= 1; }));
+  EXPECT_TRUE(rig.wait_state(EngineState::kReady));
+}
+
+// Not a zombie either.
+bool runs(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  const std::string text(std::istreambuf_iterator<char>(file), {});
+  const size_t at = text.rfind(')');
+  return at != std::string::npos && at + 2 < text.size() && text[at + 2] != 'Z';
+}
+
+// A GPU's driver may clean up for long: nobody is to be sent to such an engine meanwhile.
+TEST(RemoteEngine, AReportedFailureEndsReadinessBeforeTheProcessEnds) {
+  std::atomic<pid_t> pid{0};
+  std::atomic<int> ran_when_told{-1};
+  RemoteEngineOptions options = test_options();
+  options.on_health = [&](const EngineHealth& health) {
+    if (pid.load() == 0 || health.state != EngineState::kStarting) return;
+    int unknown = -1;
+    ran_when_told.compare_exchange_strong(unknown, runs(pid.load()) ? 1 : 0);
+  };
+  Rig rig(options);
+  pid = rig.engine->pid();
+  auto poison = rig.submit({kFailToken}, 10);
+  EXPECT_EQ(drain_stream(*poison).reason, FinishReason::kError);
+  EXPECT_TRUE(wait_until([&] { return ran_when_told.load() >= 0; }));
+  EXPECT_EQ(ran_when_told.load(), 1);
   EXPECT_TRUE(rig.wait_state(EngineState::kReady));
 }
 
