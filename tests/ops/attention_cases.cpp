@@ -1,5 +1,6 @@
-// Multi-head latent attention over a paged cache. Expected values come from PyTorch; the numbers of
-// a case are made again there.
+// Multi-head latent attention over a paged cache. Expected values of the absorbed form come from
+// PyTorch, where the numbers of a case are made again; those of the naive form in native numerics
+// from its definition in float64, rounded where docs/numerics.md says.
 #include <algorithm>
 
 #include "ops/op_builders.h"
@@ -94,6 +95,117 @@ ExpectedValues expected_values(const AttentionShape& s, const Inputs& in, Numeri
                        golden_vector(vectors, name + " entries"))};
 }
 
+// The last `kRope` of `x`, pairs side by side, turned by the position's angle.
+void turn(const Inputs& in, int32_t position, double* x) {
+  for (int64_t i = 0; i < kRope / 2; ++i) {
+    const double c = in.angles.cosines.at(position, i);
+    const double sine = in.angles.sines.at(position, i);
+    const double even = x[2 * i];
+    x[2 * i] = even * c - x[2 * i + 1] * sine;
+    x[2 * i + 1] = even * sine + x[2 * i + 1] * c;
+  }
+}
+
+// The tokens' cache entries.
+std::vector<double> entries_by_definition(const Inputs& in) {
+  const HostMatrix kv_a = rounded_to_bf16(in.kv_a);
+  HostMatrix latents{kv_a.rows, kLora, {}};
+  for (int64_t t = 0; t < kv_a.rows; ++t) {
+    const auto row = kv_a.values.begin() + t * kEntry;
+    latents.values.insert(latents.values.end(), row, row + kLora);
+  }
+  const std::vector<double> normed = norm_by_definition(latents, in.kv_norm.values);
+  std::vector<double> entries(kv_a.values.begin(), kv_a.values.end());
+  for (int64_t t = 0; t < kv_a.rows; ++t) {
+    std::copy_n(normed.begin() + t * kLora, kLora, entries.begin() + t * kEntry);
+    turn(in, in.batch.arrays.positions[t], entries.data() + t * kEntry + kLora);
+  }
+  return rounded(std::move(entries), Numerics::kNative);
+}
+
+// Keys [count, nope + rope] and values [count, value] of one head, made from a row's entries.
+struct HeadCache {
+  std::vector<double> keys, values;
+};
+HeadCache head_cache(const Inputs& in, const HostMatrix& up, int64_t head,
+                     const std::vector<const double*>& entries) {
+  HeadCache made;
+  for (const double* entry : entries) {
+    for (int64_t n = 0; n < kNope + kValue; ++n) {
+      const float* w = up.values.data() + (head * (kNope + kValue) + n) * in.kv_b.matrix.columns;
+      double sum = 0.0;
+      for (int64_t k = 0; k < kLora; ++k) sum += w[k] * entry[k];
+      const double stored = round_to_bf16(static_cast<float>(sum));
+      (n < kNope ? made.keys : made.values).push_back(stored);
+    }
+    made.keys.insert(made.keys.end(), entry + kLora, entry + kEntry);
+  }
+  return made;
+}
+
+// Softmax-weighted values of one query. Weights are rounded relative to a whole power of two.
+void attend(const HeadCache& cache, const std::vector<double>& query, int64_t visible, float* out) {
+  const double scale = std::log2(std::exp(1.0)) / std::sqrt(static_cast<double>(kNope + kRope));
+  std::vector<double> scores(visible, 0.0);
+  for (int64_t i = 0; i < visible; ++i) {
+    const double* key = cache.keys.data() + i * (kNope + kRope);
+    for (int64_t k = 0; k < kNope + kRope; ++k) scores[i] += query[k] * key[k] * scale;
+  }
+  const double peak = std::ceil(*std::max_element(scores.begin(), scores.end()));
+  double total = 0.0;
+  std::vector<double> sums(kValue, 0.0);
+  for (int64_t i = 0; i < visible; ++i) {
+    const double weight = std::exp2(scores[i] - peak);
+    total += weight;
+    const double taken = round_to_bf16(static_cast<float>(weight));
+    for (int64_t v = 0; v < kValue; ++v) sums[v] += taken * cache.values[i * kValue + v];
+  }
+  for (int64_t v = 0; v < kValue; ++v) out[v] = static_cast<float>(sums[v] / total);
+}
+
+// One head's query of token t, ready for the scores.
+std::vector<double> query_by_definition(const AttentionShape& s, const Inputs& in,
+                                        const HostMatrix& q, int64_t t, int64_t head) {
+  const auto from = q.values.begin() + (t * s.heads + head) * (kNope + kRope);
+  std::vector<double> query(from, from + kNope + kRope);
+  turn(in, in.batch.arrays.positions[t], query.data() + kNope);
+  return rounded(std::move(query), Numerics::kNative);
+}
+
+ExpectedValues naive_by_definition(const AttentionShape& s, const Inputs& in) {
+  const HostBatch& b = in.batch.arrays;
+  const std::vector<double> cache = cache_values(in.batch, s.block_tokens, kEntry, in.cache.values,
+                                                 Numerics::kNative, entries_by_definition(in));
+  const HostMatrix q = rounded_to_bf16(in.q);
+  const HostMatrix up = rounded_to_bf16(in.kv_b.matrix);
+  HostMatrix out{0, int64_t{s.heads} * kValue, {}};
+  for (int32_t r = 0; r < b.shape.rows; ++r) {
+    const int32_t count = b.row_query[r];
+    const int32_t* table =
+        in.batch.block_table.data() +
+        int64_t{kPagedGroup * in.batch.slots + b.row_slot[r]} * in.batch.blocks_max;
+    std::vector<const double*> entries;
+    for (int32_t p = 0; p < (count > 0 ? b.row_context[r] + count : 0); ++p) {
+      // `cache` begins behind block 0.
+      const int64_t block = table[p / s.block_tokens] - 1;
+      entries.push_back(cache.data() + (block * s.block_tokens + p % s.block_tokens) * kEntry);
+    }
+    out.values.resize((out.rows + count) * out.columns);
+    for (int64_t h = 0; h < s.heads; ++h) {
+      const HeadCache made = head_cache(in, up, h, entries);
+      for (int32_t i = 0; i < count; ++i) {
+        const auto query = query_by_definition(s, in, q, b.row_first[r] + i, h);
+        attend(made, query, b.row_context[r] + i + 1,
+               out.values.data() + (out.rows + i) * out.columns + h * kValue);
+      }
+    }
+    out.rows += count;
+  }
+  out = rounded_to_bf16(out);
+  if (s.out == ActFormat::kFp8Block) out = quantized_rows(out, 0, false).matrix;
+  return {{out.values.begin(), out.values.end()}, cache};
+}
+
 // Every row's context once, the new entries, the up-projections, queries and outputs.
 int64_t least_bytes(const AttentionShape& s, Numerics numerics) {
   const int64_t number = numerics == Numerics::kReference ? 4 : 2;
@@ -149,6 +261,38 @@ std::vector<AttentionShape> shapes() {
   };
 }
 
+// In native numerics alone, expected in the naive form: prefixes and tails of all kinds, rows that
+// the plan gave more tokens than they compute.
+std::vector<AttentionShape> naive_shapes() {
+  return {
+      {.name = "tails",
+       .heads = 2,
+       .rows = {{0, 1, 1, true},
+                {0, 63, 64, true},
+                {64, 64, 64, true},
+                {130, 129, 140, true},
+                {70, 0, 5, true},
+                {1, 170, 170, true},
+                {127, 1, 1, true}},
+       .out = ActFormat::kFp8Block,
+       .seed = 6,
+       .without_golden = true},
+      {.name = "long prefix",
+       .heads = 4,
+       .rows = {{5, 1, 1}, {300, 2, 2}, {700, 33, 33, true}, {0, 9, 9, true}},
+       .padding_row = true,
+       .up_format = WeightFormat::kFp8Block,
+       .seed = 7,
+       .without_golden = true},
+      {.name = "prompts beside decode rows",
+       .heads = 4,
+       .rows = {{33, 1, 1}, {100, 2, 2}, {64, 1, 2}, {20, 70, 70, true}, {0, 131, 140, true}},
+       .padding_row = true,
+       .seed = 8,
+       .without_golden = true},
+  };
+}
+
 }  // namespace
 
 OpCase mla_attention_case(const AttentionShape& s, Numerics numerics, MlaForm form) {
@@ -165,24 +309,30 @@ OpCase mla_attention_case(const AttentionShape& s, Numerics numerics, MlaForm fo
       return {{"out", out, false, padding}, {"cache", {blocks, {}, {}}, false, {0}}};
     }};
   };
-  const auto expected = [=](const GoldenVectors& vectors) {
-    return expected_values(s, inputs.get(), numerics, vectors);
-  };
   const bool native = numerics == Numerics::kNative;
+  const bool naive = form == MlaForm::kNaive;
+  const auto expected = [=](const GoldenVectors& vectors) {
+    return native && (naive || s.without_golden)
+               ? naive_by_definition(s, inputs.get())
+               : expected_values(s, inputs.get(), numerics, vectors);
+  };
+  const bool prompts = std::any_of(s.rows.begin(), s.rows.end(),
+                                   [](const AttentionRow& row) { return row.prefill; });
   const bool codes = native && s.out == ActFormat::kFp8Block;
   std::string shape = std::string(s.name) + ", " + std::to_string(s.heads) + " heads";
-  if (form == MlaForm::kNaive) shape += ", naive";
+  if (naive) shape += ", naive";
   if (form == MlaForm::kAbsorbed) shape += ", absorbed";
   return {"mla_attention",
           shape,
           numerics,
-          codes    ? Precision::kFp8Output
-          : native ? Precision::kBF16Chain
-                   : Precision::kFloat32,
+          codes                                 ? Precision::kFp8Output
+          : !native                             ? Precision::kFloat32
+          : prompts && form == MlaForm::kChosen ? Precision::kBF16Forms
+                                                : Precision::kBF16Chain,
           prepare,
           expected,
           [=] { return least_bytes(s, numerics); },
-          form == MlaForm::kNaive};
+          naive && !native};
 }
 
 std::vector<OpCase> attention_cases() {
@@ -192,6 +342,11 @@ std::vector<OpCase> attention_cases() {
     cases.push_back(mla_attention_case(s, Numerics::kReference, MlaForm::kNaive));
     cases.push_back(mla_attention_case(s, Numerics::kNative, MlaForm::kChosen));
     cases.push_back(mla_attention_case(s, Numerics::kNative, MlaForm::kAbsorbed));
+  }
+  for (const AttentionShape& s : naive_shapes()) {
+    cases.push_back(mla_attention_case(s, Numerics::kNative, MlaForm::kNaive));
+    if (s.out == ActFormat::kBF16)
+      cases.push_back(mla_attention_case(s, Numerics::kNative, MlaForm::kChosen));
   }
   return cases;
 }

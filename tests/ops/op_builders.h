@@ -49,6 +49,7 @@ struct AttentionShape {
   ActFormat out = ActFormat::kBF16;  // native; as the output projection wants it
   int32_t block_tokens = 64;
   uint32_t seed = 1;  // of 100 streams of numbers
+  bool without_golden = false;  // expected values are those of the naive form, from loops
 };
 OpCase mla_attention_case(const AttentionShape& shape, Numerics numerics, MlaForm form);
 

@@ -190,6 +190,8 @@ class CudaOps final : public Ops {
   void mla_values(const MlaCall& call, const Tensor& latents, int32_t first_row, int32_t end_row);
   // prefill_mla.cpp
   void mla_prefill_rows(const MlaCall& call);
+  // Rows from first_row on in the naive form; false when its kernels do not fit them.
+  bool mla_prefill_naive(const MlaCall& call, int32_t first_row);
 
   // gqa.cpp
   void gqa_prepare_step(const GqaStep& step, const Tensor& qkv, int32_t* arrivals,

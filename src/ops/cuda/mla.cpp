@@ -178,7 +178,6 @@ void CudaOps::mla_decode_rows(const MlaCall& call, const Tensor& queries) {
 
 Act CudaOps::mla_attention(const BatchView& batch, const KvView& cache, const Tensor& q,
                            const Tensor& kv_a, const MlaParams& p, MlaForm form) {
-  FATHOM_CHECK(form != MlaForm::kNaive, "this backend has the absorbed form alone");
   const StepShape& shape = batch.shape;
   const int64_t columns = int64_t{p.heads} * p.value_dims;
   const Act act = take_act(shape.tokens, columns, p.out);
@@ -201,8 +200,14 @@ Act CudaOps::mla_attention(const BatchView& batch, const KvView& cache, const Te
       arena_.take(act_dtype(), {decode_tokens, p.heads, p.kv_lora + p.rope_dims});
   kernels::mla_write(stream_, call.shape, call.tokens, rows_of(kv_a), p.kv_norm.as<float>(),
                      {rows_of(q), queries.data, mla_products(call) ? decode_tokens : 0});
-  if (decode_tokens > 0) mla_decode_rows(call, queries);
-  if (!all_decode) mla_prefill_rows(call);
+  if (form == MlaForm::kNaive) {
+    FATHOM_CHECK(mla_prefill_naive(call, 0), "this backend has no naive form of such attention");
+  } else {
+    if (decode_tokens > 0) mla_decode_rows(call, queries);
+    const bool naive = form == MlaForm::kChosen && !all_decode;
+    if (!all_decode && !(naive && mla_prefill_naive(call, shape.decode_rows)))
+      mla_prefill_rows(call);
+  }
   if (quantizes) finish(call.out.as<float>(), shape.tokens, columns, act);
   check(cudaGetLastError(), "mla_attention");
   return act;

@@ -1,8 +1,78 @@
-// Prefill rows of multi-head latent attention.
+// Prefill rows of multi-head latent attention: the naive form on tensor cores where its kernels
+// fit, else the absorbed form on plain ones.
+#include "kernels/prefill_attention.h"
 #include "ops/cuda/cuda_ops.h"
 #include "ops/cuda/mla_call.h"
+#include "ops/cuda/slot_arrays.h"
 
 namespace fathom {
+namespace {
+
+using kernels::Format;
+
+kernels::MlaPrefillDesc desc_of(const MlaCall& call, int32_t first_row) {
+  const StepShape& shape = call.batch.shape;
+  const MlaParams& p = call.p;
+  const Tensor& cache = call.cache.cache;
+  const Tensor& key = p.up.key;
+  kernels::MlaPrefillDesc desc;
+  desc.rows = shape.rows - first_row;
+  desc.tokens = shape.tokens - first_row;  // a row before them has a token at least
+  desc.context_tokens_max = shape.context_tokens_max;
+  desc.heads = p.heads;
+  desc.nope_dims = p.nope_dims;
+  desc.rope_dims = p.rope_dims;
+  desc.value_dims = p.value_dims;
+  desc.kv_lora = p.kv_lora;
+  desc.block_tokens = call.cache.block_tokens;
+  desc.bf16 = call.q.dtype == DType::kBF16 && cache.dtype == DType::kBF16 &&
+              cache.stride[0] == int64_t{call.cache.block_tokens} * cache.shape[2] &&
+              key.dtype == DType::kBF16 && p.up.value.dtype == DType::kBF16 &&
+              call.q.stride[0] % 8 == 0;
+  return desc;
+}
+
+}  // namespace
+
+bool CudaOps::mla_prefill_naive(const MlaCall& call, int32_t first_row) {
+  const kernels::MlaPrefillDesc desc = desc_of(call, first_row);
+  const kernels::MlaPrefillPlan plan = kernels::plan_mla_prefill(desc);
+  if (!plan.fits) return false;
+  const MlaParams& p = call.p;
+  const int64_t tokens = call.batch.shape.tokens;
+  ArenaScope scope(arena_);
+  const Tensor rope = arena_.take(DType::kBF16, {tokens, p.heads, p.rope_dims});
+  kernels::RopeQueries turn;
+  turn.positions = call.tokens.positions;
+  turn.token_row = call.tokens.token_row;
+  turn.token_valid = call.tokens.token_valid;
+  turn.cosines = call.tokens.cosines;
+  turn.sines = call.tokens.sines;
+  turn.rope_stride = call.tokens.rope_stride;
+  turn.first_row = first_row;
+  turn.tokens = tokens;
+  turn.heads = p.heads;
+  check(kernels::mla_prefill_rope(stream_, turn, rows_of(call.q), rope.data), "mla_attention");
+  kernels::MlaPrefillCall prefill;
+  prefill.rows = prefill_rows(call.batch, call.tokens, first_row);
+  prefill.tokens = tokens;
+  prefill.queries = call.q.data;
+  prefill.query_stride = call.q.stride[0];
+  prefill.rope_queries = rope.data;
+  prefill.cache = call.cache.cache.data;
+  prefill.blocks = call.cache.cache.shape[0];
+  prefill.up_key = p.up.key.data;
+  prefill.up_key_across = p.up.key.stride[1] == 1;
+  prefill.up_value = p.up.value.data;
+  prefill.softmax_scale = p.softmax_scale;
+  prefill.out.data = call.out.data;
+  prefill.out.format = format_of(call.out.dtype);
+  prefill.out.stride = call.out.stride[0];
+  prefill.expanded = arena_.take(DType::kBF16, {plan.expanded_numbers()}).data;
+  if (plan.carry_floats() > 0) prefill.carry = floats(plan.carry_floats());
+  check(kernels::mla_prefill(stream_, desc, plan, prefill), "mla_attention");
+  return true;
+}
 
 // The absorbed form on plain kernels. Projections cover the tokens of all rows, for where the first
 // prefill token lies is known on the device alone.
