@@ -356,6 +356,7 @@ bool rest_is_right(Setup& s, const std::vector<uint16_t>& out) {
 std::vector<uint16_t> run_once(cudaStream_t stream, Setup& s, const MlaPrefillPlan& plan) {
   check(cudaMemset(s.out->data, 0xFF, s.out->count * 2), "poison");
   if (s.carry) check(cudaMemset(s.carry->data, 0xFF, s.carry->count * 4), "poison");
+  check(cudaDeviceSynchronize(), "poison");  // the stream does not wait for the default one
   s.run(stream, plan);
   check(cudaStreamSynchronize(stream), s.c.name.c_str());
   const auto values = s.out->host();
