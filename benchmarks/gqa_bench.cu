@@ -65,6 +65,29 @@ __global__ void fill_random(__nv_bfloat16* to, size_t n, uint64_t seed, float sp
   }
 }
 
+// Blocks of e4m3 codes (no NaNs) and, from byte `codes` of a block on, float32 scales.
+__global__ void fill_codes(uint8_t* to, int64_t blocks, int64_t block_bytes, int64_t codes) {
+  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < blocks * block_bytes / 4;
+       i += int64_t{gridDim.x} * blockDim.x) {
+    uint32_t x = static_cast<uint32_t>(i) * 0x9E3779B9U;
+    x = (x ^ x >> 15) * 0x85EBCA6BU;
+    x ^= x >> 13;
+    auto* word = reinterpret_cast<uint32_t*>(to) + i;
+    *word = i * 4 % block_bytes < codes
+                ? x & 0xF7F7F7F7U
+                : __float_as_uint(0.002F + 0.004F * static_cast<float>(x & 0xFFFF) / 65536.0F);
+  }
+}
+
+// NaNs in the entries of a block from token `used` on.
+__global__ void spoil_codes(uint8_t* block, int64_t code_bytes, int64_t runs, int64_t used) {
+  const auto tid = static_cast<int64_t>(threadIdx.x);
+  for (int64_t i = used * code_bytes + tid; i < 64 * code_bytes; i += blockDim.x) block[i] = 0xFF;
+  auto* scales = reinterpret_cast<uint32_t*>(block + 64 * code_bytes);
+  for (int64_t i = tid; i < runs * 64; i += blockDim.x)
+    if (i % 64 >= used) scales[i] = 0xFFFFFFFFU;
+}
+
 // Median milliseconds of `launch`, replayed as a graph.
 template <typename Launch>
 double median_ms(cudaStream_t stream, Launch&& launch) {
@@ -108,6 +131,12 @@ struct Case {
   std::string rows;
   int32_t query_tokens = 1;
   std::vector<int32_t> visible;  // by row, the row's own tokens included; 0: padding
+  bool fp8 = false;              // cache
+
+  // Of a token; a bf16 cache is counted in bytes, too.
+  int64_t entry_bytes() const {
+    return int64_t{2} * heads.kv_heads * (fp8 ? heads.dims + 4 : 2 * heads.dims);
+  }
 };
 
 // One case on the host: rows, and a shuffled block table.
@@ -134,7 +163,7 @@ struct Layout {
         valid.push_back(v == 0 ? 0 : 1);
       }
       blocks += (v + 63) / 64;
-      bytes += static_cast<double>(v) * c.heads.kv_heads * c.heads.dims * 4;
+      bytes += static_cast<double>(v) * static_cast<double>(c.entry_bytes());
     }
     std::vector<int32_t> order;
     for (int32_t b = 1; b < blocks; ++b) order.push_back(b);
@@ -176,7 +205,7 @@ struct Setup {
         tokens(static_cast<int64_t>(host.positions.size())),
         columns(int64_t{of.heads.heads} * of.heads.dims),
         entry(int64_t{2} * of.heads.kv_heads * of.heads.dims),
-        cache_numbers(host.blocks * 64 * entry),
+        cache_numbers(host.blocks * 64 * of.entry_bytes() / 2),
         copies(copies_of(host, cache_numbers)),
         cache(static_cast<size_t>(cache_numbers * copies)),
         qkv(static_cast<size_t>(tokens * (columns + entry))),
@@ -196,7 +225,12 @@ struct Setup {
         positions(host.positions),
         token_row(host.token_row),
         valid(host.valid) {
-    fill_random<<<4096, 256>>>(cache.data, cache.count, 1, 1.0F);
+    if (of.fp8) {
+      fill_codes<<<4096, 256>>>(reinterpret_cast<uint8_t*>(cache.data), host.blocks * copies,
+                                64 * of.entry_bytes(), 64 * entry);
+    } else {
+      fill_random<<<4096, 256>>>(cache.data, cache.count, 1, 1.0F);
+    }
     fill_random<<<256, 256>>>(qkv.data, qkv.count, 2, 1.0F);
     fill_random<<<256, 256>>>(queries.data, queries.count, 5, 1.5F);
     check(cudaMemset(partial.data, 0xFF, partial.count * 4), "poison");
@@ -211,6 +245,11 @@ struct Setup {
       if (used == 0) continue;
       const int64_t block =
           host.table[static_cast<size_t>(host.slot[r]) * host.blocks_max + c.visible[r] / 64];
+      if (c.fp8) {
+        uint8_t* bytes = reinterpret_cast<uint8_t*>(cache.data) + block * 64 * c.entry_bytes();
+        spoil_codes<<<1, 256>>>(bytes, entry, 2 * c.heads.kv_heads, used);
+        continue;
+      }
       check(cudaMemset(cache.data + (block * 64 + used) * entry, 0xFF,
                        static_cast<size_t>((64 - used) * entry) * 2),
             "NaNs past a row's end");
@@ -229,6 +268,7 @@ struct Setup {
     d.head_dims = c.heads.dims;
     d.queries = queries.data;
     d.cache = cache.data + copy % copies * cache_numbers;
+    d.fp8_cache = c.fp8;
     d.cache_blocks = host.blocks;
     d.softmax_scale = scale();
     d.out = Epilogue{to, Format::kBF16, columns};
@@ -248,7 +288,7 @@ struct Setup {
     b.cosines = b.sines = angles.data;
     b.rope_stride = c.heads.dims / 2;
     b.cache = cache.data + copy % copies * cache_numbers;
-    b.cache_format = Format::kBF16;
+    b.cache_format = c.fp8 ? Format::kFp8 : Format::kBF16;
     b.tokens = count;
     return b;
   }
@@ -292,7 +332,7 @@ struct Verdict {
 
 Verdict judge(cudaStream_t stream, Setup& s) {
   const auto rows = static_cast<int32_t>(s.c.visible.size());
-  check(cudaMemset(s.out.data, 0xFF, s.out.count * 2), "poison");
+  check(cudaMemsetAsync(s.out.data, 0xFF, s.out.count * 2, stream), "poison");
   s.clear_arrivals(stream);
   check(gqa_decode(stream, s.plan, s.call(0, 0, rows, s.out.data)), "gqa_decode");
   check(cudaStreamSynchronize(stream), s.c.rows.c_str());
@@ -352,10 +392,12 @@ bool run_case(cudaStream_t stream, const Case& c) {
       1e3 / static_cast<double>(calls);
   const double floor_us = s.host.bytes / kBandwidth * 1e6;
   std::printf(
-      "{\"heads\": \"%s\", \"rows\": \"%s\", \"query_tokens\": %d, \"right\": %s, \"error\": %.2e, "
+      "{\"heads\": \"%s\", \"rows\": \"%s\", \"cache\": \"%s\", \"query_tokens\": %d, "
+      "\"right\": %s, \"error\": %.2e, "
       "\"same_as_alone\": %s, \"us\": %.1f, \"with_prepare_us\": %.1f, \"bytes\": %.4g, "
       "\"floor_us\": %.1f, \"times_floor\": %.2f, \"copies\": %d}\n",
-      c.heads.name, c.rows.c_str(), c.query_tokens, right ? "true" : "false", v.error,
+      c.heads.name, c.rows.c_str(), c.fp8 ? "fp8" : "bf16", c.query_tokens,
+      right ? "true" : "false", v.error,
       v.same ? "true" : "false", us, both_us, s.host.bytes, floor_us, us / floor_us,
       static_cast<int>(s.copies));
   std::fflush(stdout);
@@ -397,6 +439,13 @@ std::vector<Case> cases() {
       {smol, "2 x 9k, 5 tokens", 5, same(2, 9001)},
       {mha, "1 x 1k", 1, same(1, 1024)},
       {mha, "128 x 1k", 1, same(128, 1024)},
+      {llama, "FP8 1 x 1k", 1, same(1, 1024), true},
+      {llama, "FP8 32 x 1k", 1, same(32, 1024), true},
+      {llama, "FP8 128 x 1k", 1, same(128, 1024), true},
+      {llama, "FP8 32 x 32k", 1, same(32, 32768), true},
+      {llama, "FP8 24 rows, 8 of padding, 3 tokens", 3, padded, true},
+      {smol, "FP8 24 rows, 8 of padding, 5 tokens", 5, padded, true},
+      {smol, "FP8 32 x 1k", 1, same(32, 1024), true},
   };
 }
 

@@ -9,11 +9,30 @@ constexpr int kThreads = 128;
 constexpr int kDimsMax = 256;
 constexpr int kParts = kDimsMax / kThreads;
 
+// Number of the cache at which a token's keys begin. A block of e4m3 codes has its scales behind.
 __device__ int64_t entry_at(const GqaShape& s, const AttentionBatch& b, int32_t slot,
                             int32_t position) {
-  const int32_t block = b.block_table[slot * b.table_stride + position / s.block_tokens];
+  const int64_t block = b.block_table[slot * b.table_stride + position / s.block_tokens];
   const int64_t entry = 2 * int64_t{s.kv_heads} * s.head_dims;
-  return (int64_t{block} * s.block_tokens + position % s.block_tokens) * entry;
+  const int64_t scales = b.cache_format == Format::kFp8 ? 8 * int64_t{s.kv_heads} : 0;
+  return block * s.block_tokens * (entry + scales) + position % s.block_tokens * entry;
+}
+
+// Where the scales of one head's keys (half 0) or values (1) are, by token of a block.
+__device__ float* scales_of(const GqaShape& s, const AttentionBatch& b, int32_t slot,
+                            int32_t position, int head, int half) {
+  const int64_t block = b.block_table[slot * b.table_stride + position / s.block_tokens];
+  const int64_t codes = 2 * int64_t{s.kv_heads} * s.head_dims;
+  uint8_t* at = static_cast<uint8_t*>(b.cache) + block * s.block_tokens * (codes + 8 * s.kv_heads) +
+                s.block_tokens * codes;
+  return reinterpret_cast<float*>(at) + (head * 2 + half) * s.block_tokens;
+}
+
+// The factor of a cached key or value.
+__device__ float scale_of(const GqaShape& s, const AttentionBatch& b, int32_t slot,
+                          int32_t position, int head, int half) {
+  if (b.cache_format != Format::kFp8) return 1.0F;
+  return scales_of(s, b, slot, position, head, half)[position % s.block_tokens];
 }
 
 // Block (t, h): h counts the query heads, then key heads, then value heads of a row of qkv.
@@ -71,6 +90,8 @@ __global__ void attend_kernel(GqaShape s, AttentionBatch b, Rows queries, int32_
   __shared__ float query[kDimsMax];
   __shared__ float weights[kThreads];
   __shared__ int64_t entries[kThreads];
+  __shared__ float key_scales[kThreads];
+  __shared__ float value_scales[kThreads];
   const int64_t t = blockIdx.x;
   const int h = static_cast<int>(blockIdx.y);
   const int tid = static_cast<int>(threadIdx.x);
@@ -85,7 +106,8 @@ __global__ void attend_kernel(GqaShape s, AttentionBatch b, Rows queries, int32_
   }
   const int32_t slot = b.row_slot[b.token_row[t]];
   const int32_t visible = b.positions[t] + 1;
-  const int64_t key = int64_t{h / (s.heads / s.kv_heads)} * s.head_dims;
+  const int key_head = h / (s.heads / s.kv_heads);
+  const int64_t key = int64_t{key_head} * s.head_dims;
   const int64_t value = key + int64_t{s.kv_heads} * s.head_dims;
   float sums[kParts] = {};
   float peak = -INFINITY;
@@ -93,7 +115,11 @@ __global__ void attend_kernel(GqaShape s, AttentionBatch b, Rows queries, int32_
   for (int32_t first = 0; first < visible; first += kThreads) {
     const int count = min(kThreads, visible - first);
     __syncthreads();
-    if (tid < count) entries[tid] = entry_at(s, b, slot, first + tid);
+    if (tid < count) {
+      entries[tid] = entry_at(s, b, slot, first + tid);
+      key_scales[tid] = scale_of(s, b, slot, first + tid, key_head, 0);
+      value_scales[tid] = scale_of(s, b, slot, first + tid, key_head, 1);
+    }
     __syncthreads();
     for (int j = tid / 32; j < count; j += kThreads / 32) {
       float dot = 0.0F;
@@ -101,7 +127,7 @@ __global__ void attend_kernel(GqaShape s, AttentionBatch b, Rows queries, int32_
         dot += query[d] * load_number(b.cache, b.cache_format, entries[j] + key + d);
       }
       dot = warp_sum(dot);
-      if (tid % 32 == 0) weights[j] = dot * s.softmax_scale;
+      if (tid % 32 == 0) weights[j] = dot * key_scales[j] * s.softmax_scale;
     }
     __syncthreads();
     const float mine = tid < count ? weights[tid] : -INFINITY;
@@ -109,7 +135,7 @@ __global__ void attend_kernel(GqaShape s, AttentionBatch b, Rows queries, int32_
     const float weight = tid < count ? expf(mine - next_peak) : 0.0F;
     const float fade = expf(peak - next_peak);
     total = total * fade + block_sum(weight, shared);
-    weights[tid] = weight;
+    weights[tid] = tid < count ? weight * value_scales[tid] : 0.0F;
     peak = next_peak;
     __syncthreads();
     for (int part = 0; part < kParts; ++part) {

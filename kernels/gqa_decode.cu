@@ -20,12 +20,35 @@ PFN_cuTensorMapEncodeTiled_v12000 find_encoder() {
   return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(found);
 }
 
+// Bytes between blocks of e4m3 codes and their scales.
+cuuint64_t code_block_bytes(const GqaDecodeCall& call) {
+  return static_cast<cuuint64_t>(kGqaBlockTokens) * 2 * call.kv_heads * (call.head_dims + 4);
+}
+
+// The codes as (column, token, head, half, block); a box is 32 tokens of one head's keys or values.
+cudaError_t encode_codes(CUtensorMap* map, const GqaDecodeCall& call,
+                         PFN_cuTensorMapEncodeTiled_v12000 encoder, cuuint64_t half) {
+  const auto dims = static_cast<cuuint64_t>(call.head_dims);
+  const cuuint64_t sizes[5] = {dims, kGqaBlockTokens, half / dims, 2,
+                               static_cast<cuuint64_t>(call.cache_blocks)};
+  const cuuint64_t strides[4] = {2 * half, dims, half, code_block_bytes(call)};
+  const cuuint32_t box[5] = {static_cast<cuuint32_t>(dims), kGqaGranuleTokens, 1, 1, 1};
+  constexpr cuuint32_t kSteps[5] = {1, 1, 1, 1, 1};
+  const CUresult result = encoder(
+      map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 5, const_cast<void*>(call.cache), sizes, strides, box,
+      kSteps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+      call.head_dims == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
+      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
 // [blocks, 64 tokens, (keys, values), heads, dims] as (column, token, tile of 64, half, block);
 // a box is 32 tokens of one head's keys or values.
 cudaError_t encode_cache(CUtensorMap* map, const GqaDecodeCall& call) {
   static const PFN_cuTensorMapEncodeTiled_v12000 encoder = find_encoder();
   if (encoder == nullptr) return cudaErrorNotSupported;
   const auto half = static_cast<cuuint64_t>(call.kv_heads) * call.head_dims;
+  if (call.fp8_cache) return encode_codes(map, call, encoder, half);
   const cuuint64_t sizes[5] = {64, kGqaBlockTokens, half / 64, 2,
                                static_cast<cuuint64_t>(call.cache_blocks)};
   const cuuint64_t strides[4] = {2 * half * 2, 128, half * 2, kGqaBlockTokens * 2 * half * 2};
@@ -61,12 +84,19 @@ cudaError_t launch(cudaStream_t stream, dim3 grid, int threads, size_t shared,
   return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
 }
 
+template <int kDims, int kGroups, bool kFp8>
+cudaError_t launch_kernel(cudaStream_t stream, const GqaDecodePlan& plan, const CUtensorMap& cache,
+                          const GqaDecodeArgs& args) {
+  return launch(stream, dim3(static_cast<unsigned>(plan.blocks)), kGqaThreads,
+                sizeof(GqaShared<kDims, kGroups, kFp8>) + 1024,
+                gqa_decode_kernel<kDims, kGroups, kFp8>, cache, args);
+}
+
 template <int kDims, int kGroups>
 cudaError_t launch_decode(cudaStream_t stream, const GqaDecodePlan& plan, const CUtensorMap& cache,
                           const GqaDecodeArgs& args) {
-  return launch(stream, dim3(static_cast<unsigned>(plan.blocks)), kGqaThreads,
-                sizeof(GqaShared<kDims, kGroups>) + 1024, gqa_decode_kernel<kDims, kGroups>, cache,
-                args);
+  return args.scales == nullptr ? launch_kernel<kDims, kGroups, false>(stream, plan, cache, args)
+                                : launch_kernel<kDims, kGroups, true>(stream, plan, cache, args);
 }
 
 constexpr int kPrepareThreads = 128;
@@ -111,6 +141,39 @@ __device__ __nv_bfloat16* cached_head(const GqaShape& s, const AttentionBatch& b
   const int64_t entry = block * s.block_tokens + position % s.block_tokens;
   return static_cast<__nv_bfloat16*>(b.cache) +
          (entry * 2 * s.kv_heads + head) * int64_t{s.head_dims};
+}
+
+// A key or value head as e4m3 codes with a scale (fathom/fp8_cache.h). By a whole warp.
+template <int kEach>
+__device__ void store_codes(const GqaShape& s, const AttentionBatch& b, int64_t token,
+                            int32_t position, int head, LaneHead<kEach> x) {
+  const auto lane = static_cast<int>(threadIdx.x % 32);
+  float most = 1e-4F;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    x.low[i] = round_number(Format::kBF16, x.low[i]);
+    x.high[i] = round_number(Format::kBF16, x.high[i]);
+    most = fmaxf(most, fmaxf(fabsf(x.low[i]), fabsf(x.high[i])));
+  }
+  for (int offset = 16; offset > 0; offset /= 2)
+    most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFU, most, offset));
+  const float scale = most / 448.0F;
+  const int64_t codes = 2 * int64_t{s.kv_heads} * s.head_dims;
+  const int32_t slot = b.row_slot[b.token_row[token]];
+  const int64_t block = b.block_table[slot * b.table_stride + position / s.block_tokens];
+  const int64_t inside = position % s.block_tokens;
+  uint8_t* start =
+      static_cast<uint8_t*>(b.cache) + block * s.block_tokens * (codes + 8 * s.kv_heads);
+  uint8_t* to = start + inside * codes + int64_t{head} * s.head_dims;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    to[lane * kEach + i] = __nv_cvt_float_to_fp8(x.low[i] / scale, __NV_SATFINITE, __NV_E4M3);
+    to[(32 + lane) * kEach + i] =
+        __nv_cvt_float_to_fp8(x.high[i] / scale, __NV_SATFINITE, __NV_E4M3);
+  }
+  const int half = head / s.kv_heads;
+  auto* scales = reinterpret_cast<float*>(start + s.block_tokens * codes);
+  if (lane == 0) scales[(head % s.kv_heads * 2 + half) * s.block_tokens + inside] = scale;
 }
 
 // One warp a head: it counts query heads, then key heads, then value heads of a row of qkv.
@@ -174,6 +237,10 @@ __global__ void __launch_bounds__(kPrepareThreads)
   __nv_bfloat16* to =
       is_query ? static_cast<__nv_bfloat16*>(c.queries) + (t * s.heads + h) * kDims
                : cached_head(s, b, t, position, h - s.heads);
+  if (!is_query && b.cache_format == Format::kFp8) {
+    store_codes<kEach>(s, b, t, position, h - s.heads, x);
+    return;
+  }
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
     to[lane * kEach + i] = __float2bfloat16_rn(x.low[i]);
@@ -199,6 +266,11 @@ cudaError_t gqa_decode(cudaStream_t stream, const GqaDecodePlan& plan, const Gqa
   args.partial = call.partial;
   args.statistics = call.statistics;
   args.arrivals = call.arrivals;
+  if (call.fp8_cache) {
+    const int64_t codes = int64_t{kGqaBlockTokens} * 2 * call.kv_heads * call.head_dims;
+    args.scales = reinterpret_cast<const float*>(static_cast<const uint8_t*>(call.cache) + codes);
+    args.scale_stride = static_cast<int64_t>(code_block_bytes(call) / 4);
+  }
   CUtensorMap cache;
   const cudaError_t error = encode_cache(&cache, call);
   if (error != cudaSuccess) return error;

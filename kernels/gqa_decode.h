@@ -27,7 +27,10 @@ struct GqaDecodeCall {
   int32_t kv_heads = 0;
   int32_t head_dims = 0;          // 64 or 128
   const void* queries = nullptr;  // bf16 [tokens, heads, head_dims]
-  const void* cache = nullptr;    // bf16 [blocks, 64, 2 * kv_heads * head_dims]
+  // bf16 [blocks, 64, 2 * kv_heads * head_dims]; or e4m3, blocks of [64, 2 * kv_heads * head_dims]
+  // codes and then float32 scales [kv_heads, (keys, values), 64].
+  const void* cache = nullptr;
+  bool fp8_cache = false;
   int64_t cache_blocks = 0;
   float softmax_scale = 0.0F;
   Epilogue out;                 // [tokens, heads * head_dims]; kFp8 with heads of 128, column 0
@@ -50,7 +53,8 @@ struct GqaPrepareCall {
   int32_t arrival_count = 0;
 };
 
-// Bias, norm and rope of all heads, cache write: bf16 in and out, head_dims 64, 128 or 256.
+// Bias, norm and rope of all heads, cache write: bf16 in and out (or a cache of e4m3), head_dims
+// 64, 128 or 256.
 cudaError_t gqa_prepare_heads(cudaStream_t stream, const GqaPrepareCall& call);
 
 }  // namespace fathom::kernels

@@ -4,35 +4,47 @@
 #pragma once
 
 #include "gqa_decode_fold.cuh"
+#include "gqa_decode_fp8.cuh"
 
 namespace fathom::kernels {
 
-template <int kDims, int kGroups>
+template <int kDims, int kGroups, bool kFp8>
 struct GqaShared {
   static constexpr uint32_t kPairs = 8 * kGroups;
-  static_assert(kPairs * kDims * 4 <= kGqaStageBytes<kDims>, "sums lie in the place of values");
+  static constexpr uint32_t kStages = kFp8 && kGroups == 1 ? 6 : 3;
+  static constexpr uint32_t kCopyBytes = kFp8 ? kGqaCodeBytes<kDims> : kGqaStageBytes<kDims>;
+  static constexpr uint32_t kSumBytes = kPairs * kDims * 4;  // they lie in the place of values
+  static constexpr uint32_t kStageBytes = kCopyBytes > kSumBytes ? kCopyBytes : kSumBytes;
 
-  alignas(1024) uint8_t ring[kGqaWarps][kGqaStages][kGqaStageBytes<kDims>];
+  // Scales are read lane by lane: each says for itself that it is done.
+  static constexpr uint32_t kReaders = kFp8 ? 32 : 1;
+
+  alignas(1024) uint8_t ring[kGqaWarps][kStages][kStageBytes];
+  alignas(128) float scales[kFp8 ? kGqaWarps : 1][kFp8 ? kStages : 1][kGqaGranuleTokens];
   float2 statistics[kGqaWarps][kPairs];
-  uint64_t full[kGqaWarps][kGqaStages];
-  uint64_t free[kGqaWarps][kGqaStages];
+  uint64_t full[kGqaWarps][kStages];
+  uint64_t free[kGqaWarps][kStages];
   uint32_t place[kGqaWarps];  // the stage where a warp left its sums
   int32_t last;
   GqaWork work;
 };
 
 // A ring's stage and how often it went round.
+template <uint32_t kStages>
 struct GqaPlace {
   uint32_t index = 0;
   uint32_t phase = 0;
 
   __device__ void advance() {
-    if (++index == kGqaStages) {
+    if (++index == kStages) {
       index = 0;
       phase ^= 1U;
     }
   }
 };
+
+template <int kDims, int kGroups, bool kFp8>
+using PlaceOf = GqaPlace<GqaShared<kDims, kGroups, kFp8>::kStages>;
 
 // 32 tokens of a block: the keys (half 0) or values (half 1) of one key head.
 __device__ inline void copy_granule(void* to, const CUtensorMap* map, uint64_t* barrier,
@@ -46,18 +58,30 @@ __device__ inline void copy_granule(void* to, const CUtensorMap* map, uint64_t* 
       : "memory");
 }
 
-template <int kDims, int kGroups>
-__device__ void copy_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups>& s,
+// The granule's scales, one for each token.
+__device__ inline void copy_scales(void* to, const void* from, uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+      "[%3];" ::"r"(shared_address(to)),
+      "l"(from), "n"(kGqaScaleBytes), "r"(shared_address(barrier))
+      : "memory");
+}
+
+template <int kDims, int kGroups, bool kFp8>
+__device__ void copy_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8>& s,
                           const CUtensorMap* map) {
   constexpr uint64_t kEvictFirst = 0x12F0000000000000;
   constexpr uint64_t kEvictNormal = 0x1000000000000000;
   const uint64_t policy = a.tiles == 1 ? kEvictFirst : kEvictNormal;
-  GqaPlace places[kGqaWarps];
+  constexpr uint32_t kBytes =
+      GqaShared<kDims, kGroups, kFp8>::kCopyBytes + (kFp8 ? kGqaScaleBytes : 0);
+  PlaceOf<kDims, kGroups, kFp8> places[kGqaWarps];
   for_each_run(a, s.work, [&](const GqaRun& run) {
     const int32_t seen = s.work.seen[run.row];
     const int32_t blocks = (seen + kGqaBlockTokens - 1) / kGqaBlockTokens;
     const int32_t* table = a.rows.block_table + s.work.slot[run.row] * a.rows.table_stride;
-    const int32_t column_tile = run.stream / a.tiles * (kDims / 64);
+    const int32_t head = run.stream / a.tiles;
+    const int32_t column_tile = kFp8 ? head : head * (kDims / 64);
     const auto block_at = [&](int32_t i) { return i < blocks ? table[i] : 0; };
     int32_t next[2] = {block_at(2 * run.begin), block_at(2 * run.begin + 1)};
     for (int32_t c = run.begin; c < run.end; ++c) {
@@ -71,9 +95,14 @@ __device__ void copy_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups>& s,
         if (c * kGqaChunkTokens + w * kGqaGranuleTokens >= seen) continue;
 #pragma unroll
         for (int32_t half = 0; half < 2; ++half) {
-          GqaPlace& at = places[w];
+          PlaceOf<kDims, kGroups, kFp8>& at = places[w];
           barrier_wait(&s.free[w][at.index], at.phase ^ 1U);
-          barrier_expect(&s.full[w][at.index], kGqaStageBytes<kDims>);
+          barrier_expect(&s.full[w][at.index], kBytes);
+          if constexpr (kFp8) {
+            const float* scales = a.scales + block[w / 2] * a.scale_stride +
+                                  (head * 2 + half) * kGqaBlockTokens + w % 2 * kGqaGranuleTokens;
+            copy_scales(s.scales[w][at.index], scales, &s.full[w][at.index]);
+          }
           copy_granule(s.ring[w][at.index], map, &s.full[w][at.index], w % 2 * kGqaGranuleTokens,
                        column_tile, half, block[w / 2], policy);
           at.advance();
@@ -85,10 +114,10 @@ __device__ void copy_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups>& s,
 
 // A warp's part of a chunk: its sums and statistics end in shared memory. Returns whether it had
 // tokens: then it holds the stage s.place[warp], which it frees when all have read it.
-template <int kDims, int kGroups>
-__device__ bool compute_granule(const GqaDecodeArgs& a, GqaShared<kDims, kGroups>& s,
+template <int kDims, int kGroups, bool kFp8>
+__device__ bool compute_granule(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8>& s,
                                 GqaTile<kDims, kGroups>& tile, int32_t first_token, int32_t seen,
-                                GqaPlace& at) {
+                                PlaceOf<kDims, kGroups, kFp8>& at) {
   const uint32_t lane = threadIdx.x % 32;
   const uint32_t warp = threadIdx.x / 32;
   if (first_token >= seen) {
@@ -98,24 +127,37 @@ __device__ bool compute_granule(const GqaDecodeArgs& a, GqaShared<kDims, kGroups
   float scores[2][kGroups][4];
   SplitWeights weights[2][kGroups];
   barrier_wait(&s.full[warp][at.index], at.phase);
-  add_scores(tile, shared_address(s.ring[warp][at.index]), scores);
+  const uint32_t keys = shared_address(s.ring[warp][at.index]);
+  if constexpr (kFp8) {
+    add_scores_fp8(tile, keys, s.scales[warp][at.index], scores);
+  } else {
+    add_scores(tile, keys, scores);
+  }
   __syncwarp();
-  if (lane == 0) barrier_arrive(&s.free[warp][at.index]);
+  if (lane < s.kReaders) barrier_arrive(&s.free[warp][at.index]);
   at.advance();
-  weigh(tile, scores, first_token, a.scale_log2, weights);
+  weigh(tile, scores, first_token, a.scale_log2);
+  if constexpr (!kFp8) split_weights(scores, weights);
   barrier_wait(&s.full[warp][at.index], at.phase);
   uint8_t* values = s.ring[warp][at.index];
-  if (first_token + kGqaGranuleTokens > seen) clear_tokens<kDims>(values, seen - first_token);
-  add_values(tile, shared_address(values), weights);
+  if constexpr (kFp8) {
+    scale_weights(scores, s.scales[warp][at.index]);
+    split_weights(scores, weights);
+    add_values_fp8(tile, shared_address(values), weights);
+  } else {
+    if (first_token + kGqaGranuleTokens > seen) clear_tokens<kDims>(values, seen - first_token);
+    add_values(tile, shared_address(values), weights);
+  }
   __syncwarp();
-  store_sums(tile, reinterpret_cast<float*>(values), s.statistics[warp]);
+  store_sums<kFp8>(tile, reinterpret_cast<float*>(values), s.statistics[warp]);
   if (lane == 0) s.place[warp] = at.index;
   return true;
 }
 
 // The four warps' results of a chunk for one pair, in the order of their tokens.
-template <int kDims, int kGroups>
-__device__ GqaPartial<kDims / 32> chunk_of(const GqaShared<kDims, kGroups>& s, uint32_t pair) {
+template <int kDims, int kGroups, bool kFp8>
+__device__ GqaPartial<kDims / 32> chunk_of(const GqaShared<kDims, kGroups, kFp8>& s,
+                                           uint32_t pair) {
   constexpr int kEach = kDims / 32;
   const uint32_t lane = threadIdx.x % 32;
   GqaPartial<kEach> all{};
@@ -147,8 +189,8 @@ struct GqaState {
 };
 
 // A whole segment is in state.segment, because this block computed all of it or came last.
-template <int kDims, int kGroups>
-__device__ void finish_segment(const GqaDecodeArgs& a, GqaShared<kDims, kGroups>& s,
+template <int kDims, int kGroups, bool kFp8>
+__device__ void finish_segment(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8>& s,
                                const GqaRun& run, int32_t segment, bool computed_alone,
                                GqaState<kDims, kGroups>& state) {
   if (run.segments() == 1) {
@@ -175,8 +217,8 @@ __device__ void finish_segment(const GqaDecodeArgs& a, GqaShared<kDims, kGroups>
 
 // After chunk `c` of a run: keeps it in state.segment if the whole segment is this block's, else
 // hands it over.
-template <int kDims, int kGroups>
-__device__ void place_chunk(const GqaDecodeArgs& a, GqaShared<kDims, kGroups>& s,
+template <int kDims, int kGroups, bool kFp8>
+__device__ void place_chunk(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8>& s,
                             const GqaRun& run, int32_t c, GqaState<kDims, kGroups>& state) {
   const int32_t first = c / kGqaSegmentChunks * kGqaSegmentChunks;
   const int32_t end = min(first + kGqaSegmentChunks, run.chunks);
@@ -194,8 +236,8 @@ __device__ void place_chunk(const GqaDecodeArgs& a, GqaShared<kDims, kGroups>& s
 }
 
 // After the last chunk of a segment that this block has.
-template <int kDims, int kGroups>
-__device__ void end_segment(const GqaDecodeArgs& a, GqaShared<kDims, kGroups>& s,
+template <int kDims, int kGroups, bool kFp8>
+__device__ void end_segment(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8>& s,
                             const GqaRun& run, int32_t segment, GqaState<kDims, kGroups>& state) {
   const int32_t first = segment * kGqaSegmentChunks;
   const int32_t end = min(first + kGqaSegmentChunks, run.chunks);
@@ -211,9 +253,9 @@ __device__ void end_segment(const GqaDecodeArgs& a, GqaShared<kDims, kGroups>& s
 }
 
 // The end of a run over several segments.
-template <int kDims, int kGroups>
-__device__ void end_run(const GqaDecodeArgs& a, GqaShared<kDims, kGroups>& s, const GqaRun& run,
-                        GqaState<kDims, kGroups>& state) {
+template <int kDims, int kGroups, bool kFp8>
+__device__ void end_run(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8>& s,
+                        const GqaRun& run, GqaState<kDims, kGroups>& state) {
   if (run.segments() == 1) return;
   if (state.prefix == run.segments()) {
     write_out(a, run, state.row);
@@ -233,15 +275,15 @@ __device__ void end_run(const GqaDecodeArgs& a, GqaShared<kDims, kGroups>& s, co
   write_out(a, run, state.segment);
 }
 
-template <int kDims, int kGroups>
-__device__ void compute_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups>& s) {
+template <int kDims, int kGroups, bool kFp8>
+__device__ void compute_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8>& s) {
   const auto warp = static_cast<int32_t>(threadIdx.x / 32);
-  GqaPlace at;
+  PlaceOf<kDims, kGroups, kFp8> at;
   GqaTile<kDims, kGroups> tile;
   GqaState<kDims, kGroups> state;
   for_each_run(a, s.work, [&](const GqaRun& run) {
     const int32_t seen = s.work.seen[run.row];
-    load_queries(a, run, tile);
+    load_queries<kFp8>(a, run, tile);
     state.prefix = 0;
     state.written = 0;
     for (int32_t c = run.begin; c < run.end; ++c) {
@@ -252,7 +294,7 @@ __device__ void compute_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups>& 
       asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
       compute_barrier();
       if (had) {
-        if (threadIdx.x % 32 == 0) barrier_arrive(&s.free[warp][at.index]);
+        if (threadIdx.x % 32 < s.kReaders) barrier_arrive(&s.free[warp][at.index]);
         at.advance();
       }
       if (c % kGqaSegmentChunks == kGqaSegmentChunks - 1 || c == run.end - 1)
@@ -262,16 +304,16 @@ __device__ void compute_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups>& 
   });
 }
 
-template <int kDims, int kGroups>
+template <int kDims, int kGroups, bool kFp8>
 __global__ void __launch_bounds__(kGqaThreads, kGroups == 1 ? 2 : 1)
     gqa_decode_kernel(const __grid_constant__ CUtensorMap cache,
                       const __grid_constant__ GqaDecodeArgs a) {
   extern __shared__ uint8_t raw[];
   auto& s =
-      *reinterpret_cast<GqaShared<kDims, kGroups>*>(raw + (0U - shared_address(raw)) % 1024U);
-  if (threadIdx.x < kGqaWarps * kGqaStages) {
+      *reinterpret_cast<GqaShared<kDims, kGroups, kFp8>*>(raw + (0U - shared_address(raw)) % 1024U);
+  if (threadIdx.x < kGqaWarps * s.kStages) {
     barrier_init(&s.full[0][0] + threadIdx.x, 1);
-    barrier_init(&s.free[0][0] + threadIdx.x, 1);
+    barrier_init(&s.free[0][0] + threadIdx.x, s.kReaders);
     barrier_init_done();
   }
   let_next_kernel_start();
@@ -279,11 +321,11 @@ __global__ void __launch_bounds__(kGqaThreads, kGroups == 1 ? 2 : 1)
   find_share(a, s.work);
   if (s.work.share.begin >= s.work.share.end) return;
   if (threadIdx.x < kGqaWarps * 32) {
-    compute_runs<kDims, kGroups>(a, s);
+    compute_runs(a, s);
   } else if (threadIdx.x == kGqaWarps * 32) {
     // What earlier kernels wrote to the cache, for the copy engine's eyes.
     asm volatile("fence.proxy.async.global;" ::: "memory");
-    copy_runs<kDims, kGroups>(a, s, &cache);
+    copy_runs(a, s, &cache);
   }
 }
 

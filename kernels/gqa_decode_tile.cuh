@@ -9,8 +9,6 @@
 
 namespace fathom::kernels {
 
-inline constexpr uint32_t kGqaStages = 3;
-
 // A stage is 32 tokens' keys or values of one head: tiles of 64 columns, 128 bytes a token, under
 // the 128-byte swizzle.
 template <int kDims>
@@ -68,8 +66,9 @@ struct GqaTile {
   float total[kGroups][2];                 // of weights
 };
 
-// Queries of a stream; pairs that do not exist see nothing.
-template <int kDims, int kGroups>
+// Queries of a stream; pairs that do not exist see nothing. kFp8: of 16 dimensions a lane has four
+// neighbours, as the codes of a word are.
+template <bool kFp8, int kDims, int kGroups>
 __device__ void load_queries(const GqaDecodeArgs& a, const GqaRun& run,
                              GqaTile<kDims, kGroups>& t) {
   const auto lane = static_cast<int32_t>(threadIdx.x % 32);
@@ -83,13 +82,14 @@ __device__ void load_queries(const GqaDecodeArgs& a, const GqaRun& run,
     const int32_t pair = first_pair + 8 * n + lane / 4;
     const __nv_bfloat16* from =
         a.queries + ((first + pair / a.group) * a.heads + first_head + pair % a.group) * kDims +
-        lane % 4 * 2;
+        lane % 4 * (kFp8 ? 4 : 2);
 #pragma unroll
     for (int k = 0; k < kDims / 16; ++k) {
 #pragma unroll
       for (int i = 0; i < 2; ++i)
         t.query[n][k][i] =
-            pair < pairs ? *reinterpret_cast<const uint32_t*>(from + 16 * k + 8 * i) : 0U;
+            pair < pairs ? *reinterpret_cast<const uint32_t*>(from + 16 * k + (kFp8 ? 2 : 8) * i)
+                         : 0U;
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -142,11 +142,10 @@ __device__ inline void split(float first, float second, uint32_t& high, uint32_t
       pack_pair(first - __low2float(rounded), second - __high2float(rounded)));
 }
 
-// Softmax of one granule by itself: peaks, totals, and weights as the next product's right side,
-// for tokens 16 m + ... of group n.
+// Softmax of one granule by itself: scores become weights.
 template <int kDims, int kGroups>
 __device__ void weigh(GqaTile<kDims, kGroups>& t, float (&scores)[2][kGroups][4],
-                      int32_t first_token, float scale_log2, SplitWeights (&weights)[2][kGroups]) {
+                      int32_t first_token, float scale_log2) {
   const auto lane = static_cast<int32_t>(threadIdx.x % 32);
 #pragma unroll
   for (int n = 0; n < kGroups; ++n) {
@@ -177,11 +176,18 @@ __device__ void weigh(GqaTile<kDims, kGroups>& t, float (&scores)[2][kGroups][4]
         total += __shfl_xor_sync(0xFFFFFFFFU, total, offset);
       t.total[n][i] = total;
     }
+  }
+}
+
+// Weights as the next product's right side, for tokens 16 m + ... of group n.
+template <int kGroups>
+__device__ void split_weights(const float (&from)[2][kGroups][4], SplitWeights (&to)[2][kGroups]) {
 #pragma unroll
-    for (int m = 0; m < 2; ++m) {
-      SplitWeights& w = weights[m][n];
-      split(scores[m][n][0], scores[m][n][1], w.high[0], w.low[0]);
-      split(scores[m][n][2], scores[m][n][3], w.high[1], w.low[1]);
+  for (int m = 0; m < 2; ++m) {
+#pragma unroll
+    for (int n = 0; n < kGroups; ++n) {
+      split(from[m][n][0], from[m][n][1], to[m][n].high[0], to[m][n].low[0]);
+      split(from[m][n][2], from[m][n][3], to[m][n].high[1], to[m][n].low[1]);
     }
   }
 }
@@ -233,7 +239,8 @@ __device__ uint32_t sum_at(uint32_t p, uint32_t d) {
   return p * kDims + (d ^ (p / 2 % 4 * 8));
 }
 
-template <int kDims, int kGroups>
+// kFp8: of 16 dimensions a lane has neighbours.
+template <bool kFp8, int kDims, int kGroups>
 __device__ void store_sums(const GqaTile<kDims, kGroups>& t, float* to, float2* statistics) {
   const uint32_t lane = threadIdx.x % 32;
 #pragma unroll
@@ -245,8 +252,9 @@ __device__ void store_sums(const GqaTile<kDims, kGroups>& t, float* to, float2* 
       if (t.visible[n][i] == 0) continue;
 #pragma unroll
       for (uint32_t d = 0; d < kDims / 16; ++d) {
-        to[sum_at<kDims>(pair, d * 16 + lane / 4)] = t.sums[d][n][i];
-        to[sum_at<kDims>(pair, d * 16 + lane / 4 + 8)] = t.sums[d][n][i + 2];
+        const uint32_t first = d * 16 + lane / 4 * (kFp8 ? 2 : 1);
+        to[sum_at<kDims>(pair, first)] = t.sums[d][n][i];
+        to[sum_at<kDims>(pair, first + (kFp8 ? 1 : 8))] = t.sums[d][n][i + 2];
       }
     }
   }

@@ -311,7 +311,7 @@ OpCase gqa_attention_case(const GqaShape& s, Numerics numerics) {
   const bool codes = native && s.out == ActFormat::kFp8Block;
   const bool prompts = std::any_of(s.rows.begin(), s.rows.end(),
                                    [](const AttentionRow& row) { return row.prefill; });
-  OpCase one{"gqa_attention",
+  return {"gqa_attention",
              std::string(s.name) + ", " + std::to_string(s.heads) + "/" +
                  std::to_string(s.kv_heads) + " heads",
              numerics,
@@ -321,8 +321,6 @@ OpCase gqa_attention_case(const GqaShape& s, Numerics numerics) {
                            : (codes ? Precision::kFp8Output : Precision::kBF16Chain),
              prepare,
              expected};
-  one.cpu_only = s.fp8_cache;
-  return one;
 }
 
 std::vector<OpCase> gqa_cases() {

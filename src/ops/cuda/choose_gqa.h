@@ -16,7 +16,7 @@ struct GqaProblem {
   int32_t head_dims = 0;
   int32_t block_tokens = 64;
   int32_t blocks_max = 0;  // of a row's block table
-  bool bf16 = true;        // queries and cache
+  bool bf16 = true;        // queries; the cache too, or e4m3
   int32_t sms = 132;
 };
 

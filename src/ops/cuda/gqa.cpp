@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "fathom/fp8_cache.h"
 #include "kernels/gqa_decode.h"
 #include "ops/cuda/choose_gqa.h"
 #include "ops/cuda/cuda_ops.h"
@@ -29,7 +30,7 @@ GqaProblem problem_of(const BatchView& batch, const KvView& cache, const GqaPara
   problem.head_dims = p.head_dims;
   problem.block_tokens = cache.block_tokens;
   problem.blocks_max = static_cast<int32_t>(batch.block_table.shape[2]);
-  problem.bf16 = cache.cache.dtype == DType::kBF16;
+  problem.bf16 = cache.cache.dtype != DType::kF32;
   problem.sms = sms;
   return problem;
 }
@@ -40,11 +41,21 @@ bool heads_are_groups(const GqaParams& p) {
          (p.head_dims == 128 && p.out.first_column_in_block == 0);
 }
 
+bool has_fast_prepare(int32_t head_dims) {
+  return head_dims == 64 || head_dims == 128 || head_dims == 256;
+}
+
+int64_t cache_columns(const KvView& cache, const GqaParams& p) {
+  const Fp8HeadsLayout fp8{p.kv_heads, p.head_dims, cache.block_tokens};
+  return cache.cache.dtype == DType::kF8E4M3 ? fp8.entry_bytes() : fp8.code_bytes();
+}
+
 }  // namespace
 
 Status CudaOps::check_cache(DType dtype, int32_t head_dims) const {
-  if (dtype != DType::kF8E4M3) return Status::ok();
-  const std::string what = head_dims == 0 ? "latent attention" : "grouped attention";
+  if (dtype != DType::kF8E4M3 || has_fast_prepare(head_dims)) return Status::ok();
+  const std::string what = head_dims == 0 ? "latent attention"
+                                          : "heads of " + std::to_string(head_dims) + " dimensions";
   return unimplemented("kv_cache_dtype fp8 is not there for " + what + " on a GPU")
       .about("kv_cache_dtype");
 }
@@ -53,9 +64,10 @@ void CudaOps::gqa_prepare_step(const GqaStep& step, const Tensor& qkv, int32_t* 
                                int32_t arrival_count) {
   const GqaParams& p = step.params;
   const kernels::GqaHeads heads{floats_of(p.bias), floats_of(p.q_norm), floats_of(p.k_norm)};
-  const bool fast = qkv.dtype == DType::kBF16 && step.tokens.cache_format == Format::kBF16 &&
-                    (p.head_dims == 64 || p.head_dims == 128 || p.head_dims == 256);
+  const bool fast = qkv.dtype == DType::kBF16 && step.tokens.cache_format != Format::kF32 &&
+                    has_fast_prepare(p.head_dims);
   if (!fast) {
+    FATHOM_CHECK(step.tokens.cache_format != Format::kFp8, "check_cache refuses such a cache");
     kernels::gqa_prepare(stream_, step.shape, step.tokens, heads, rows_of(qkv),
                          rows_of(step.queries));
     return;
@@ -80,6 +92,7 @@ void CudaOps::gqa_decode_rows(const GqaStep& step, const kernels::GqaDecodePlan&
   call.head_dims = p.head_dims;
   call.queries = step.queries.data;
   call.cache = step.cache.cache.data;
+  call.fp8_cache = step.cache.cache.dtype == DType::kF8E4M3;
   call.cache_blocks = step.cache.cache.shape[0];
   call.softmax_scale = p.softmax_scale;
   call.out = step.out;
@@ -96,8 +109,8 @@ Act CudaOps::gqa_attention(const BatchView& batch, const KvView& cache, const Te
   const int64_t columns = int64_t{p.heads} * p.head_dims;
   FATHOM_CHECK(p.head_dims <= kHeadDimsMax && p.head_dims % 2 == 0,
                "this backend has heads of up to 256 dimensions");
-  FATHOM_CHECK(cache.cache.shape[2] == 2 * int64_t{p.kv_heads} * p.head_dims &&
-                   qkv.shape[1] == columns + cache.cache.shape[2],
+  FATHOM_CHECK(cache.cache.shape[2] == cache_columns(cache, p) &&
+                   qkv.shape[1] == columns + 2 * int64_t{p.kv_heads} * p.head_dims,
                "gqa_attention's inputs differ in shape");
   const Act act = take_act(tokens, columns, p.out);
   ArenaScope scope(arena_);
