@@ -38,6 +38,9 @@ class Backend {
   virtual std::string device_name() const = 0;
   // Which device it is, for those who look at it from outside: a GPU's PCI bus id; empty: none.
   virtual std::string device_id() const { return {}; }
+  // Whether a sequence's numbers are the same whatever else is in its steps: what the setting
+  // `deterministic` promises.
+  virtual bool deterministic() const { return false; }
   // Bytes that the memory plan may give to one rank, weights included, so that `fraction` of the
   // device's memory is in use at most. What is in use already, and what a backend takes beside the
   // plan, are taken off.
@@ -53,7 +56,7 @@ class Backend {
 // What a backend plugin exports with C linkage as kBackendSymbol. Null with a sentence in `why`
 // when there is no device that it can use; null without one when `abi` is not the one it was built
 // with.
-inline constexpr int32_t kBackendAbi = 2;
+inline constexpr int32_t kBackendAbi = 3;
 inline constexpr const char* kBackendSymbol = "fathom_make_backend";
 using MakeBackend = Backend* (*)(int32_t abi, std::string* why);
 

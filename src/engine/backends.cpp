@@ -26,6 +26,7 @@ std::string plugin_path() {
 class CpuBackend final : public Backend {
  public:
   std::string device_name() const override { return "cpu"; }
+  bool deterministic() const override { return true; }
 
   Result<int64_t> memory_bytes_per_rank(const RankGrid& grid, double fraction) override {
     FATHOM_ASSIGN(const int64_t bytes, usable_memory_bytes());

@@ -111,6 +111,11 @@ Result<LoadedEngine> load_engine_from(const EngineOptions& options,
 Result<LoadedEngine> load_engine_on(std::unique_ptr<Backend> backend, const EngineOptions& options,
                                     std::shared_ptr<const WeightSource> weights,
                                     const WeightSource& shapes, ProgressCallback on_progress) {
+  if (options.deterministic && !backend->deterministic()) {
+    return unimplemented("deterministic is not there on " + backend->device_name() +
+                         ": its sums depend on how many rows a step has")
+        .about("deterministic");
+  }
   FATHOM_ASSIGN(const MemoryPlan plan, plan_memory(options, shapes, *backend));
 
   std::vector<WorkerSetup> setups;

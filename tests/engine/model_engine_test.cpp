@@ -261,6 +261,21 @@ TEST(ModelEngine, AFailedAllocationAtStartIsRefusedWithThePlan) {
   }
 }
 
+TEST(ModelEngine, DeterministicIsRefusedWhereADeviceDoesNotHaveIt) {
+  const ModelDirectory directory{tiny_config()};
+  const DeepseekConfig config = read_deepseek_config(directory.path()).value();
+  const auto weights = std::make_shared<const HashCheckpoint>(config, HashFormat::kFp8);
+  EngineOptions options = EngineRig::tiny_options();
+  options.model_dir = directory.path();
+  options.deterministic = true;
+  const auto refused =
+      load_engine_on(std::make_unique<BoastfulBackend>(), options, weights, *weights, {});
+  ASSERT_FALSE(refused.is_ok());
+  EXPECT_EQ(refused.status().code(), Code::kUnimplemented);
+  EXPECT_NE(refused.status().message().find("boaster"), std::string::npos);
+  EXPECT_TRUE(load_engine_from(options, weights, *weights, {}).is_ok());
+}
+
 TEST(MemoryPlanTest, PlansWhatFitsAndRefusesTheRest) {
   const ModelDirectory directory{tiny_config()};
   const DeepseekConfig config = read_deepseek_config(directory.path()).value();
