@@ -246,7 +246,7 @@ Batch make_batch(cudaStream_t stream, const Shape& s, int64_t tokens, Routing ro
   b.valid = b.own(device_array<uint8_t>(tokens));
   require(cudaMemsetAsync(b.valid, 1, static_cast<size_t>(tokens), stream), "valid");
   b.schedule.order = b.own(device_array<int32_t>(pairs));
-  b.schedule.cursors = b.own(device_array<int32_t>(2 * kGroupedExpertsMax));
+  b.schedule.cursors = b.own(device_array<int32_t>(2 * kMoeExpertsMax));
   b.schedule.tiles = b.own(device_array<GroupedTile>(grouped_tiles_max(pairs, s.experts)));
   b.schedule.tile_count = b.own(device_array<int32_t>(1));
   auto* out = b.own(device_array<uint8_t>(pairs * s.hidden * 2));

@@ -1,24 +1,15 @@
 // Launches of grouped-query decode attention: the cache's tensor map and the kernel for its heads.
 #include "gqa_decode.h"
 
-#include <cudaTypedefs.h>
 #include <cuda_runtime.h>
 
 #include "gqa_decode_kernel.cuh"
+#include "tensor_map.h"
 
 namespace fathom::kernels {
 namespace {
 
 constexpr float kLog2E = 1.4426950408889634F;
-
-PFN_cuTensorMapEncodeTiled_v12000 find_encoder() {
-  void* found = nullptr;
-  cudaDriverEntryPointQueryResult result{};
-  const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found,
-                                                             12000, cudaEnableDefault, &result);
-  if (error != cudaSuccess || result != cudaDriverEntryPointSuccess) return nullptr;
-  return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(found);
-}
 
 // Bytes between blocks of e4m3 codes and their scales.
 cuuint64_t code_block_bytes(const GqaDecodeCall& call) {
@@ -45,7 +36,7 @@ cudaError_t encode_codes(CUtensorMap* map, const GqaDecodeCall& call,
 // [blocks, 64 tokens, (keys, values), heads, dims] as (column, token, tile of 64, half, block);
 // a box is 32 tokens of one head's keys or values.
 cudaError_t encode_cache(CUtensorMap* map, const GqaDecodeCall& call) {
-  static const PFN_cuTensorMapEncodeTiled_v12000 encoder = find_encoder();
+  const auto encoder = tensor_map_encoder();
   if (encoder == nullptr) return cudaErrorNotSupported;
   const auto half = static_cast<cuuint64_t>(call.kv_heads) * call.head_dims;
   if (call.fp8_cache) return encode_codes(map, call, encoder, half);

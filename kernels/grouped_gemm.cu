@@ -1,23 +1,9 @@
 // Launches of the grouped product.
 #include "grouped_gemm.cuh"
+#include "tensor_map.h"
 
 namespace fathom::kernels {
 namespace {
-
-using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
-
-// The driver's function, found through the runtime: no link to the driver's library.
-EncodeTiled encode_tiled() {
-  static const EncodeTiled found = [] {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult result{};
-    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
-                                                               12000, cudaEnableDefault, &result);
-    const bool ok = error == cudaSuccess && result == cudaDriverEntryPointSuccess;
-    return ok ? reinterpret_cast<EncodeTiled>(function) : nullptr;
-  }();
-  return found;
-}
 
 constexpr size_t kSharedBytes = sizeof(GroupedShared) + 1024;
 static_assert(kSharedBytes <= 232448);
@@ -58,11 +44,11 @@ cudaError_t load_grouped_gemm() {
                                   load<Format::kBF16, true>(), load<Format::kBF16, false>()}) {
     if (error != cudaSuccess) return error;
   }
-  return encode_tiled() != nullptr ? cudaSuccess : cudaErrorNotSupported;
+  return tensor_map_encoder() != nullptr ? cudaSuccess : cudaErrorNotSupported;
 }
 
 cudaError_t grouped_matrix(const Matrix& w, GroupedMatrix* out) {
-  const EncodeTiled function = encode_tiled();
+  const auto function = tensor_map_encoder();
   if (function == nullptr) return cudaErrorNotSupported;
   const bool fp8 = w.format == Format::kFp8;
   const cuuint64_t size[2] = {static_cast<cuuint64_t>(w.in), static_cast<cuuint64_t>(w.out)};

@@ -34,7 +34,7 @@ struct alignas(16) GroupedTile {
 // Which pairs each expert takes, in device memory; made by `grouped_schedule`.
 struct GroupedSchedule {
   int32_t* order = nullptr;    // [pairs] pair = token * k + choice, by expert
-  int32_t* cursors = nullptr;  // [2 * kGroupedExpertsMax] while the lists are made
+  int32_t* cursors = nullptr;  // [2 * kMoeExpertsMax] while the lists are made
   GroupedTile* tiles = nullptr;
   int32_t* tile_count = nullptr;
 };
@@ -56,7 +56,7 @@ bool grouped_scores_fit(const Rows& x, int64_t columns, int32_t experts);
 void grouped_scores(cudaStream_t stream, const Rows& x, int64_t tokens, const float* router,
                     int64_t columns, int32_t experts, float* scores);
 
-// As `route`, a warp a token, for at most kGroupedExpertsMax experts.
+// As `route`, a warp a token, for at most kMoeExpertsMax experts.
 void grouped_route(cudaStream_t stream, const RouterShape& shape, int64_t tokens,
                    const float* scores, const float* bias, int32_t* ids, float* weights);
 

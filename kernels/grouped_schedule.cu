@@ -26,7 +26,7 @@ struct Pairs {
 
 // counts[e] = pairs of expert e.
 __global__ void __launch_bounds__(kListThreads) count_kernel(Pairs pairs, int32_t* counts) {
-  __shared__ int32_t here[kGroupedExpertsMax];
+  __shared__ int32_t here[kMoeExpertsMax];
   const auto thread = static_cast<int32_t>(threadIdx.x);
   if (thread < pairs.expert_count) here[thread] = 0;
   __syncthreads();
@@ -37,17 +37,17 @@ __global__ void __launch_bounds__(kListThreads) count_kernel(Pairs pairs, int32_
 }
 
 // cursors[e] = the first place of expert e in the order; the tiles of all experts.
-__global__ void __launch_bounds__(kGroupedExpertsMax)
+__global__ void __launch_bounds__(kMoeExpertsMax)
     tiles_kernel(int32_t expert_count, const int32_t* counts, int32_t* cursors, GroupedTile* tiles,
                  int32_t* tile_count) {
-  __shared__ int32_t pairs[kGroupedExpertsMax];  // up to and with each expert
-  __shared__ int32_t tiles_to[kGroupedExpertsMax];
+  __shared__ int32_t pairs[kMoeExpertsMax];  // up to and with each expert
+  __shared__ int32_t tiles_to[kMoeExpertsMax];
   const auto e = static_cast<int32_t>(threadIdx.x);
   const int32_t count = e < expert_count ? counts[e] : 0;
   const int32_t mine = (count + kGroupedTileRows - 1) / kGroupedTileRows;
   pairs[e] = count;
   tiles_to[e] = mine;
-  for (int32_t step = 1; step < kGroupedExpertsMax; step *= 2) {
+  for (int32_t step = 1; step < kMoeExpertsMax; step *= 2) {
     __syncthreads();
     const int32_t more_pairs = e >= step ? pairs[e - step] : 0;
     const int32_t more_tiles = e >= step ? tiles_to[e - step] : 0;
@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(kGroupedExpertsMax)
   const int32_t first = pairs[e] - count;
   const int32_t first_tile = tiles_to[e] - mine;
   if (e < expert_count) cursors[e] = first;
-  if (e == kGroupedExpertsMax - 1) *tile_count = tiles_to[e];
+  if (e == kMoeExpertsMax - 1) *tile_count = tiles_to[e];
   // Tiles that alone share weights are as even as whole rows go, so that they keep step and the
   // second to read finds the weights in L2. Of many, the last has what is left.
   const bool even = mine <= kEvenTiles;
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kGroupedExpertsMax)
 // Which place of its expert's a pair gets changes nothing but where it is computed.
 __global__ void __launch_bounds__(kListThreads)
     place_kernel(Pairs pairs, int32_t* cursors, int32_t* order) {
-  __shared__ int32_t here[kGroupedExpertsMax];
+  __shared__ int32_t here[kMoeExpertsMax];
   const auto thread = static_cast<int32_t>(threadIdx.x);
   if (thread < pairs.expert_count) here[thread] = 0;
   __syncthreads();
@@ -93,10 +93,10 @@ void grouped_schedule(cudaStream_t stream, const int32_t* ids, const uint8_t* to
                       const GroupedSchedule& schedule) {
   const Pairs pairs{ids, token_valid, tokens * k, k, first_expert, expert_count};
   const auto blocks = static_cast<unsigned>((pairs.count + kListThreads - 1) / kListThreads);
-  int32_t* counts = schedule.cursors + kGroupedExpertsMax;
-  cudaMemsetAsync(counts, 0, kGroupedExpertsMax * sizeof(int32_t), stream);
+  int32_t* counts = schedule.cursors + kMoeExpertsMax;
+  cudaMemsetAsync(counts, 0, kMoeExpertsMax * sizeof(int32_t), stream);
   count_kernel<<<blocks, kListThreads, 0, stream>>>(pairs, counts);
-  tiles_kernel<<<1, kGroupedExpertsMax, 0, stream>>>(expert_count, counts, schedule.cursors,
+  tiles_kernel<<<1, kMoeExpertsMax, 0, stream>>>(expert_count, counts, schedule.cursors,
                                                      schedule.tiles, schedule.tile_count);
   place_kernel<<<blocks, kListThreads, 0, stream>>>(pairs, schedule.cursors, schedule.order);
 }

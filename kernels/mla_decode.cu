@@ -1,32 +1,23 @@
 // Launches of MLA decode: tensor maps, the kernel that the config names, the merge.
 #include "mla_decode.h"
 
-#include <cudaTypedefs.h>
 #include <cuda_runtime.h>
 
 #include "mla_decode_fp8.cuh"
 #include "mla_decode_narrow.cuh"
 #include "mla_decode_wide.cuh"
 #include "mla_schedule.cuh"
+#include "tensor_map.h"
 
 namespace fathom::kernels {
 namespace {
 
 constexpr float kLog2E = 1.4426950408889634F;
 
-PFN_cuTensorMapEncodeTiled_v12000 find_encoder() {
-  void* found = nullptr;
-  cudaDriverEntryPointQueryResult result{};
-  const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found,
-                                                             12000, cudaEnableDefault, &result);
-  if (error != cudaSuccess || result != cudaDriverEntryPointSuccess) return nullptr;
-  return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(found);
-}
-
 // A map over bf16 whose boxes are written under the 128-byte swizzle, 64 columns wide.
 cudaError_t encode(CUtensorMap* map, const void* data, uint32_t rank, const cuuint64_t* sizes,
                    const cuuint64_t* strides, const cuuint32_t* box) {
-  static const PFN_cuTensorMapEncodeTiled_v12000 encoder = find_encoder();
+  const auto encoder = tensor_map_encoder();
   if (encoder == nullptr) return cudaErrorNotSupported;
   constexpr cuuint32_t kSteps[4] = {1, 1, 1, 1};
   const CUresult result =

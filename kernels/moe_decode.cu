@@ -3,6 +3,7 @@
 
 #include "moe_stream.cuh"
 #include "number.cuh"
+#include "route_token.cuh"
 
 namespace fathom::kernels {
 namespace {
@@ -14,119 +15,13 @@ constexpr int kSplit = kWarps / kColumnWarps;  // warps that share a row's block
 constexpr int kColumns = 128;
 constexpr int kTokens = kMoeTileTokens;
 constexpr int kRouteThreads = 1024;
-constexpr int kScoresEach = kMoeDecodeExpertsMax / 32;
 
 // ---- Routing: a warp a token.
 
-struct Best {
-  float value;
-  int32_t at;
-};
-
-// The largest value of a warp, of equals the lowest place.
-__device__ Best warp_best(Best mine) {
-  for (int offset = 16; offset > 0; offset /= 2) {
-    const float value = __shfl_xor_sync(0xFFFFFFFFU, mine.value, offset);
-    const int32_t at = __shfl_xor_sync(0xFFFFFFFFU, mine.at, offset);
-    if (value > mine.value || (value == mine.value && at < mine.at)) mine = {value, at};
-  }
-  return mine;
-}
-
-__device__ float warp_max(float x) {
-  for (int offset = 16; offset > 0; offset /= 2)
-    x = fmaxf(x, __shfl_xor_sync(0xFFFFFFFFU, x, offset));
-  return x;
-}
-
-// x[i]: the score of expert lane + 32 i; 0 past the last.
-__device__ void score_all(const RouterShape& s, const float* raw, float (&x)[kScoresEach]) {
-  const int lane = static_cast<int>(threadIdx.x % 32);
-  float most = -INFINITY;
-  for (int i = 0; i < kScoresEach; ++i) {
-    const int e = lane + 32 * i;
-    x[i] = e < s.experts ? raw[e] : -INFINITY;
-    most = fmaxf(most, x[i]);
-  }
-  if (s.sigmoid) {
-    for (float& v : x) v = v == -INFINITY ? 0.0F : 1.0F / (1.0F + expf(-v));
-    return;
-  }
-  most = warp_max(most);
-  float sum = 0.0F;
-  for (float& v : x) sum += v = expf(v - most);
-  sum = warp_sum(sum);
-  for (float& v : x) v /= sum;
-}
-
-// Bit g is set for every group that the token may choose from. choices: [experts] of this warp.
-__device__ uint32_t open_groups(const RouterShape& s, const float* choices) {
-  if (s.groups == 1) return 1;
-  const int lane = static_cast<int>(threadIdx.x % 32);
-  const int size = s.experts / s.groups;
-  float first = -INFINITY;
-  float second = -INFINITY;
-  for (int i = 0; lane < s.groups && i < size; ++i) {
-    const float v = choices[lane * size + i];
-    second = fmaxf(second, fminf(first, v));
-    first = fmaxf(first, v);
-  }
-  Best mine{s.top_two_sum && size > 1 ? first + second : first, lane};
-  if (lane >= s.groups) mine.value = -INFINITY;
-  uint32_t open = 0;
-  for (int n = 0; n < s.groups_per_token; ++n) {
-    Best candidate = mine;
-    if ((open >> lane & 1U) != 0 || lane >= s.groups) candidate = {-INFINITY, 64 + lane};
-    open |= 1U << (warp_best(candidate).at & 31);
-  }
-  return open;
-}
-
-// choices: scratch [experts] in shared memory. Lane n returns choice n's expert, in the order of
-// ids, and its weight.
-__device__ void route_token(const RouterShape& s, const float* raw, const float* bias,
-                            float* choices, int32_t* ids, float* weights) {
-  const int lane = static_cast<int>(threadIdx.x % 32);
-  float x[kScoresEach];
-  score_all(s, raw, x);
-  for (int i = 0; i < kScoresEach; ++i) {
-    const int e = lane + 32 * i;
-    if (e < s.experts) choices[e] = x[i] + (bias != nullptr ? bias[e] : 0.0F);
-  }
-  __syncwarp();
-  const uint32_t open = open_groups(s, choices);
-  const int size = s.experts / s.groups;
-  int32_t expert = 0x7FFFFFFF;
-  float weight = 0.0F;
-  float sum = 0.0F;
-  for (int n = 0; n < s.experts_per_token; ++n) {
-    Best mine{-INFINITY, 0x7FFFFFFF};
-    for (int e = lane; e < s.experts; e += 32) {
-      const float v = choices[e];
-      if ((open >> (e / size) & 1U) != 0 && v > mine.value) mine = {v, e};
-    }
-    const int32_t at = min(warp_best(mine).at, s.experts - 1);
-    float here = 0.0F;
-    for (int i = 0; i < kScoresEach; ++i) here = lane + 32 * i == at ? x[i] : here;
-    here = __shfl_sync(0xFFFFFFFFU, here, at % 32);
-    if (lane == n) expert = at, weight = here;
-    sum += here;
-    __syncwarp();
-    if (lane == at % 32) choices[at] = -INFINITY;
-    __syncwarp();
-  }
-  int rank = 0;
-  for (int n = 0; n < s.experts_per_token; ++n)
-    rank += __shfl_sync(0xFFFFFFFFU, expert, n) < expert ? 1 : 0;
-  if (lane >= s.experts_per_token) return;
-  ids[rank] = expert;
-  weights[rank] = weight * (s.normalize ? s.scale / (sum + 1e-20F) : s.scale);
-}
-
 struct RouteShared {
-  float choices[kRouteThreads / 32][kMoeDecodeExpertsMax];
+  float choices[kRouteThreads / 32][kMoeExpertsMax];
   int32_t expert[kMoeDecodePairsMax];  // of each pair; -1: not here
-  int32_t count[kMoeDecodeExpertsMax];
+  int32_t count[kMoeExpertsMax];
 };
 
 // Pairs by expert, and tiles of at most 8 of them, in a fixed order.

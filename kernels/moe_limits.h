@@ -8,8 +8,7 @@ namespace fathom::kernels {
 
 inline constexpr int32_t kMoeDecodeTokensMax = 64;
 inline constexpr int32_t kMoeDecodePairsMax = 512;
-inline constexpr int32_t kMoeDecodeExpertsMax = 512;
-inline constexpr int32_t kGroupedExpertsMax = 512;
+inline constexpr int32_t kMoeExpertsMax = 512;
 inline constexpr int32_t kMoeTileTokens = 8;  // tokens of one expert that share a pass
 
 // At most so many tiles for `pairs` (token, choice) pairs over `experts` experts.

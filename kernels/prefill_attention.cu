@@ -5,6 +5,7 @@
 
 #include "prefill_core.cuh"
 #include "prefill_expand.cuh"
+#include "tensor_map.h"
 
 namespace fathom::kernels {
 namespace {
@@ -12,25 +13,10 @@ namespace {
 constexpr float kLog2E = 1.4426950408889634F;
 constexpr uint64_t kEntry = 576;  // of the latent cache
 
-using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
-
-// The driver's function, found through the runtime: no link to the driver's library.
-EncodeTiled encode_tiled() {
-  static const EncodeTiled found = [] {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult result{};
-    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
-                                                               12000, cudaEnableDefault, &result);
-    const bool ok = error == cudaSuccess && result == cudaDriverEntryPointSuccess;
-    return ok ? reinterpret_cast<EncodeTiled>(function) : nullptr;
-  }();
-  return found;
-}
-
 // bf16, boxes of 64 columns by `rows`, under the 128-byte swizzle; what lies outside reads as zero.
 cudaError_t encode(CUtensorMap* map, const void* data, uint32_t rank, const cuuint64_t* sizes,
                    const cuuint64_t* strides, cuuint32_t rows) {
-  const EncodeTiled function = encode_tiled();
+  const auto function = tensor_map_encoder();
   if (function == nullptr) return cudaErrorNotSupported;
   constexpr cuuint32_t kSteps[4] = {1, 1, 1, 1};
   const cuuint32_t box[4] = {64, rows, 1, 1};
@@ -85,7 +71,7 @@ cudaError_t load_prefill_attention() {
     error = allow_shared(prefill_kernel<2, true>, kSharedBytes<PrefillShared<2, true>>);
   if (error == cudaSuccess) error = allow_shared(expand_kernel<false>, kSharedBytes<ExpandShared>);
   if (error == cudaSuccess) error = allow_shared(expand_kernel<true>, kSharedBytes<ExpandShared>);
-  if (error == cudaSuccess && encode_tiled() == nullptr) error = cudaErrorNotSupported;
+  if (error == cudaSuccess && tensor_map_encoder() == nullptr) error = cudaErrorNotSupported;
   return error;
 }
 

@@ -2,29 +2,15 @@
 #include "skinny_gemm.h"
 
 #include "skinny_gemm.cuh"
+#include "tensor_map.h"
 
 namespace fathom::kernels {
 namespace {
 
-using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
-
-// The driver's function, found through the runtime: no link to the driver's library.
-EncodeTiled encode_tiled() {
-  static const EncodeTiled found = [] {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult result{};
-    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
-                                                               12000, cudaEnableDefault, &result);
-    const bool ok = error == cudaSuccess && result == cudaDriverEntryPointSuccess;
-    return ok ? reinterpret_cast<EncodeTiled>(function) : nullptr;
-  }();
-  return found;
-}
-
 // A box of `box_rows` rows and 128 bytes of a row-major matrix; what lies outside reads as zero.
 cudaError_t encode(CUtensorMap* map, const void* data, Format format, int64_t rows, int64_t columns,
                    int64_t stride, int32_t box_rows) {
-  const EncodeTiled function = encode_tiled();
+  const auto function = tensor_map_encoder();
   if (function == nullptr) return cudaErrorNotSupported;
   const bool fp8 = format == Format::kFp8;
   const cuuint64_t size[2] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
@@ -106,7 +92,7 @@ cudaError_t load_skinny_gemm() {
       }
     }
   }
-  return encode_tiled() != nullptr ? cudaSuccess : cudaErrorNotSupported;
+  return tensor_map_encoder() != nullptr ? cudaSuccess : cudaErrorNotSupported;
 }
 
 cudaError_t skinny_gemm(cudaStream_t stream, Rows x, int64_t rows, Matrix w, Rows out, Format round,

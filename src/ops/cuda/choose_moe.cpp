@@ -17,13 +17,13 @@ bool tensor_core_shape(const MoeProblem& p) {
 
 bool suits_grouped(const MoeProblem& p) {
   return tensor_core_shape(p) && p.scale_rows_aligned && p.experts_here > 0 &&
-         p.experts <= kernels::kGroupedExpertsMax;
+         p.experts <= kernels::kMoeExpertsMax;
 }
 
 MoeKernel choose_moe(const MoeProblem& p) {
   const bool few = p.tokens <= kernels::kMoeDecodeTokensMax &&
                    p.tokens * p.experts_per_token <= kernels::kMoeDecodePairsMax &&
-                   p.experts <= kernels::kMoeDecodeExpertsMax && p.experts_here > 0;
+                   p.experts <= kernels::kMoeExpertsMax && p.experts_here > 0;
   if (tensor_core_shape(p) && few) return MoeKernel::kFewTokens;
   return suits_grouped(p) ? MoeKernel::kGrouped : MoeKernel::kPlain;
 }

@@ -32,7 +32,7 @@ CudaOps::RoutedPairs CudaOps::run_grouped(const BatchView& batch, const MoeParam
                          p.bias.defined() ? p.bias.as<float>() : nullptr, pairs.ids, pairs.weights);
   kernels::GroupedSchedule schedule;
   schedule.order = arena_.take(DType::kI32, {tokens * k}).as<int32_t>();
-  schedule.cursors = arena_.take(DType::kI32, {2 * kernels::kGroupedExpertsMax}).as<int32_t>();
+  schedule.cursors = arena_.take(DType::kI32, {2 * kernels::kMoeExpertsMax}).as<int32_t>();
   const auto tile_bytes = static_cast<int64_t>(sizeof(kernels::GroupedTile));
   schedule.tiles = reinterpret_cast<kernels::GroupedTile*>(
       arena_.take(DType::kU8, {kernels::grouped_tiles_max(tokens * k, here) * tile_bytes}).data);
