@@ -17,55 +17,21 @@
 #include <string>
 #include <vector>
 
+#include "attention/bench_device.cuh"
 #include "kernels/prefill_attention.h"
 
 namespace fathom::kernels {
 namespace {
 
+using bench::check;
+using bench::Device;
+using bench::fill_random;
+
 constexpr int kRounds = 21;
 constexpr int kLatent = 512;
 constexpr int kRope = 64;
 
-void check(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return;
-  std::printf("{\"error\": \"%s: %s\"}\n", what, cudaGetErrorString(error));
-  std::exit(1);
-}
-
-template <typename T>
-struct Device {
-  T* data = nullptr;
-  size_t count = 0;
-  explicit Device(size_t n) : count(n) {
-    check(cudaMalloc(&data, std::max<size_t>(n, 1) * sizeof(T)), "cudaMalloc");
-  }
-  explicit Device(const std::vector<T>& host) : Device(host.size()) {
-    check(cudaMemcpy(data, host.data(), host.size() * sizeof(T), cudaMemcpyHostToDevice), "copy");
-  }
-  ~Device() { cudaFree(data); }
-  Device(const Device&) = delete;
-  Device& operator=(const Device&) = delete;
-  std::vector<T> host() const {
-    std::vector<T> out(count);
-    check(cudaMemcpy(out.data(), data, count * sizeof(T), cudaMemcpyDeviceToHost), "copy back");
-    return out;
-  }
-};
 using Numbers = Device<__nv_bfloat16>;
-
-// Sum of four uniforms: about normal, variance `spread` squared.
-__global__ void fill_random(__nv_bfloat16* to, size_t n, uint64_t seed, float spread) {
-  for (size_t i = blockIdx.x * size_t{blockDim.x} + threadIdx.x; i < n;
-       i += size_t{gridDim.x} * blockDim.x) {
-    uint64_t x = (i + seed) * 0x9E3779B97F4A7C15ULL;
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL;
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL;
-    x ^= x >> 31;
-    float sum = -2.0F;
-    for (int k = 0; k < 4; ++k) sum += static_cast<float>(x >> (16 * k) & 0xFFFF) / 65536.0F;
-    to[i] = __float2bfloat16_rn(sum * spread * 1.7320508F);
-  }
-}
 
 std::unique_ptr<Numbers> random_numbers(size_t n, uint64_t seed, float spread) {
   auto numbers = std::make_unique<Numbers>(n);
