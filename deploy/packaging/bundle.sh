@@ -116,13 +116,15 @@ assemble_gpu_tests() {
   add_libraries "$to" "$bundle" "$to"/bin/*
 }
 
-# pack FOLDER ARCHIVE BYTES_MAX [NAME]: NAME is the folder's name in the archive.
+# pack FOLDER ARCHIVE BYTES_MAX [NAME]: NAME is the folder's name in the archive. The dictionary
+# reaches over several programs, which hold the same kernels.
 pack() {
   local epoch bytes folder
   epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
   folder=$(basename "$1")
   tar -C "$(dirname "$1")" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$epoch" \
-    --transform "flags=r;s,^$folder,${4:-$folder}," -cf - "$folder" | xz -6 -T0 >"$2"
+    --transform "flags=r;s,^$folder,${4:-$folder}," -cf - "$folder" |
+    xz -T1 --lzma2=preset=6,dict=64MiB >"$2"
   bytes=$(stat -c %s "$2")
   echo "$2: $bytes bytes"
   [ "$bytes" -le "$3" ] || fail "$2 is larger than $3 bytes"
