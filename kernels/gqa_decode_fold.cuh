@@ -53,7 +53,7 @@ struct FoldWeights {
 __device__ inline FoldWeights fold_weights(float before, float after) {
   const float peak = fmaxf(before, after);
   const float base = peak == -INFINITY ? 0.0F : peak;
-  return {peak, power_of_two(before - base), power_of_two(after - base)};
+  return {peak, exp2_fast(before - base), exp2_fast(after - base)};
 }
 
 // a, then b: later tokens.

@@ -5,6 +5,7 @@
 
 #include "gqa_decode_fold.cuh"
 #include "gqa_decode_fp8.cuh"
+#include "ring_place.cuh"
 
 namespace fathom::kernels {
 
@@ -29,22 +30,8 @@ struct GqaShared {
   GqaWork work;
 };
 
-// A ring's stage and how often it went round.
-template <uint32_t kStages>
-struct GqaPlace {
-  uint32_t index = 0;
-  uint32_t phase = 0;
-
-  __device__ void advance() {
-    if (++index == kStages) {
-      index = 0;
-      phase ^= 1U;
-    }
-  }
-};
-
 template <int kDims, int kGroups, bool kFp8>
-using PlaceOf = GqaPlace<GqaShared<kDims, kGroups, kFp8>::kStages>;
+using PlaceOf = RingPlace<GqaShared<kDims, kGroups, kFp8>::kStages>;
 
 // 32 tokens of a block: the keys (half 0) or values (half 1) of one key head.
 __device__ inline void copy_granule(void* to, const CUtensorMap* map, uint64_t* barrier,
@@ -168,7 +155,7 @@ __device__ GqaPartial<kDims / 32> chunk_of(const GqaShared<kDims, kGroups, kFp8>
   for (uint32_t w = 0; w < kGqaWarps; ++w) {
     const float2 statistics = s.statistics[w][pair];
     if (statistics.x == -INFINITY) continue;
-    const float weight = power_of_two(statistics.x - all.peak);
+    const float weight = exp2_fast(statistics.x - all.peak);
     const auto* sums = reinterpret_cast<const float*>(s.ring[w][s.place[w]]);
     const auto part = *reinterpret_cast<const LaneFloats<kEach>*>(
         sums + sum_at<kDims>(pair, lane * kEach));

@@ -6,6 +6,7 @@
 #include <cuda_bf16.h>
 
 #include "gqa_decode_work.cuh"
+#include "number.cuh"
 
 namespace fathom::kernels {
 
@@ -41,19 +42,6 @@ __device__ inline void multiply_add(float (&d)[4], const uint32_t (&a)[4], const
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-
-__device__ inline uint32_t pack_pair(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  uint32_t bits;
-  memcpy(&bits, &pair, sizeof bits);
-  return bits;
-}
-
-__device__ inline float power_of_two(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
 }
 
 // What a lane knows of its pairs: in group n of eight, pairs 8 n + 2 (lane % 4) + {0, 1}.
@@ -168,7 +156,7 @@ __device__ void weigh(GqaTile<kDims, kGroups>& t, float (&scores)[2][kGroups][4]
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         float& x = scores[j / 2][n][j % 2 * 2 + i];
-        x = power_of_two(x - base);
+        x = exp2_fast(x - base);
         total += x;
       }
 #pragma unroll

@@ -38,10 +38,10 @@ struct GroupedCopy {
 
   __device__ void load_weights(const GroupedMatrix& w, int32_t row, int32_t k) {
     constexpr int kBlock = kFormat == Format::kFp8 ? kGroupedBytes : kGroupedBytes / 2;
-    uint64_t* full = &s.full[at.stage];
+    uint64_t* full = &s.full[at.index];
     barrier_expect(full, sizeof s.w[0]);
-    copy_tile(s.w[at.stage], &w.map, full, k * kBlock, row);
-    copy_tile(s.w[at.stage] + kGroupedBox * kGroupedBytes, &w.map, full, k * kBlock,
+    copy_tile(s.w[at.index], &w.map, full, k * kBlock, row);
+    copy_tile(s.w[at.index] + kGroupedBox * kGroupedBytes, &w.map, full, k * kBlock,
               row + a.second_box);
   }
 
@@ -72,22 +72,22 @@ struct GroupedCopy {
       next[2] = w_scale[second + k];
     };
     if (scaled) read_scales(0);
-    for (int32_t k = 0; k < a.k_blocks; ++k, at.next()) {
-      barrier_wait(&s.empty[at.stage], at.parity ^ 1);
+    for (int32_t k = 0; k < a.k_blocks; ++k, at.advance()) {
+      barrier_wait(&s.empty[at.index], at.phase ^ 1);
       if (thread == 0) load_weights(w, row, k);
 #pragma unroll
       for (int i = 0; i < kRowsEach; ++i) {
         if (i < sixteens) {
-          copy_16_bytes(s.x[at.stage] + to + i * 16 * kGroupedBytes,
+          copy_16_bytes(s.x[at.index] + to + i * 16 * kGroupedBytes,
                         a.x + (uint64_t{from[i]} * 16 + k * kGroupedBytes));
         }
       }
-      barrier_arrive_after_copies(&s.full[at.stage]);
+      barrier_arrive_after_copies(&s.full[at.index]);
       if constexpr (kFormat == Format::kFp8) {
-        s.scales[at.stage][0][thread] = next[0] * next[1];
-        s.scales[at.stage][1][thread] = next[0] * next[2];
+        s.scales[at.index][0][thread] = next[0] * next[1];
+        s.scales[at.index][1][thread] = next[0] * next[2];
         __syncwarp();
-        if (thread % 32 == 0) barrier_arrive(&s.full[at.stage]);
+        if (thread % 32 == 0) barrier_arrive(&s.full[at.index]);
         if (scaled && k + 1 < a.k_blocks) read_scales(k + 1);
       }
     }
@@ -100,16 +100,16 @@ __device__ void grouped_copy(const GroupedArgs& a, GroupedShared& s) {
   RingPlace<2> place;
   for (auto index = static_cast<int32_t>(blockIdx.x);; index += static_cast<int32_t>(gridDim.x)) {
     const GroupedItem item = find_item(a, index);
-    barrier_wait(&s.slot_empty[place.stage], place.parity ^ 1);
-    GroupedShared::Slot& slot = s.slots[place.stage];
+    barrier_wait(&s.slot_empty[place.index], place.phase ^ 1);
+    GroupedShared::Slot& slot = s.slots[place.index];
     if (copy.thread == 0) slot.item = item;
     if (item.rows > 0)
       slot.order[copy.thread] = a.order[item.first + min(copy.thread, item.rows - 1)];
-    barrier_arrive(&s.slot_full[place.stage]);
+    barrier_arrive(&s.slot_full[place.index]);
     if (item.rows == 0) break;
     meet<2, kGroupedCopyThreads>();
     copy.load(item, slot);
-    place.next();
+    place.advance();
   }
   asm volatile("cp.async.wait_all;" ::: "memory");
 }
@@ -158,8 +158,8 @@ __device__ void grouped_multiply(const GroupedArgs& a, GroupedShared& s) {
   RingPlace<kGroupedStages> at;
   RingPlace<2> place;
   while (true) {
-    barrier_wait(&s.slot_full[place.stage], place.parity);
-    const GroupedShared::Slot& slot = s.slots[place.stage];
+    barrier_wait(&s.slot_full[place.index], place.phase);
+    const GroupedShared::Slot& slot = s.slots[place.index];
     // Known to be one for the warp, as the warpgroup's number is: descriptors need no detour.
     switch (__shfl_sync(0xFFFFFFFFU, (slot.item.rows + 15) / 16, 0)) {
       case 0: return;
@@ -173,8 +173,8 @@ __device__ void grouped_multiply(const GroupedArgs& a, GroupedShared& s) {
       default: multiply_tall<kFormat, kGated>(a, s, slot, at); break;
     }
     __syncwarp();
-    if (threadIdx.x % 32 == 0) barrier_arrive(&s.slot_empty[place.stage]);
-    place.next();
+    if (threadIdx.x % 32 == 0) barrier_arrive(&s.slot_empty[place.index]);
+    place.advance();
   }
 }
 

@@ -18,7 +18,7 @@ struct StageReader {
   RingPlace<kGroupedStages>& at;
 
   __device__ void wait() const {
-    barrier_wait(&s.full[at.stage], at.parity);
+    barrier_wait(&s.full[at.index], at.phase);
     make_visible_to_tensor_cores();
   }
   __device__ void release(int stage) const {
@@ -26,10 +26,10 @@ struct StageReader {
     if (threadIdx.x % 32 == 0) barrier_arrive(&s.empty[stage]);
   }
   __device__ uint32_t w(int row) const {
-    return shared_address(s.w[at.stage]) + row * kGroupedBytes;
+    return shared_address(s.w[at.index]) + row * kGroupedBytes;
   }
   __device__ uint32_t x(int row) const {
-    return shared_address(s.x[at.stage]) + row * kGroupedBytes;
+    return shared_address(s.x[at.index]) + row * kGroupedBytes;
   }
 };
 
@@ -59,7 +59,7 @@ struct WideMath {
     issue_stage<kFormat, kTokens>(d, reader.w(box * kGroupedBox + group * 64), reader.x(0), keep);
   }
   __device__ void load_scales(float2 (&scales)[kEights], int box) const {
-    const float* from = reader.s.scales[reader.at.stage][box] + column;
+    const float* from = reader.s.scales[reader.at.index][box] + column;
 #pragma unroll
     for (int j = 0; j < kEights; ++j) scales[j] = *reinterpret_cast<const float2*>(from + 8 * j);
   }
@@ -93,7 +93,7 @@ struct TallMath {
     issue_stage<kFormat, 128>(d, reader.x(group * 64), reader.w(box * kGroupedBox), keep);
   }
   __device__ void load_scales(Scales (&scales)[1], int box) const {
-    const float* from = reader.s.scales[reader.at.stage][box] + row;
+    const float* from = reader.s.scales[reader.at.index][box] + row;
     scales[0] = {from[0], from[8]};
   }
   __device__ static void promote(float (&total)[kSums], const float (&part)[kSums],
@@ -115,7 +115,7 @@ __device__ void multiply_scaled(Math& m, int32_t k_blocks, float (&first)[kSums]
                                 float (&second)[kSums]) {
 #pragma unroll
   for (int i = 0; i < kSums; ++i) first[i] = second[i] = 0.0F;
-  for (int32_t k = 0; k < k_blocks; ++k, m.reader.at.next()) {
+  for (int32_t k = 0; k < k_blocks; ++k, m.reader.at.advance()) {
     float part[kSums];
     Scale scales[kScales];
     m.reader.wait();
@@ -128,7 +128,7 @@ __device__ void multiply_scaled(Math& m, int32_t k_blocks, float (&first)[kSums]
     m.load_scales(scales, 1);
     wgmma_wait<0>();
     wgmma_use(part);
-    m.reader.release(m.reader.at.stage);
+    m.reader.release(m.reader.at.index);
     m.promote(second, part, scales);
   }
 }
@@ -140,15 +140,15 @@ __device__ void multiply_exact(Math& m, int32_t k_blocks, float (&first)[kSums],
   m.reader.wait();
   m.issue(first, 0, false);
   m.issue(second, 1, false);
-  int last = m.reader.at.stage;
-  m.reader.at.next();
-  for (int32_t k = 1; k < k_blocks; ++k, m.reader.at.next()) {
+  int last = m.reader.at.index;
+  m.reader.at.advance();
+  for (int32_t k = 1; k < k_blocks; ++k, m.reader.at.advance()) {
     m.reader.wait();
     m.issue(first, 0, true);
     m.issue(second, 1, true);
     wgmma_wait<2>();
     m.reader.release(last);
-    last = m.reader.at.stage;
+    last = m.reader.at.index;
   }
   wgmma_wait<0>();
   wgmma_use(first);

@@ -5,6 +5,7 @@
 #include "async_copy.cuh"
 #include "grouped_gemm.h"
 #include "number.cuh"
+#include "ring_place.cuh"
 
 namespace fathom::kernels {
 
@@ -61,19 +62,6 @@ struct GroupedShared {
   uint64_t slot_empty[2];
 };
 static_assert(64 * GroupedShared::kGatedRows <= 2 * 64 * GroupedShared::kStageRows);
-
-template <int kStages>
-struct RingPlace {
-  int32_t stage = 0;
-  uint32_t parity = 0;
-
-  __device__ void next() {
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-};
 
 template <int kNumber, int kThreads>
 __device__ inline void meet() {

@@ -8,6 +8,8 @@
 #include "async_copy.cuh"
 #include "mla_cuts.h"
 #include "mla_decode.h"
+#include "number.cuh"
+#include "ring_place.cuh"
 
 namespace fathom::kernels {
 
@@ -52,19 +54,6 @@ __device__ void for_each_piece(const MlaDecodeArgs& a, int32_t number, Body&& bo
     body(piece);
   }
 }
-
-// A ring's place and how often it went round.
-struct RingPlace {
-  uint32_t index = 0;
-  uint32_t phase = 0;
-
-  __device__ void advance(uint32_t size) {
-    if (++index == size) {
-      index = 0;
-      phase ^= 1U;
-    }
-  }
-};
 
 // One block of the cache, [64 tokens, 576], as nine tiles of 64 columns.
 __device__ inline void copy_block(void* to, const CUtensorMap* map, uint64_t* barrier,
@@ -166,12 +155,6 @@ __device__ inline uint32_t pack_bf16(float low, float high) {
 // 2 to a whole number of at most 127; 0 below -126. Of two numbers that are -infinity: 1.
 __device__ inline float power_of_two(float whole) {
   return __int_as_float((max(__float2int_rn(whole), -127) + 127) << 23);
-}
-
-__device__ inline float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
 }
 
 }  // namespace fathom::kernels

@@ -33,14 +33,14 @@ __device__ inline void fp8_copy(const MlaDecodeArgs& a, Fp8Shared& s, const uint
                                 const CUtensorMap* queries) {
   const int32_t tile = static_cast<int32_t>(blockIdx.x) % a.tiles;
   NarrowShared<1>& n = s.narrow;
-  RingPlace raw;
-  RingPlace query;
+  RingPlace<2> raw;
+  RingPlace<2> query;
   for_each_piece(a, static_cast<int32_t>(blockIdx.x) / a.tiles, [&](const MlaPiece& piece) {
     barrier_wait(&n.query_free[query.index], query.phase ^ 1U);
     barrier_expect(&n.query_full[query.index], NarrowShared<1>::kQueryBytes);
     copy_queries(n.queries[query.index], queries, &n.query_full[query.index],
                  a.rows.first[piece.row] * a.heads + tile * kNarrowPairs);
-    query.advance(2);
+    query.advance();
     const int32_t* table = a.rows.block_table + a.rows.slot[piece.row] * a.rows.table_stride;
     int32_t block = table[piece.begin];
     for (int32_t t = piece.begin; t < piece.end; ++t) {
@@ -50,7 +50,7 @@ __device__ inline void fp8_copy(const MlaDecodeArgs& a, Fp8Shared& s, const uint
         barrier_expect(&s.raw_full[raw.index], kFp8HalfBytes);
         copy_bytes(s.raw[raw.index], cache + (int64_t{block} * 2 + half) * kFp8HalfBytes,
                    kFp8HalfBytes, &s.raw_full[raw.index]);
-        raw.advance(2);
+        raw.advance();
       }
       block = next;
     }
@@ -101,8 +101,8 @@ __device__ inline void convert_half(const uint8_t* raw, uint8_t* block, int half
 
 __device__ inline void fp8_convert(const MlaDecodeArgs& a, Fp8Shared& s) {
   NarrowShared<1>& n = s.narrow;
-  RingPlace raw;
-  RingPlace stage;
+  RingPlace<2> raw;
+  RingPlace<NarrowShared<1>::kStages> stage;
   for_each_piece(a, static_cast<int32_t>(blockIdx.x) / a.tiles, [&](const MlaPiece& piece) {
     for (int32_t t = piece.begin; t < piece.end; ++t) {
       barrier_wait(&n.block_free[stage.index], stage.phase ^ 1U);
@@ -111,11 +111,11 @@ __device__ inline void fp8_convert(const MlaDecodeArgs& a, Fp8Shared& s) {
         convert_half(s.raw[raw.index], n.blocks[stage.index], half);
         __syncwarp();
         if (threadIdx.x % 32 == 0) barrier_arrive(&s.raw_free[raw.index]);
-        raw.advance(2);
+        raw.advance();
       }
       fence_for_async();
       barrier_arrive(&n.block_full[stage.index]);
-      stage.advance(NarrowShared<1>::kStages);
+      stage.advance();
     }
   });
 }

@@ -64,14 +64,14 @@ __device__ void narrow_copy(const MlaDecodeArgs& a, NarrowShared<kGroups>& s,
   const int32_t number = static_cast<int32_t>(blockIdx.x) / a.tiles;
   const int32_t tile = static_cast<int32_t>(blockIdx.x) % a.tiles;
   const uint64_t policy = a.tiles == 1 ? kEvictFirst : kEvictNormal;
-  RingPlace stage;
-  RingPlace query;
+  RingPlace<NarrowShared<kGroups>::kStages> stage;
+  RingPlace<2> query;
   for_each_piece(a, number, [&](const MlaPiece& piece) {
     barrier_wait(&s.query_free[query.index], query.phase ^ 1U);
     barrier_expect(&s.query_full[query.index], NarrowShared<kGroups>::kQueryBytes);
     copy_queries(s.queries[query.index], queries, &s.query_full[query.index],
                  a.rows.first[piece.row] * a.heads + tile * kGroups * kNarrowPairs);
-    query.advance(2);
+    query.advance();
     const int32_t* table = a.rows.block_table + a.rows.slot[piece.row] * a.rows.table_stride;
     int32_t block = table[piece.begin];
     for (int32_t t = piece.begin; t < piece.end; ++t) {
@@ -79,7 +79,7 @@ __device__ void narrow_copy(const MlaDecodeArgs& a, NarrowShared<kGroups>& s,
       barrier_wait(&s.block_free[stage.index], stage.phase ^ 1U);
       barrier_expect(&s.block_full[stage.index], kBlockBytes);
       copy_block(s.blocks[stage.index], cache, &s.block_full[stage.index], block, policy);
-      stage.advance(NarrowShared<kGroups>::kStages);
+      stage.advance();
       block = next;
     }
   });
@@ -341,8 +341,8 @@ __device__ void narrow_settle_block(const NarrowGroup& g, uint8_t* block, int32_
 template <int kGroups>
 __device__ void narrow_compute(const MlaDecodeArgs& a, NarrowShared<kGroups>& s) {
   const NarrowGroup g = narrow_group<kGroups>(a, s);
-  RingPlace stage;
-  RingPlace query;
+  RingPlace<NarrowShared<kGroups>::kStages> stage;
+  RingPlace<2> query;
   int buffer = 0;
   NarrowState state;
   NarrowState before;
@@ -370,7 +370,7 @@ __device__ void narrow_compute(const MlaDecodeArgs& a, NarrowShared<kGroups>& s)
       narrow_settle_block<kGroups>(g, s.blocks[stage.index], first_token, seen);
       narrow_values(state, fade, block, g.weights);
       if (g.lane == 0) barrier_arrive(&s.block_free[stage.index]);
-      stage.advance(NarrowShared<kGroups>::kStages);
+      stage.advance();
       buffer ^= 1;
       if (t + 1 == piece.end || t + 1 == mla_cut_after(t)) {
         narrow_total(g, state, g.exchange[buffer]);
@@ -379,7 +379,7 @@ __device__ void narrow_compute(const MlaDecodeArgs& a, NarrowShared<kGroups>& s)
       }
     }
     if (g.lane == 0) barrier_arrive(&s.query_free[query.index]);
-    query.advance(2);
+    query.advance();
   });
 }
 

@@ -95,7 +95,7 @@ __device__ TokenTile load_tokens(Rows x, int64_t in_bytes, const int32_t* order,
     *reinterpret_cast<uint4*>(shared + n * row_bytes + 16 * v) = value;
   }
   auto* scales = reinterpret_cast<float*>(shared + kTokens * row_bytes);
-  const auto blocks = static_cast<int32_t>(in_bytes / kBlockBytes);
+  const auto blocks = static_cast<int32_t>(in_bytes / kMoeBlockBytes);
   if constexpr (kFormat == Format::kFp8) {
     for (int32_t i = static_cast<int32_t>(threadIdx.x); i < kTokens * blocks; i += kThreads) {
       const int32_t n = i % kTokens;
@@ -184,7 +184,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const RowPointers up_rows(w, width + column, in_bytes);
   float gate[4] = {};
   float up[4] = {};
-  const BlockRange range = blocks_of_warp(in_bytes / kBlockBytes);
+  const BlockRange range = blocks_of_warp(in_bytes / kMoeBlockBytes);
 #pragma unroll 2
   for (int64_t b = range.begin; b < range.end; ++b) {
     const WeightBlock g = gate_rows.load(b);
@@ -223,7 +223,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int64_t column = int64_t{blockIdx.x} * kColumns + warp % kColumnWarps * 16;
   const RowPointers rows(w, column, in_bytes);
   float acc[4] = {};
-  const BlockRange range = blocks_of_warp(in_bytes / kBlockBytes);
+  const BlockRange range = blocks_of_warp(in_bytes / kMoeBlockBytes);
 #pragma unroll 4
   for (int64_t b = range.begin; b < range.end; ++b)
     multiply_block<kFormat>(rows.load(b), rows, tokens, b, acc);
@@ -240,7 +240,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 // Tokens of a tile with their scales, and later the sums, in shared memory.
 size_t shared_bytes(int64_t in_bytes) {
   const int64_t row = (in_bytes + 127) / 128 * 128 + 64;
-  const int64_t tokens = kTokens * row + kTokens * (in_bytes / kBlockBytes) * 4;
+  const int64_t tokens = kTokens * row + kTokens * (in_bytes / kMoeBlockBytes) * 4;
   const int64_t sums = int64_t{kColumnWarps} * 32 * 8 * 4;
   return static_cast<size_t>(tokens > sums ? tokens : sums);
 }

@@ -12,7 +12,7 @@
 
 namespace fathom::kernels {
 
-inline constexpr int kBlockBytes = 128;
+inline constexpr int kMoeBlockBytes = 128;
 
 __device__ inline uint4 load_weights(const uint8_t* p) {
   uint4 v;
@@ -65,7 +65,7 @@ struct RowPointers {
   }
 
   __device__ WeightBlock load(int64_t block) const {
-    const int64_t at = block * kBlockBytes;
+    const int64_t at = block * kMoeBlockBytes;
     return {{load_weights(low + at), load_weights(low + at + 64)},
             {load_weights(high + at), load_weights(high + at + 64)}};
   }
@@ -83,7 +83,7 @@ template <Format kFormat>
 __device__ void multiply_block(const WeightBlock& w, const RowPointers& rows, const TokenTile& x,
                                int64_t block, float (&acc)[4]) {
   const int lane = static_cast<int>(threadIdx.x % 32);
-  const uint8_t* at = x.rows + (lane / 4) * x.row_bytes + block * kBlockBytes + 16 * (lane % 4);
+  const uint8_t* at = x.rows + (lane / 4) * x.row_bytes + block * kMoeBlockBytes + 16 * (lane % 4);
   float part[4] = {};
   float(&c)[4] = kFormat == Format::kFp8 ? part : acc;
 #pragma unroll

@@ -64,4 +64,19 @@ __device__ inline float block_max(float x, float* shared) {
   return most;
 }
 
+// Two numbers rounded to bf16, `low` in the low half.
+__device__ inline uint32_t pack_pair(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  uint32_t bits;
+  memcpy(&bits, &pair, sizeof bits);
+  return bits;
+}
+
+// 2 to x, as the special-function unit approximates it; what is below the normal numbers is 0.
+__device__ inline float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 }  // namespace fathom::kernels

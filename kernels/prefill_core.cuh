@@ -71,7 +71,7 @@ struct PrefillCopier {
                 row);
   }
 
-  __device__ void keys(int32_t tile, const PrefillRing<kPrefillStages>& at) const {
+  __device__ void keys(int32_t tile, const RingPlace<kPrefillStages>& at) const {
     constexpr int kKeyTiles = PrefillShared<kTiles, kRope>::kKeyTiles;
     barrier_wait(&s.key_free[at.index], at.phase ^ 1U);
     if (!leader) return;
@@ -102,7 +102,7 @@ struct PrefillCopier {
     __syncwarp();
   }
 
-  __device__ void values(int32_t tile, const PrefillRing<kPrefillStages>& at) const {
+  __device__ void values(int32_t tile, const RingPlace<kPrefillStages>& at) const {
     barrier_wait(&s.value_free[at.index], at.phase ^ 1U);
     const int32_t seen = w.context + w.query - tile * kPrefillKeyTile;
     const bool unclean = seen < kPrefillKeyTile;
@@ -126,8 +126,8 @@ struct PrefillCopier {
 
   __device__ void run() const {
     if (leader) queries();
-    PrefillRing<kPrefillStages> key_at;
-    PrefillRing<kPrefillStages> value_at;
+    RingPlace<kPrefillStages> key_at;
+    RingPlace<kPrefillStages> value_at;
     keys(w.begin, key_at);
     key_at.advance();
     for (int32_t tile = w.begin; tile < w.end; ++tile) {
@@ -168,12 +168,6 @@ __device__ void prefill_values(PrefillState<kTiles>& state, uint32_t values) {
                     prefill_tile_across(values + step * 16 * 128));
 }
 
-__device__ inline float prefill_exp2(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
 // Scores become weights relative to the new peak; their sums join the total. Every row sees the
 // row's first token, so that a peak is finite from the first tile on. Peaks are whole powers of
 // two: moving one changes no bit of a weight that was rounded (docs/numerics.md).
@@ -196,13 +190,13 @@ __device__ void prefill_softmax(const PrefillArgs& a, PrefillState<kTiles>& stat
     most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFU, most, 1));
     most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFU, most, 2));
     const float peak = fmaxf(state.peak[r], ceilf(most * a.scale_log2));
-    fade[r] = prefill_exp2(state.peak[r] - peak);
+    fade[r] = exp2_fast(state.peak[r] - peak);
     state.peak[r] = peak;
     float sum = 0.0F;
 #pragma unroll
     for (int i = 0; i < 32; ++i) {
       float& score = scores[i / 2 * 4 + r * 2 + i % 2];
-      score = prefill_exp2(fmaf(score, a.scale_log2, -peak));
+      score = exp2_fast(fmaf(score, a.scale_log2, -peak));
       sum += score;
     }
     state.total[r] = fmaf(state.total[r], fade[r], sum);
@@ -294,8 +288,8 @@ __device__ void prefill_compute(const PrefillArgs& a, PrefillShared<kTiles, kRop
   const auto edge = [&](int32_t tile) { return (tile + 1) * kPrefillKeyTile > seen_by_all; };
   PrefillState<kTiles> state;
   prefill_begin(a, w, query_tile, head, state);
-  PrefillRing<kPrefillStages> key_at;
-  PrefillRing<kPrefillStages> value_at;
+  RingPlace<kPrefillStages> key_at;
+  RingPlace<kPrefillStages> value_at;
   float scores[64];
   float fade[2];
   if (group == 1 && w.begin + 1 < w.end) prefill_give_turn(group);

@@ -55,7 +55,7 @@ __device__ void expand_copy(const ExpandArgs& a, ExpandShared& s, const CUtensor
   const int32_t last = (seen - 1) / kPrefillBlockTokens;
   const int32_t* table = a.rows.block_table + a.rows.slot[place.row] * a.rows.table_stride;
   const int32_t pages[2] = {table[min(place.tile * 2, last)], table[min(place.tile * 2 + 1, last)]};
-  PrefillRing<kExpandStages> at;
+  RingPlace<kExpandStages> at;
   for (int32_t tile = a.first_tile(part); tile < a.first_tile(part + 1); ++tile) {
     const bool is_key = tile < a.heads;
     const int32_t head = a.first_head + (is_key ? tile : tile - a.heads);
@@ -91,7 +91,7 @@ __device__ void expand_step(float (&sums)[64], uint32_t latents, uint32_t weight
 
 // One head's keys or values of this warpgroup's 64 tokens, to `to` [64, ...] of `stride`.
 template <bool kAcross>
-__device__ void expand_tile(ExpandShared& s, PrefillRing<kExpandStages>& at, __nv_bfloat16* to,
+__device__ void expand_tile(ExpandShared& s, RingPlace<kExpandStages>& at, __nv_bfloat16* to,
                             int64_t stride) {
   const uint32_t latents = shared_address(s.latents[0]) + threadIdx.x / 128 * 64 * 128;
   const auto lane = static_cast<int32_t>(threadIdx.x % 32);
@@ -127,7 +127,7 @@ __device__ void expand_compute(const ExpandArgs& a, ExpandShared& s, int32_t sli
   const int64_t stride = int64_t{a.heads} * 256;
   const int64_t token = int64_t{slice_tile} * kPrefillKeyTile + threadIdx.x / 32 * 16;
   __nv_bfloat16* const to = a.out + token * stride;
-  PrefillRing<kExpandStages> at;
+  RingPlace<kExpandStages> at;
   const int32_t end = a.first_tile(part + 1);
   int32_t tile = a.first_tile(part);
   for (; tile < min(end, a.heads); ++tile)

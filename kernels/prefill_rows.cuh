@@ -5,8 +5,10 @@
 #include <cuda_bf16.h>
 
 #include "async_copy.cuh"
+#include "number.cuh"
 #include "prefill_attention.h"
 #include "prefill_products.cuh"
+#include "ring_place.cuh"
 
 namespace fathom::kernels {
 
@@ -129,26 +131,5 @@ __device__ inline void copy_page_tile(void* to, const CUtensorMap* map, uint64_t
 __device__ inline void publish_to_async() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
-
-__device__ inline uint32_t pack_pair(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  uint32_t bits;
-  memcpy(&bits, &pair, sizeof bits);
-  return bits;
-}
-
-// A ring's place and how often it went round.
-template <uint32_t kSize>
-struct PrefillRing {
-  uint32_t index = 0;
-  uint32_t phase = 0;
-
-  __device__ void advance() {
-    if (++index == kSize) {
-      index = 0;
-      phase ^= 1U;
-    }
-  }
-};
 
 }  // namespace fathom::kernels
