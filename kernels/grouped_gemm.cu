@@ -1,4 +1,5 @@
-// Launches of the grouped product.
+// Launches of the grouped products.
+#include "early_launch.cuh"
 #include "grouped_gemm.cuh"
 #include "tensor_map.h"
 
@@ -8,40 +9,57 @@ namespace {
 constexpr size_t kSharedBytes = sizeof(GroupedShared) + 1024;
 static_assert(kSharedBytes <= 232448);
 
-template <Format kFormat, bool kGated>
+template <Format kFormat>
 cudaError_t load() {
-  return cudaFuncSetAttribute(grouped_kernel<kFormat, kGated>,
-                              cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
+  return cudaFuncSetAttribute(grouped_kernel<kFormat>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              kSharedBytes);
 }
 
-GroupedArgs make_args(const GroupedMatrix* experts, Format format, int64_t in, const Rows& x,
-                      const GroupedSchedule& schedule) {
+// Without the numbers that gate_up and down differ in.
+GroupedSide make_side(const GroupedMatrix* experts, Format format, int64_t in, const Rows& x) {
   const int64_t size = format == Format::kFp8 ? 1 : 2;
-  GroupedArgs a;
-  a.experts = experts;
-  a.tiles = schedule.tiles;
-  a.tile_count = schedule.tile_count;
-  a.order = schedule.order;
-  a.x = static_cast<const uint8_t*>(x.data);
-  a.x_words = static_cast<int32_t>(x.stride * size / 16);
-  a.x_scales = x.scales;
-  a.x_scale_stride = x.scale_stride;
-  a.k_blocks = static_cast<int32_t>(in * size / kGroupedBytes);
-  return a;
+  GroupedSide side;
+  side.experts = experts;
+  side.x = static_cast<const uint8_t*>(x.data);
+  side.x_words = static_cast<int32_t>(x.stride * size / 16);
+  side.x_scales = x.scales;
+  side.x_scale_stride = x.scale_stride;
+  side.k_blocks = static_cast<int32_t>(in * size / kGroupedBytes);
+  return side;
 }
 
-template <bool kGated>
-void launch(cudaStream_t stream, Format format, const GroupedArgs& a, int32_t sms) {
-  auto* kernel = format == Format::kFp8 ? grouped_kernel<Format::kFp8, kGated>
-                                        : grouped_kernel<Format::kBF16, kGated>;
-  kernel<<<static_cast<unsigned>(sms), kGroupedThreads, kSharedBytes, stream>>>(a);
+GroupedSide gate_up_side(const GroupedLayer& l, int64_t width, int32_t divisor,
+                         const Epilogue& inner) {
+  GroupedSide side = make_side(l.gate_up, l.format, l.hidden, l.x);
+  side.x_divisor = divisor;
+  side.row_tiles = static_cast<int32_t>(width / kGroupedBox);
+  side.box_step = kGroupedBox;
+  side.second_box = static_cast<int32_t>(width);
+  side.rows_end = static_cast<int32_t>(2 * width);
+  side.columns = static_cast<int32_t>(width);
+  side.out = inner;
+  return side;
+}
+
+GroupedSide down_side(const GroupedLayer& l, int64_t width, const Epilogue& inner,
+                      const Rows& out) {
+  GroupedSide side =
+      make_side(l.down, l.format, width,
+                {inner.data, l.format, inner.stride, inner.scales, inner.scale_stride});
+  side.row_tiles = static_cast<int32_t>((l.hidden + 2 * kGroupedBox - 1) / (2 * kGroupedBox));
+  side.box_step = 2 * kGroupedBox;
+  side.second_box = kGroupedBox;
+  side.rows_end = static_cast<int32_t>(l.hidden);
+  side.columns = static_cast<int32_t>(l.hidden);
+  side.out.data = out.data;
+  side.out.stride = out.stride;
+  return side;
 }
 
 }  // namespace
 
 cudaError_t load_grouped_gemm() {
-  for (const cudaError_t error : {load<Format::kFp8, true>(), load<Format::kFp8, false>(),
-                                  load<Format::kBF16, true>(), load<Format::kBF16, false>()}) {
+  for (const cudaError_t error : {load<Format::kFp8>(), load<Format::kBF16>()}) {
     if (error != cudaSuccess) return error;
   }
   return tensor_map_encoder() != nullptr ? cudaSuccess : cudaErrorNotSupported;
@@ -65,34 +83,20 @@ cudaError_t grouped_matrix(const Matrix& w, GroupedMatrix* out) {
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
-void grouped_gate_up(cudaStream_t stream, const GroupedMatrix* experts, Format format, int64_t in,
-                     int64_t width, Rows x, int32_t k, const GroupedSchedule& schedule,
-                     const Epilogue& inner, int32_t sms) {
-  GroupedArgs a = make_args(experts, format, in, x, schedule);
-  a.x_divisor = k;
-  a.row_tiles = static_cast<int32_t>(width / kGroupedBox);
-  a.box_step = kGroupedBox;
-  a.second_box = static_cast<int32_t>(width);
-  a.rows_end = static_cast<int32_t>(2 * width);
-  a.columns = static_cast<int32_t>(width);
-  a.out = inner;
-  launch<true>(stream, format, a, sms);
-}
-
-void grouped_down(cudaStream_t stream, const GroupedMatrix* experts, Format format, int64_t in,
-                  int64_t first_column, int64_t columns, Rows inner,
-                  const GroupedSchedule& schedule, const Rows& out, int32_t sms) {
-  GroupedArgs a = make_args(experts, format, in, inner, schedule);
-  a.x_in_order = true;
-  a.row_tiles = static_cast<int32_t>((columns + 2 * kGroupedBox - 1) / (2 * kGroupedBox));
-  a.box_step = 2 * kGroupedBox;
-  a.first_row = static_cast<int32_t>(first_column);
-  a.second_box = kGroupedBox;
-  a.rows_end = static_cast<int32_t>(first_column + columns);
-  a.columns = static_cast<int32_t>(columns);
-  a.out.data = out.data;
-  a.out.stride = out.stride;
-  launch<false>(stream, format, a, sms);
+cudaError_t grouped_experts(cudaStream_t stream, const GroupedLayer& l,
+                            const GroupedSchedule& schedule, int32_t sms, GroupedPart part) {
+  GroupedArgs a;
+  a.sides[kSharedGateUp] = gate_up_side(l, l.shared_width, 1, l.shared_inner);
+  a.sides[kRoutedGateUp] = gate_up_side(l, l.width, l.k, l.inner);
+  a.sides[kSharedDown] = down_side(l, l.shared_width, l.shared_inner, l.shared);
+  a.sides[kRoutedDown] = down_side(l, l.width, l.inner, l.pairs);
+  if (part == GroupedPart::kDown) a.first_kind = kSharedDown;
+  if (part == GroupedPart::kGateUp) a.end_kind = kSharedDown;
+  a.schedule = schedule;
+  auto* kernel =
+      l.format == Format::kFp8 ? grouped_kernel<Format::kFp8> : grouped_kernel<Format::kBF16>;
+  return launch_early_with_shared(stream, kernel, dim3(static_cast<unsigned>(sms)),
+                                  dim3(kGroupedThreads), kSharedBytes, a);
 }
 
 }  // namespace fathom::kernels

@@ -10,35 +10,52 @@
 namespace fathom::kernels {
 
 constexpr int kGroupedMathThreads = 256;
-constexpr int kGroupedCopyThreads = 128;
-constexpr int kGroupedThreads = kGroupedMathThreads + kGroupedCopyThreads;
+constexpr int kGroupedRowThreads = 64;  // that copy rows and scales
+constexpr int kGroupedThreads = 384;    // with a warp that copies weights, and one that reports
 constexpr int kGroupedStages = 4;
 constexpr int kGroupedBox = 128;    // rows of a matrix
 constexpr int kGroupedBytes = 128;  // of a row, in one stage
 
-struct GroupedArgs {
+// One of the products: of gate and up or of down, for the shared expert or the routed ones.
+struct GroupedSide {
   const GroupedMatrix* experts = nullptr;
-  const GroupedTile* tiles = nullptr;
-  const int32_t* tile_count = nullptr;
-  const int32_t* order = nullptr;
   const uint8_t* x = nullptr;
-  int32_t x_words = 0;      // 16-byte words from row to row
-  int32_t x_divisor = 1;    // row of x: order[i] / divisor
-  bool x_in_order = false;  // row of x: i
   const float* x_scales = nullptr;
   int64_t x_scale_stride = 0;
+  int32_t x_words = 0;     // 16-byte words from row to row
+  int32_t x_divisor = 0;   // row of x: order[i] / divisor; 0: the place itself
   int32_t k_blocks = 0;    // of kGroupedBytes
   int32_t row_tiles = 0;   // items of one tile of pairs
   int32_t box_step = 0;    // rows of the matrix from item to item
-  int32_t first_row = 0;   // of the first item's first box
   int32_t second_box = 0;  // rows from the first box to the second
   int32_t rows_end = 0;    // of the matrix
   int32_t columns = 0;     // of `out`
   Epilogue out;
 };
 
+// Kinds of items, in the order in which they are handed out.
+enum GroupedKind : int32_t {
+  kSharedGateUp,
+  kRoutedGateUp,
+  kSharedDown,
+  kRoutedDown,
+  kGroupedKinds
+};
+
+__device__ inline bool is_gated(int32_t kind) { return kind < kSharedDown; }
+__device__ inline bool is_routed(int32_t kind) { return kind % 2 != 0; }
+
+struct GroupedArgs {
+  GroupedSide sides[kGroupedKinds];
+  int32_t first_kind = 0;
+  int32_t end_kind = kGroupedKinds;
+  GroupedSchedule schedule;
+};
+
 // What a block works on next.
 struct GroupedItem {
+  int32_t kind;
+  int32_t tile;
   int32_t expert;
   int32_t first;
   int32_t rows;  // 0: no more

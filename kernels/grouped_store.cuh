@@ -86,7 +86,7 @@ __device__ void stage_pairs(__nv_bfloat16* staged, int warp_row, const Word& wor
 
 // Gate and up are the two boxes: 128 columns of `out`, both warpgroups' halves.
 template <Format kFormat, int kTokens, int kBegin = 0>
-__device__ void store_gated(const GroupedArgs& a, GroupedShared& s, const GroupedItem& item,
+__device__ void store_gated(const GroupedSide& a, GroupedShared& s, const GroupedItem& item,
                             const float (&gate)[kTokens / 2], const float (&up)[kTokens / 2]) {
   constexpr int kPitch = GroupedShared::kGatedRows;
   constexpr int kCount = kTokens - kBegin < 64 ? kTokens - kBegin : 64;
@@ -113,7 +113,7 @@ __device__ void store_gated(const GroupedArgs& a, GroupedShared& s, const Groupe
 
 // One box: 128 columns of `out`, each warpgroup its 64; rows are the pairs'.
 template <int kTokens, int kBegin = 0>
-__device__ void store_box(const GroupedArgs& a, GroupedShared& s, const GroupedShared::Slot& slot,
+__device__ void store_box(const GroupedSide& a, GroupedShared& s, const GroupedShared::Slot& slot,
                           int box, const float (&sums)[kTokens / 2]) {
   constexpr int kPitch = GroupedShared::kStageRows;
   constexpr int kCount = kTokens - kBegin < 64 ? kTokens - kBegin : 64;
@@ -201,7 +201,7 @@ __device__ float stage_codes(const float (&v)[64], uint8_t* to, bool ue8m0) {
   return scale;
 }
 
-__device__ inline void store_tall_codes(const GroupedArgs& a, GroupedShared& s,
+__device__ inline void store_tall_codes(const GroupedSide& a, GroupedShared& s,
                                         const GroupedItem& item, const float (&v)[64]) {
   constexpr int kPitch = GroupedShared::kStageRows * 2;  // bytes
   const auto lane = static_cast<int>(threadIdx.x % 32);
@@ -232,7 +232,7 @@ __device__ inline void store_tall_codes(const GroupedArgs& a, GroupedShared& s,
 
 // first, second: gate and up, or 256 columns.
 template <Format kFormat, bool kGated>
-__device__ void store_tall(const GroupedArgs& a, GroupedShared& s, const GroupedShared::Slot& slot,
+__device__ void store_tall(const GroupedSide& a, GroupedShared& s, const GroupedShared::Slot& slot,
                            float (&first)[64], const float (&second)[64]) {
   const GroupedItem& item = slot.item;
   const auto group = static_cast<int>(threadIdx.x / 128);

@@ -26,6 +26,7 @@ struct MlaCall;
 class WeightUpload;
 namespace kernels {
 struct GroupedMatrix;
+struct GroupedRouting;
 }
 
 kernels::RouterShape router_shape(const MoeParams& p);
@@ -212,10 +213,16 @@ class CudaOps final : public Ops {
   RoutedPairs run_few_tokens(const BatchView& batch, const MoeParams& p, float* scores,
                              const Act& input);
   // grouped.cpp
-  const kernels::GroupedMatrix* grouped_table(const std::vector<Weight>& weights);
-  RoutedPairs run_grouped(const BatchView& batch, const MoeParams& p, float* scores,
-                          const Act& input);
-  // What the routed experts give, by the kernels that choose_moe names. scores: the router's, f32
+  const kernels::GroupedMatrix* grouped_table(const std::vector<Weight>& weights,
+                                              const Weight* shared);
+  void make_grouped_tables(const MoeParams& p);
+  kernels::GroupedRouting grouped_routing(const BatchView& batch, const MoeParams& p, const Act& x,
+                                          const Act& input);
+  // The whole layer; false where its kernels do not fit, and nothing was written.
+  bool moe_grouped(const BatchView& batch, const Act& x, const MoeParams& p, const Tensor& out);
+  // Also makes what grouped products need before `seal`, where they may be chosen. experts.cpp
+  bool chooses_grouped(const BatchView& batch, const MoeParams& p);
+  // What the routed experts give, where not the whole layer is grouped. scores: the router's, f32
   // [tokens, experts], overwritten.
   RoutedPairs run_experts(const BatchView& batch, const MoeParams& p, float* scores,
                           const Act& input);

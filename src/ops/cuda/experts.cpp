@@ -118,20 +118,21 @@ CudaOps::RoutedPairs CudaOps::run_few_tokens(const BatchView& batch, const MoePa
   return pairs;
 }
 
+bool CudaOps::chooses_grouped(const BatchView& batch, const MoeParams& p) {
+  if (p.gate_up.empty()) return false;
+  const MoeProblem problem = problem_of(batch, p, p.gate_up.front().in(),
+                                        act_spec(p.gate_up.front()), act_spec(p.down.front()));
+  // A step of few tokens may be all that runs before `seal`.
+  if (suits_grouped(problem)) make_grouped_tables(p);
+  return choose_moe(problem) == MoeKernel::kGrouped;
+}
+
 CudaOps::RoutedPairs CudaOps::run_experts(const BatchView& batch, const MoeParams& p, float* scores,
                                           const Act& input) {
   const MoeProblem problem =
       problem_of(batch, p, input.data.shape[1], input.spec, act_spec(p.down.front()));
-  if (suits_grouped(problem)) {  // a step of few tokens may be all that runs before `seal`
-    grouped_table(p.gate_up);
-    grouped_table(p.down);
-  }
-  switch (choose_moe(problem)) {
-    case MoeKernel::kFewTokens: return run_few_tokens(batch, p, scores, input);
-    case MoeKernel::kGrouped: return run_grouped(batch, p, scores, input);
-    case MoeKernel::kPlain: break;
-  }
-  return run_pairs(batch, p, scores, input);
+  return choose_moe(problem) == MoeKernel::kFewTokens ? run_few_tokens(batch, p, scores, input)
+                                                      : run_pairs(batch, p, scores, input);
 }
 
 }  // namespace fathom

@@ -1,7 +1,6 @@
 // A layer's mixture of experts, from the router's scores to the weighted sum. The routed experts
 // run as experts.cpp chooses.
 #include "kernels/dense.h"
-#include "kernels/grouped_gemm.h"
 #include "kernels/rows.h"
 #include "ops/cuda/choose_rows.h"
 #include "ops/cuda/cuda_ops.h"
@@ -33,12 +32,6 @@ float* CudaOps::router_scores(const Act& x, const MoeParams& p) {
   router.in = x.data.shape[1];
   router.stride = router.in;
   const Tensor scores = arena_.take(DType::kF32, {tokens, p.experts});
-  if (tokens > kernels::kMoeDecodeTokensMax &&
-      kernels::grouped_scores_fit(rows_of(x), router.in, p.experts)) {
-    kernels::grouped_scores(stream_, rows_of(x), tokens, p.router.as<float>(), router.in, p.experts,
-                            scores.as<float>());
-    return scores.as<float>();
-  }
   kernels::linear(stream_, rows_of(x), tokens, router, rows_of(scores), kernels::Format::kF32);
   return scores.as<float>();
 }
@@ -53,6 +46,7 @@ float* CudaOps::shared_expert(const Act& input, const MoeParams& p) {
 Partial CudaOps::moe(const BatchView& batch, const Act& x, const MoeParams& p, const Tensor& out) {
   if (batch.shape.tokens == 0) return Partial{out};
   ArenaScope scope(arena_);
+  if (chooses_grouped(batch, p) && moe_grouped(batch, x, p, out)) return Partial{out};
   const auto here = static_cast<int32_t>(p.gate_up.size());
   Act input = x;
   RoutedPairs pairs;
