@@ -19,7 +19,8 @@ if(FATHOM_CCACHE)
   set(CMAKE_CUDA_COMPILER_LAUNCHER "${FATHOM_CCACHE}")
 endif()
 
-# -march=x86-64-v3 (AVX2, FMA, F16C) is the floor of the CPU backend; fathomd checks it at start.
+# -march=x86-64-v3 (AVX2, FMA, F16C) is the floor of the CPU backend. Wider functions carry their
+# instruction set as an attribute and are chosen when the ops are made (src/ops/cpu/instructions.h).
 add_library(fathom_options INTERFACE)
 target_compile_options(fathom_options INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-march=x86-64-v3;-fno-math-errno>

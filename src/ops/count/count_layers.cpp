@@ -8,6 +8,8 @@ namespace {
 
 // Decoded weight rows that one thread of a product holds at most.
 constexpr int64_t kDecodedRowsPerThread = 16;
+// Rows of experts that may be at work at a time, if the step has fewer tokens.
+constexpr int64_t kExpertRows = 128;
 
 int64_t scale_groups(int64_t columns, const ActSpec& spec) {
   return (spec.first_column_in_block + columns + 127) / 128;
@@ -163,7 +165,7 @@ Partial CountOps::moe(const BatchView& batch, const Act& x, const MoeParams& par
     const Weight& down = params.down.front();
     make_act(tokens, hidden, act_spec(gate_up));
     scratch_floats(tokens * (hidden + scale_groups(hidden, act_spec(gate_up))) + hidden);
-    count_expert_scratch(tokens, gate_up, down);
+    count_expert_scratch(std::max(tokens, kExpertRows), gate_up, down);
     const int64_t expert_flops = 2 * gate_up.in() * gate_up.out() + 2 * down.in() * down.out();
     line.flops += choices * expert_flops * here / params.experts;
     line.bytes_read +=
@@ -173,7 +175,7 @@ Partial CountOps::moe(const BatchView& batch, const Act& x, const MoeParams& par
     make_act(tokens, hidden, act_spec(params.shared_gate_up));
     scratch_floats(tokens * (hidden + scale_groups(hidden, act_spec(params.shared_gate_up))) +
                    hidden);
-    count_expert_scratch(tokens, params.shared_gate_up, params.shared_down);
+    count_expert_scratch(std::max(tokens, kExpertRows), params.shared_gate_up, params.shared_down);
     count_product(line, tokens, params.shared_gate_up);
     count_product(line, tokens, params.shared_down);
   }

@@ -103,22 +103,48 @@ void write_row(float* row, const Act& act, int64_t i) {
   }
 }
 
-Rows read_rows(const Tensor& x, Arena& arena) {
+void gate_rows(float* rows, int64_t count, int64_t width) {
+  const __m256 one = _mm256_set1_ps(1.0F);
+  for (int64_t i = 0; i < count; ++i) {
+    float* gate = rows + i * 2 * width;
+    const float* up = gate + width;
+    int64_t k = 0;
+    for (; k + simd::kLanes <= width; k += simd::kLanes) {
+      const __m256 g = _mm256_loadu_ps(gate + k);
+      const __m256 low = _mm256_max_ps(g, _mm256_set1_ps(-88.0F));
+      const __m256 e = simd::exp(_mm256_sub_ps(_mm256_setzero_ps(), low));
+      const __m256 silu = _mm256_div_ps(g, _mm256_add_ps(one, e));
+      _mm256_storeu_ps(gate + k, _mm256_mul_ps(silu, _mm256_loadu_ps(up + k)));
+    }
+    for (; k < width; ++k) gate[k] = gate[k] / (1.0F + std::exp(-gate[k])) * up[k];
+  }
+}
+
+Rows read_rows(const Tensor& x, float* data) {
   const int64_t count = x.shape[0];
   const int64_t columns = x.shape[1];
   if (x.dtype == DType::kF32) return Rows{x.as<float>(), x.stride[0], count, columns};
-  float* data = arena.take(DType::kF32, {count, columns}).as<float>();
   for (int64_t i = 0; i < count; ++i) {
     load_floats(x.data, x.dtype, i * x.stride[0], columns, data + i * columns);
   }
   return Rows{data, columns, count, columns};
 }
 
+Rows read_rows(const Tensor& x, Arena& arena) {
+  if (x.dtype == DType::kF32) return read_rows(x, nullptr);
+  return read_rows(x, arena.take(DType::kF32, {x.shape[0], x.shape[1]}).as<float>());
+}
+
 Rows read_rows(const Act& x, Arena& arena) {
   if (x.spec.format != ActFormat::kFp8Block) return read_rows(x.data, arena);
+  const Tensor& d = x.data;
+  return read_rows(x, arena.take(DType::kF32, {d.shape[0], d.shape[1]}).as<float>());
+}
+
+Rows read_rows(const Act& x, float* data) {
+  if (x.spec.format != ActFormat::kFp8Block) return read_rows(x.data, data);
   const int64_t count = x.data.shape[0];
   const int64_t columns = x.data.shape[1];
-  float* data = arena.take(DType::kF32, {count, columns}).as<float>();
   for (int64_t i = 0; i < count; ++i) {
     const uint8_t* codes = x.data.as<uint8_t>() + i * x.data.stride[0];
     float* row = data + i * columns;

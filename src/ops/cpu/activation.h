@@ -11,9 +11,12 @@ namespace fathom {
 
 // Rows of `x` as float32: the tensor itself when it is float32, else a copy taken from `arena`.
 Rows read_rows(const Tensor& x, Arena& arena);
+// The same with the copy's memory given: [rows, columns].
+Rows read_rows(const Tensor& x, float* data);
 
 // The same for an activation; e4m3 values come decoded with their scales.
 Rows read_rows(const Act& x, Arena& arena);
+Rows read_rows(const Act& x, float* data);
 
 // An undefined-content activation [rows, columns] of `spec`, taken from `arena`.
 Act make_act(int64_t rows, int64_t columns, const ActSpec& spec, Arena& arena);
@@ -28,6 +31,9 @@ void write_row(float* row, const Act& act, int64_t i);
 // Quantizes n <= 128 values in one group: scale = max(|x|, 1e-4) / 448, rounded up to a power of
 // two if asked, code = e4m3(x / scale). Returns the scale.
 float quantize_group(const float* x, int64_t n, bool ue8m0, uint8_t* codes);
+
+// silu(gate) * up of rows [gate | up]; writes `width` values a row in place, at the row's start.
+void gate_rows(float* rows, int64_t count, int64_t width);
 
 // Stores n floats to element `at` of a float32 or bfloat16 tensor's memory.
 void store_floats(const float* x, int64_t n, DType dtype, void* to, int64_t at);

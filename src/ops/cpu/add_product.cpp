@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "ops/cpu/matmul.h"
+#include "ops/cpu/products_avx512.h"
 #include "ops/cpu/simd.h"
 
 namespace fathom {
@@ -81,8 +82,10 @@ void add_matrix(const Rows& x, const Matrix& b, float* out, int64_t out_stride) 
 
 }  // namespace
 
-void add_product(const Rows& x, const Matrix& b, float* out, int64_t out_stride) {
-  if (b.dtype == DType::kF32)
+void Products::add_product(const Rows& x, const Matrix& b, float* out, int64_t out_stride) const {
+  if (wide())
+    avx512::add_product(x, b, out, out_stride);
+  else if (b.dtype == DType::kF32)
     add_matrix<float>(x, b, out, out_stride);
   else
     add_matrix<uint16_t>(x, b, out, out_stride);

@@ -11,9 +11,13 @@
 namespace fathom {
 
 void AttentionTile::place(float* memory) {
-  queries = memory;
-  sums = queries + rows * key_dims;
-  scores = sums + rows * value_dims;
+  place(memory, memory + rows * key_dims, memory + rows * (key_dims + value_dims));
+}
+
+void AttentionTile::place(float* queries_at, float* sums_at, float* state) {
+  queries = queries_at;
+  sums = sums_at;
+  scores = state;
   largest = scores + rows * keys_max;
   total = largest + rows;
   position = reinterpret_cast<int32_t*>(total + rows);
@@ -24,7 +28,7 @@ void AttentionTile::place(float* memory) {
 
 void AttentionTile::add(const Matrix& keys, const Matrix& values, int64_t first) {
   const Rows q{queries, key_dims, rows, key_dims};
-  dot_rows(q, keys, scale, scores, keys_max);
+  products.dot_rows(q, keys, scale, scores, keys_max);
   for (int64_t r = 0; r < rows; ++r) {
     float* row = scores + r * keys_max;
     const int64_t visible = std::clamp<int64_t>(position[r] - first + 1, 0, keys.rows);
@@ -32,7 +36,7 @@ void AttentionTile::add(const Matrix& keys, const Matrix& values, int64_t first)
     if (visible > 0) weigh(r, visible);
   }
   const Rows weights{scores, keys_max, rows, keys.rows};
-  add_product(weights, values, sums, value_dims);
+  products.add_product(weights, values, sums, value_dims);
 }
 
 void AttentionTile::weigh(int64_t r, int64_t visible) {
@@ -47,14 +51,13 @@ void AttentionTile::weigh(int64_t r, int64_t visible) {
   total[r] = total[r] * fade + simd::exp_sum(row, row, visible, shift, 1.0F);
   if (round_weights) round_floats(row, visible, DType::kBF16);
   if (fade == 1.0F) return;
-  float* sum = sums + r * value_dims;
-  for (int64_t c = 0; c < value_dims; ++c) sum[c] *= fade;
+  simd::scale(fade, value_dims, sums + r * value_dims);
 }
 
 void AttentionTile::finish() {
   for (int64_t r = 0; r < rows; ++r) {
     const float factor = total[r] > 0.0F ? 1.0F / total[r] : 0.0F;
-    for (int64_t c = 0; c < value_dims; ++c) sums[r * value_dims + c] *= factor;
+    simd::scale(factor, value_dims, sums + r * value_dims);
   }
 }
 

@@ -11,6 +11,9 @@ namespace fathom {
 // The running state of `rows` queries. The stretches are the blocks of the cache, at fixed absolute
 // positions, so a row's arithmetic depends on its own position alone.
 struct AttentionTile {
+  explicit AttentionTile(const Products& with) : products(with) {}
+
+  const Products& products;
   int64_t rows = 0;
   int64_t key_dims = 0;
   int64_t value_dims = 0;
@@ -27,10 +30,14 @@ struct AttentionTile {
   int32_t* position = nullptr;  // [rows] keys up to and including this position are visible
 
   static int64_t floats(int64_t rows, int64_t key_dims, int64_t value_dims, int64_t keys_max) {
-    return rows * (key_dims + value_dims + keys_max + 3);
+    return rows * (key_dims + value_dims) + state_floats(rows, keys_max);
   }
+  // Of the scores and the softmax's state alone.
+  static int64_t state_floats(int64_t rows, int64_t keys_max) { return rows * (keys_max + 3); }
   // Lays the arrays out in `memory` of `floats` floats and clears the state.
   void place(float* memory);
+  // The same with queries and sums elsewhere, in `state` of `state_floats` floats.
+  void place(float* queries_at, float* sums_at, float* state);
   // Keys at positions [first, first + keys.rows).
   void add(const Matrix& keys, const Matrix& values, int64_t first);
   // Rows' weights in place of their scores; their sums and the rows' sums so far go to the new

@@ -6,13 +6,15 @@
 #include <memory>
 
 #include "fathom/ops.h"
+#include "ops/cpu/instructions.h"
 
 namespace fathom {
 
 struct CpuOpsOptions {
   Numerics numerics = Numerics::kReference;
-  int32_t threads = 1;                       // the caller is one of them
-  int64_t arena_bytes = int64_t{256} << 20;  // of a step; pages are touched only when used
+  int32_t threads = 1;                                // the caller is one of them
+  int64_t arena_bytes = int64_t{256} << 20;           // of a step; pages are touched only when used
+  Instructions instructions = widest_instructions();  // tests compare the kinds
 };
 
 // Results are a function of each row alone: batch composition, chunking of a prompt and the number

@@ -77,15 +77,11 @@ class CpuOps final : public Ops {
   float* floats(int64_t n) { return arena_.take(DType::kF32, {n}).as<float>(); }
   // x times weight, rounded as a linear output, into `out` (float32, rows contiguous).
   void linear_rows(const Rows& x, const Weight& weight, float* out);
-  // silu(gate) * up of rows [gate | up]; writes `width` values a row in place, at the row's start.
-  void gate_rows(float* rows, int64_t count, int64_t width);
-  // Adds one expert's output of its tokens to `sums`; see moe.cpp.
-  void run_expert(const Rows& x, const Weight& gate_up, const Weight& down, const float* weights,
-                  float* sums);
   void all_reduce(const Tensor& tensor, Comm* group);
   void note(Status status);
 
   const Numerics numerics_;
+  const Products products_;
   ThreadPool pool_;
   std::vector<std::unique_ptr<std::byte, Unmap>> memory_;
   Arena arena_;

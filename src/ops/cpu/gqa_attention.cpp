@@ -19,6 +19,7 @@ struct Call {
   const BatchView& batch;
   const KvView& cache;
   const GqaParams& params;
+  const Products& products;
   DType act = DType::kF32;
   float* queries = nullptr;  // [T, heads * head_dims], ready for the scores
   float* out = nullptr;      // [T, heads * head_dims]
@@ -115,7 +116,7 @@ Matrix cached(const Call& call, int64_t at, int64_t half, int64_t head, int64_t 
 void run_part(const Call& call, const Part& part, float* memory) {
   const int64_t group = call.group();
   const int64_t dims = call.dims();
-  AttentionTile tile;
+  AttentionTile tile(call.products);
   tile.rows = part.tokens * group;
   tile.key_dims = tile.value_dims = dims;
   tile.keys_max = call.cache.block_tokens;
@@ -181,7 +182,7 @@ void check_shapes(const Call& call, const Tensor& qkv) {
 
 Act CpuOps::gqa_attention(const BatchView& batch, const KvView& cache, const Tensor& qkv,
                           const GqaParams& params) {
-  Call call{batch, cache, params, act_dtype()};
+  Call call{batch, cache, params, products_, act_dtype()};
   check_shapes(call, qkv);
   const int64_t tokens = batch.shape.tokens;
   const int64_t columns = call.row_columns();

@@ -6,6 +6,8 @@
 #include <cstring>
 
 #include "base/float_formats.h"
+#include "ops/cpu/products_avx512.h"
+#include "ops/cpu/scale_blocks.h"
 #include "ops/cpu/simd.h"
 
 namespace fathom {
@@ -13,16 +15,6 @@ namespace {
 
 constexpr int kTileOuts = 4;
 constexpr float kOne = 1.0F;
-
-// The columns of a product, cut where its scales change.
-struct Blocks {
-  int64_t columns = 0;
-  int64_t width = 0;   // of a whole block
-  int64_t offset = 0;  // columns of the first block that lie before column 0
-
-  int64_t end(int64_t block) const { return std::min(columns, (block + 1) * width - offset); }
-  int64_t count() const { return (columns + offset + width - 1) / width; }
-};
 
 // Four weight rows with a scale per block; outputs past the matrix repeat the last.
 template <typename T>
@@ -60,8 +52,8 @@ inline void dot_block(const float* const (&x)[R], const T* const (&w)[kTileOuts]
 
 // Rows [first, first + R) against one panel; writes the `outs` first outputs.
 template <int R, typename T>
-void dot_tile(const Rows& x, int64_t first, const Panel<T>& panel, const Blocks& blocks, int outs,
-              float* out, int64_t out_stride) {
+void dot_tile(const Rows& x, int64_t first, const Panel<T>& panel, const ScaleBlocks& blocks,
+              int outs, float* out, int64_t out_stride) {
   const float* rows[R];
   __m256 total[R][kTileOuts];
 #pragma GCC unroll 4
@@ -107,8 +99,8 @@ void dot_tile(const Rows& x, int64_t first, const Panel<T>& panel, const Blocks&
 }
 
 template <typename T>
-void dot_panel(const Rows& x, const Panel<T>& panel, const Blocks& blocks, int outs, float* out,
-               int64_t out_stride) {
+void dot_panel(const Rows& x, const Panel<T>& panel, const ScaleBlocks& blocks, int outs,
+               float* out, int64_t out_stride) {
   int64_t i = 0;
   for (; x.count - i == 3 || x.count - i > 4; i += 3) {
     dot_tile<3>(x, i, panel, blocks, outs, out, out_stride);
@@ -139,7 +131,7 @@ int64_t padded(int64_t n) { return (n + 15) / 16 * 16; }
 
 template <typename T>
 void dot_matrix(const Rows& x, const Matrix& b, float scale, float* out, int64_t out_stride) {
-  const Blocks blocks{x.columns, x.columns, 0};
+  const ScaleBlocks blocks{x.columns, x.columns, 0};
   for (int64_t o = 0; o < b.rows; o += kTileOuts) {
     const int outs = static_cast<int>(std::min<int64_t>(kTileOuts, b.rows - o));
     Panel<T> panel;
@@ -151,43 +143,58 @@ void dot_matrix(const Rows& x, const Matrix& b, float scale, float* out, int64_t
   }
 }
 
+// Outputs [begin, end); `decoded` holds kTileOuts rows.
+void avx2_matmul_part(const Rows& x, const Weight& weight, int64_t begin, int64_t end, float* out,
+                      int64_t out_stride, float* decoded) {
+  const ScaleBlocks blocks = scale_blocks(weight);
+  const int64_t row_floats = padded(weight.in());
+  for (int64_t o = begin; o < end; o += kTileOuts) {
+    const int outs = static_cast<int>(std::min<int64_t>(kTileOuts, end - o));
+    Panel<float> panel;
+    for (int i = 0; i < kTileOuts; ++i) {
+      const int from = std::min(i, outs - 1);
+      panel.rows[i] = decoded + from * row_floats;
+      if (i < outs) decode_row(weight, o + i, decoded + i * row_floats);
+      panel.scales[i] = scales_of(weight, o + from, &kOne);
+    }
+    dot_panel(x, panel, blocks, outs, out + o, out_stride);
+  }
+}
+
 }  // namespace
 
-int64_t matmul_scratch_floats(const Weight& weight, int32_t threads) {
-  return threads * kTileOuts * padded(weight.in());
+int64_t Products::scratch_floats(const Weight& weight, int32_t threads) const {
+  return threads * (wide() ? avx512::panel_floats(weight) : kTileOuts * padded(weight.in()));
 }
 
-void matmul(const Rows& x, const Weight& weight, float* out, int64_t out_stride, ThreadPool& pool,
-            float* scratch) {
-  const bool scaled = weight.format == WeightFormat::kFp8Block;
-  const Blocks blocks =
-      scaled ? Blocks{weight.in(), weight.block_columns, weight.first_column_in_block}
-             : Blocks{weight.in(), weight.in(), 0};
-  const int64_t row_floats = padded(weight.in());
-  const auto part = [&](int64_t begin, int64_t end, int32_t worker) {
-    float* mine = scratch + worker * kTileOuts * row_floats;
-    for (int64_t o = begin; o < end; o += kTileOuts) {
-      const int outs = static_cast<int>(std::min<int64_t>(kTileOuts, end - o));
-      Panel<float> panel;
-      for (int i = 0; i < kTileOuts; ++i) {
-        const int from = std::min(i, outs - 1);
-        panel.rows[i] = mine + from * row_floats;
-        if (i < outs) decode_row(weight, o + i, mine + i * row_floats);
-        panel.scales[i] = &kOne;
-        if (scaled) {
-          const int32_t scale_row = weight.scale_rows.as<int32_t>()[o + from];
-          panel.scales[i] = weight.scales.as<float>() + scale_row * weight.scales.stride[0];
-        }
-      }
-      dot_panel(x, panel, blocks, outs, out + o, out_stride);
-    }
-  };
+int64_t Products::cost(int64_t rows, const Weight& weight) {
   // Decoding a weight costs about as much as three products with it.
-  pool.split(weight.out(), kTileOuts, (x.count + 3) * weight.out() * weight.in(), part);
+  return (rows + 3) * weight.out() * weight.in();
 }
 
-void dot_rows(const Rows& x, const Matrix& b, float scale, float* out, int64_t out_stride) {
-  if (b.dtype == DType::kF32)
+void Products::matmul_part(const Rows& x, const Weight& weight, int64_t begin, int64_t end,
+                           float* out, int64_t out_stride, float* scratch) const {
+  if (wide())
+    avx512::matmul_part(x, weight, begin, end, out, out_stride, scratch);
+  else
+    avx2_matmul_part(x, weight, begin, end, out, out_stride, scratch);
+}
+
+void Products::matmul(const Rows& x, const Weight& weight, float* out, int64_t out_stride,
+                      ThreadPool& pool, float* scratch) const {
+  const int64_t each = scratch_floats(weight, 1);
+  const int64_t unit = wide() ? avx512::kPanelOuts : kTileOuts;
+  pool.split(weight.out(), unit, cost(x.count, weight),
+             [&](int64_t begin, int64_t end, int32_t worker) {
+               matmul_part(x, weight, begin, end, out, out_stride, scratch + worker * each);
+             });
+}
+
+void Products::dot_rows(const Rows& x, const Matrix& b, float scale, float* out,
+                        int64_t out_stride) const {
+  if (wide())
+    avx512::dot_rows(x, b, scale, out, out_stride);
+  else if (b.dtype == DType::kF32)
     dot_matrix<float>(x, b, scale, out, out_stride);
   else
     dot_matrix<uint16_t>(x, b, scale, out, out_stride);

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "fathom/weight.h"
+#include "ops/cpu/instructions.h"
 #include "ops/cpu/thread_pool.h"
 
 namespace fathom {
@@ -35,17 +36,34 @@ struct Matrix {
   DType dtype = DType::kF32;
 };
 
-// Floats of scratch that `matmul` needs: four decoded weight rows per thread.
-int64_t matmul_scratch_floats(const Weight& weight, int32_t threads);
+// The products, on the instructions that the machine has; the bits are the same with either.
+class Products {
+ public:
+  explicit Products(Instructions instructions) : instructions_(instructions) {}
 
-// out[i][o] = sum over k of x[i][k] * w[o][k], float32; out rows are `out_stride` apart.
-void matmul(const Rows& x, const Weight& weight, float* out, int64_t out_stride, ThreadPool& pool,
-            float* scratch);
+  // Floats of scratch that `matmul` needs: some decoded weight rows per thread.
+  int64_t scratch_floats(const Weight& weight, int32_t threads) const;
 
-// out[i][o] = scale * sum over k of x[i][k] * b[o][k] for x.count rows and b.rows outputs.
-void dot_rows(const Rows& x, const Matrix& b, float scale, float* out, int64_t out_stride);
+  // out[i][o] = sum over k of x[i][k] * w[o][k], float32; out rows are `out_stride` apart.
+  void matmul(const Rows& x, const Weight& weight, float* out, int64_t out_stride, ThreadPool& pool,
+              float* scratch) const;
 
-// out[i][c] += sum over k of x[i][k] * b[k][c] for x.columns = b.rows, in order of k.
-void add_product(const Rows& x, const Matrix& b, float* out, int64_t out_stride);
+  // Outputs [begin, end) of it on the calling thread, `begin` a multiple of 8.
+  void matmul_part(const Rows& x, const Weight& weight, int64_t begin, int64_t end, float* out,
+                   int64_t out_stride, float* scratch) const;
+  // About the multiply-adds that `matmul` is worth, for ThreadPool::split.
+  static int64_t cost(int64_t rows, const Weight& weight);
+
+  // out[i][o] = scale * sum over k of x[i][k] * b[o][k] for x.count rows and b.rows outputs.
+  void dot_rows(const Rows& x, const Matrix& b, float scale, float* out, int64_t out_stride) const;
+
+  // out[i][c] += sum over k of x[i][k] * b[k][c] for x.columns = b.rows, in order of k.
+  void add_product(const Rows& x, const Matrix& b, float* out, int64_t out_stride) const;
+
+ private:
+  bool wide() const { return instructions_ == Instructions::kAvx512; }
+
+  const Instructions instructions_;
+};
 
 }  // namespace fathom

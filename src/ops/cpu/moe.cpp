@@ -3,10 +3,14 @@
 #include <algorithm>
 
 #include "ops/cpu/cpu_ops_impl.h"
+#include "ops/cpu/experts.h"
 #include "ops/cpu/router.h"
 
 namespace fathom {
 namespace {
+
+// Rows of experts that may be at work at a time, if the step has fewer tokens.
+constexpr int64_t kExpertRows = 128;
 
 // Tokens by expert of this rank: those of expert e are [first[e], first[e + 1]).
 struct Dispatch {
@@ -60,25 +64,6 @@ void group_by_expert(const int32_t* ids, const float* weights, const uint8_t* va
 
 }  // namespace
 
-void CpuOps::run_expert(const Rows& x, const Weight& gate_up, const Weight& down,
-                        const float* weights, float* sums) {
-  ArenaScope scope(arena_);
-  const int64_t width = gate_up.out() / 2;
-  const int64_t hidden = down.out();
-  float* y = floats(x.count * gate_up.out());
-  linear_rows(x, gate_up, y);
-  gate_rows(y, x.count, width);
-  const Act inner = make_act(x.count, width, act_spec(down), arena_);
-  for (int64_t i = 0; i < x.count; ++i) write_row(y + i * 2 * width, inner, i);
-  float* z = floats(x.count * hidden);
-  linear_rows(read_rows(inner, arena_), down, z);
-  for (int64_t i = 0; i < x.count; ++i) {
-    const float weight = weights == nullptr ? 1.0F : weights[i];
-    float* to = sums + (x.index == nullptr ? i : x.index[i]) * hidden;
-    for (int64_t c = 0; c < hidden; ++c) to[c] += weight * z[i * hidden + c];
-  }
-}
-
 Partial CpuOps::moe(const BatchView& batch, const Act& x, const MoeParams& params,
                     const Tensor& out) {
   check_shapes(batch, x, params, out);
@@ -91,7 +76,7 @@ Partial CpuOps::moe(const BatchView& batch, const Act& x, const MoeParams& param
 
   float* scores = floats(tokens * params.experts);
   const Matrix router{params.router.as<float>(), hidden, params.experts, hidden};
-  dot_rows(rows, router, 1.0F, scores, params.experts);
+  products_.dot_rows(rows, router, 1.0F, scores, params.experts);
   int32_t* ids = ints(tokens * k);
   float* weights = floats(tokens * k);
   float* scratch = floats(route_scratch_floats(params));
@@ -115,19 +100,23 @@ Partial CpuOps::moe(const BatchView& batch, const Act& x, const MoeParams& param
   };
   float* sums = floats(tokens * hidden);
   std::fill_n(sums, tokens * hidden, 0.0F);
-  Rows input;
-  if (here > 0) input = input_of(params.gate_up.front());
+  const bool shares = params.shared_gate_up.values.defined();
+  Rows input = here > 0 ? input_of(params.gate_up.front()) : Rows{};
+  const Rows shared_input = shares ? input_of(params.shared_gate_up) : Rows{};
+  Experts experts(products_, pool_, arena_, std::max(tokens, kExpertRows), sums);
   for (int64_t e = 0; e < here; ++e) {
     const int32_t first = dispatch.first[e];
     input.count = dispatch.first[e + 1] - first;
     input.index = dispatch.tokens + first;
     if (input.count == 0) continue;
-    run_expert(input, params.gate_up[e], params.down[e], dispatch.weights + first, sums);
+    experts.add(input, params.gate_up[e], params.down[e], act_spec(params.down[e]), act_dtype(),
+                dispatch.weights + first);
   }
-  if (params.shared_gate_up.values.defined()) {
-    run_expert(input_of(params.shared_gate_up), params.shared_gate_up, params.shared_down, nullptr,
-               sums);
+  if (shares) {
+    experts.add(shared_input, params.shared_gate_up, params.shared_down,
+                act_spec(params.shared_down), act_dtype(), nullptr);
   }
+  experts.run();
   store_floats(sums, tokens * hidden, out.dtype, out.data, 0);
   return Partial{out};
 }

@@ -17,7 +17,12 @@ void rms_norm(const float* x, const float* weight, int64_t n, float epsilon, flo
   float sum = simd::sum(squares);
   for (; i < n; ++i) sum += x[i] * x[i];
   const float scale = 1.0F / std::sqrt(sum / static_cast<float>(n) + epsilon);
-  for (int64_t k = 0; k < n; ++k) y[k] = x[k] * scale * weight[k];
+  const __m256 by = _mm256_set1_ps(scale);
+  for (i = 0; i + simd::kLanes <= n; i += simd::kLanes) {
+    const __m256 v = _mm256_mul_ps(_mm256_loadu_ps(x + i), by);
+    _mm256_storeu_ps(y + i, _mm256_mul_ps(v, _mm256_loadu_ps(weight + i)));
+  }
+  for (; i < n; ++i) y[i] = x[i] * scale * weight[i];
 }
 
 Act CpuOps::norm(const Tensor& x, const Tensor& weight, float epsilon, ActSpec out) {
@@ -47,7 +52,7 @@ void CpuOps::reduce_add(const Partial& partial, const Tensor& residual, Comm* gr
   for (int64_t i = 0; i < residual.shape[0]; ++i) {
     load_floats(residual.data, residual.dtype, i * residual.stride[0], n, sum);
     load_floats(partial.data.data, partial.data.dtype, i * partial.data.stride[0], n, part);
-    for (int64_t k = 0; k < n; ++k) sum[k] += part[k];
+    simd::add_scaled(1.0F, part, n, sum);
     store_floats(sum, n, residual.dtype, residual.data, i * residual.stride[0]);
   }
 }

@@ -34,7 +34,9 @@ Status copy_values(const std::vector<HostWeight>& parts, const Tensor& to) {
 void CpuOps::Unmap::operator()(std::byte* p) const { ::munmap(p, size); }
 
 CpuOps::CpuOps(const CpuOpsOptions& options)
-    : numerics_(options.numerics), pool_(std::max(1, options.threads)) {
+    : numerics_(options.numerics),
+      products_(options.instructions),
+      pool_(std::max(1, options.threads)) {
   Result<Tensor> memory = reserve(DType::kU8, {options.arena_bytes});
   FATHOM_CHECK(memory.is_ok(), "no memory for the step arena");
   arena_ = Arena(memory->data, options.arena_bytes);

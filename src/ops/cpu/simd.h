@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 
+#include <cmath>
 #include <cstdint>
 
 #include "base/float_formats.h"
@@ -104,6 +105,26 @@ inline void store_bytes(__m256i words, uint8_t* to) {
   const __m128i halves =
       _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
   _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(halves, halves));
+}
+
+// to += factor * x, fused.
+inline void add_scaled(float factor, const float* x, int64_t n, float* to) {
+  const __m256 by = _mm256_set1_ps(factor);
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    _mm256_storeu_ps(to + i, _mm256_fmadd_ps(by, _mm256_loadu_ps(x + i), _mm256_loadu_ps(to + i)));
+  }
+  for (; i < n; ++i) to[i] = std::fma(factor, x[i], to[i]);
+}
+
+// x *= factor.
+inline void scale(float factor, int64_t n, float* x) {
+  const __m256 by = _mm256_set1_ps(factor);
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    _mm256_storeu_ps(x + i, _mm256_mul_ps(by, _mm256_loadu_ps(x + i)));
+  }
+  for (; i < n; ++i) x[i] *= factor;
 }
 
 // exp(x) for x <= 88, about 1 ulp; 0 below -87. Cephes' reduction and polynomial.
