@@ -1,7 +1,7 @@
 // Skinny products on one GPU: weights' bandwidth in a captured chain of calls, against the measured
 // bandwidth of the memory, with the results checked in the same run. Prints one JSON object a line.
 //   gemm_bench [--calls N] [--overlap 0|1] [--overlap-next 0|1] [--rows 64|128] [--split N]
-//              [--stages N] [--shared BYTES] [--quick]
+//              [--stages N] [--shared BYTES] [--quick] [--models] [--m ROWS]
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -68,6 +68,8 @@ struct Bench {
   int shared = 0;
   bool overlap = true;
   bool quick = false;
+  bool models = false;
+  int only_rows = 0;
   int tile_rows = 0;      // 0: the chooser's
   int overlap_next = -1;  // -1: likewise
 };
@@ -76,6 +78,7 @@ constexpr int64_t kWeightBytes = int64_t{3} << 30;
 constexpr int64_t kScalesMax = 1 << 20;
 constexpr int64_t kOutMax = 1 << 18;
 constexpr int64_t kInMax = 1 << 15;
+constexpr int64_t kRowsMax = 128;
 constexpr int64_t kRotatedBytes = int64_t{420} << 20;
 
 void set_up(Bench& b) {
@@ -88,15 +91,15 @@ void set_up(Bench& b) {
   b.weights = device_array<uint8_t>(kWeightBytes);
   b.scales = device_array<float>(kScalesMax);
   b.scale_rows = device_array<int32_t>(kOutMax);
-  b.x = device_array<uint8_t>(64 * kInMax * 2);
-  b.x_scales = device_array<float>(64 * kInMax / 128);
-  b.y = device_array<float>(64 * kOutMax);
-  b.reference = device_array<float>(64 * kOutMax);
+  b.x = device_array<uint8_t>(kRowsMax * kInMax * 2);
+  b.x_scales = device_array<float>(kRowsMax * kInMax / 128);
+  b.y = device_array<float>(kRowsMax * kOutMax);
+  b.reference = device_array<float>(kRowsMax * kOutMax);
   b.sums = device_array<double>(2);
   fill_scales_kernel<<<kScalesMax / 256, 256, 0, b.stream>>>(b.scales, kScalesMax, 11);
   fill_scale_rows_kernel<<<kOutMax / 256, 256, 0, b.stream>>>(b.scale_rows, kOutMax);
-  fill_scales_kernel<<<64 * kInMax / 128 / 256, 256, 0, b.stream>>>(b.x_scales, 64 * kInMax / 128,
-                                                                    12);
+  fill_scales_kernel<<<kRowsMax * kInMax / 128 / 256, 256, 0, b.stream>>>(
+      b.x_scales, kRowsMax * kInMax / 128, 12);
   require(cudaStreamSynchronize(b.stream), "fill");
   std::printf("{\"device\": \"%s\", \"sms\": %d, \"l2_bytes\": %d}\n", properties.name, b.sms,
               properties.l2CacheSize);
@@ -316,17 +319,25 @@ void measure(Bench& b, const Case& c, int64_t rows) {
 
 void run_all(Bench& b) {
   measure_bandwidth(b);
-  const Case cases[] = {{7168, 16384, Format::kFp8},
-                        {2112, 7168, Format::kFp8},
-                        {4096, 4096, Format::kFp8},
-                        {4096, 4096, Format::kBF16},
-                        {28672, 4096, Format::kBF16}};
+  std::vector<Case> cases = {{7168, 16384, Format::kFp8},
+                             {2112, 7168, Format::kFp8},
+                             {4096, 4096, Format::kFp8},
+                             {4096, 4096, Format::kBF16},
+                             {28672, 4096, Format::kBF16}};
+  if (b.models) {  // Llama-8B's and V2-Lite's, where a launch takes 128 rows
+    cases = {{6144, 4096, Format::kFp8},
+             {4096, 4096, Format::kFp8},
+             {3072, 2048, Format::kFp8},
+             {576, 2048, Format::kFp8},
+             {2048, 2048, Format::kFp8}};
+  }
   for (const Case& c : cases) {
     const int64_t size = c.format == Format::kFp8 ? 1 : 2;
     fill_kernel<<<b.sms * 8, 256, 0, b.stream>>>(b.weights, c.format, kWeightBytes / size, 3, 1.0F);
-    fill_kernel<<<b.sms * 8, 256, 0, b.stream>>>(b.x, c.format, 64 * c.in, 5, 1.0F);
+    fill_kernel<<<b.sms * 8, 256, 0, b.stream>>>(b.x, c.format, kRowsMax * c.in, 5, 1.0F);
     std::vector<int64_t> rows = {1, 16, 64};
     if (!b.quick) rows = {1, 4, 8, 16, 32, 64};
+    if (b.only_rows > 0) rows = {b.only_rows};
     for (const int64_t m : rows) measure(b, c, m);
   }
 }
@@ -339,6 +350,8 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const int value = i + 1 < argc ? std::atoi(argv[i + 1]) : 0;
     if (std::strcmp(argv[i], "--quick") == 0) b.quick = true;
+    if (std::strcmp(argv[i], "--models") == 0) b.models = true;
+    if (std::strcmp(argv[i], "--m") == 0) b.only_rows = value;
     if (std::strcmp(argv[i], "--rows") == 0) b.tile_rows = value;
     if (std::strcmp(argv[i], "--overlap-next") == 0) b.overlap_next = value;
     if (std::strcmp(argv[i], "--calls") == 0) b.calls_min = value;

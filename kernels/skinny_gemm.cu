@@ -35,8 +35,12 @@ Kernel kernel_of(int32_t token_tile) {
     case 16: return skinny_kernel<kFormat, 16, kRows>;
     case 32: return skinny_kernel<kFormat, 32, kRows>;
     case 64: return skinny_kernel<kFormat, 64, kRows>;
-    default: return nullptr;
+    default: break;
   }
+  if constexpr (kFormat == Format::kFp8 && kRows == 64) {
+    if (token_tile == kSkinnyTokensWide) return skinny_kernel<kFormat, kSkinnyTokensWide, kRows>;
+  }
+  return nullptr;
 }
 
 Kernel kernel_of(Format format, int32_t token_tile, int32_t tile_rows) {
@@ -85,9 +89,10 @@ cudaError_t load_skinny_gemm() {
                                 kSkinnySharedMax);
   };
   for (const Format format : {Format::kFp8, Format::kBF16}) {
-    for (const int32_t tokens : {8, 16, 32, 64}) {
+    for (const int32_t tokens : {8, 16, 32, 64, kSkinnyTokensWide}) {
       for (const int32_t rows : {64, 128}) {
-        const cudaError_t error = load(kernel_of(format, tokens, rows));
+        const Kernel kernel = kernel_of(format, tokens, rows);
+        const cudaError_t error = kernel == nullptr ? cudaSuccess : load(kernel);
         if (error != cudaSuccess) return error;
       }
     }

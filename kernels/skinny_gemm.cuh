@@ -12,11 +12,11 @@
 
 namespace fathom::kernels {
 
-// Who does what in a block: a warpgroup has 64 rows of W's tile. A tile of 64 rows by 64 tokens is
-// two warpgroups' all the same, half of the tokens each.
+// Who does what in a block: a warpgroup has 64 rows of W's tile. A tile of 64 rows by 64 or 128
+// tokens is two warpgroups' all the same, half of the tokens each.
 template <int kTokens, int kRows>
 struct SkinnyShape {
-  static constexpr int kTokenGroups = kRows == 64 && kTokens == 64 ? 2 : 1;
+  static constexpr int kTokenGroups = kRows == 64 && kTokens >= 64 ? 2 : 1;
   static constexpr int kWide = kTokens / kTokenGroups;  // tokens of a warpgroup
   static constexpr int kRowWarps = kRows / 16;
   static constexpr int kMathWarps = kRowWarps * kTokenGroups;

@@ -10,6 +10,7 @@ using kernels::kSkinnyBlockBytes;
 using kernels::kSkinnySplitMax;
 using kernels::kSkinnyTileRows;
 using kernels::kSkinnyTokensMax;
+using kernels::kSkinnyTokensWide;
 
 // Steps of a block under which a wider split costs more than it saves.
 constexpr int64_t kStepsMin = 4;
@@ -57,11 +58,26 @@ double weight_bytes(const GemmProblem& p) {
   return static_cast<double>(p.out) * static_cast<double>(p.in) * size;
 }
 
+int64_t parts(int64_t n, int64_t of) { return (n + of - 1) / of; }
+
+// Whether passes of 128 rows run: all blocks start at once. x travels twice as far as W, so of large
+// weights they are slow.
+bool has_wide(const GemmProblem& p, const kernels::SkinnyPlan& narrow) {
+  constexpr int32_t kRows = kSkinnyTileRows / 2;
+  return p.weight == WeightFormat::kFp8Block && narrow.split <= kRows / 16 &&
+         parts(p.out, kRows) * narrow.split <= 2 * p.sms && weight_bytes(p) <= 32e6;
+}
+
 // Microseconds on an H100, fitted to measurements at 64 to 512 rows (docs/kernels/dense_gemm.md). A
 // pass reads all weights; it starts and ends outside the memory's time.
-double skinny_us(const GemmProblem& p, int64_t rows) {
-  const int64_t passes = (rows + kSkinnyTokensMax - 1) / kSkinnyTokensMax;
-  return static_cast<double>(passes) * (weight_bytes(p) / 2.8e6 + 5.5);
+double skinny_us(const GemmProblem& p, int64_t rows, bool wide) {
+  const double narrow_us = weight_bytes(p) / 2.8e6 + 5.5;
+  if (!wide) return static_cast<double>(parts(rows, kSkinnyTokensMax)) * narrow_us;
+  const int64_t rest = rows % kSkinnyTokensWide;
+  const int64_t passes = rows / kSkinnyTokensWide + (rest > kSkinnyTokensMax ? 1 : 0);
+  const bool narrow = rest > 0 && rest <= kSkinnyTokensMax;
+  return static_cast<double>(passes) * std::max(6.3, weight_bytes(p) / 1.5e6) +
+         (narrow ? narrow_us : 0.0);
 }
 
 // Waves of tiles of 128 x 128, each a walk along K; no faster than the weights come.
@@ -69,15 +85,16 @@ double library_us(const GemmProblem& p, int64_t rows) {
   const int64_t tiles = (p.out + 127) / 128 * ((rows + 127) / 128);
   const int64_t waves = (tiles + p.sms - 1) / p.sms;
   const double walk = static_cast<double>(waves) * static_cast<double>(p.in) / 128.0 * 0.29;
-  return std::max(walk, weight_bytes(p) / 2.3e6) + 6.0;
+  const double scales = p.weight == WeightFormat::kFp8Block ? 2.0 : 0.0;  // x's, transposed
+  return std::max(walk, weight_bytes(p) / 2.3e6) + 6.0 + scales;
 }
 
 // cuBLASLt reads FP8 scales of x in fours of rows.
-int64_t library_rows(const GemmProblem& p) {
+int64_t library_rows(const GemmProblem& p, bool wide) {
   if (!p.library || p.rows <= kSkinnyTokensMax) return 0;
   const int64_t rows = p.weight == WeightFormat::kFp8Block ? p.rows / 4 * 4 : p.rows;
-  const double us = library_us(p, rows) + skinny_us(p, p.rows - rows);
-  return us < skinny_us(p, p.rows) ? rows : 0;
+  const double us = library_us(p, rows) + skinny_us(p, p.rows - rows, wide);
+  return us < skinny_us(p, p.rows, wide) ? rows : 0;
 }
 
 }  // namespace
@@ -118,11 +135,16 @@ GemmChoice choose_gemm(const GemmProblem& p) {
     choice.skinny.tile_rows = kHalf;
     choice.skinny.split = 2;
   }
+  const bool wide = has_wide(p, choice.skinny);
+  if (wide && p.rows > kSkinnyTokensMax) {
+    choice.skinny.token_tile = kSkinnyTokensWide;
+    choice.skinny.tile_rows = kHalf;
+  }
   const bool exact = p.weight == WeightFormat::kBF16;
   choice.skinny.overlap_next = choice.skinny.token_tile < kSkinnyTokensMax ||
                                (exact && choice.skinny.tile_rows < kSkinnyTileRows);
   choice.skinny.stages = stages_of(choice.skinny);
-  choice.library_rows = library_rows(p);
+  choice.library_rows = library_rows(p, wide);
   if (choice.library_rows > 0) choice.kernel = GemmKernel::kLibrary;
   return choice;
 }

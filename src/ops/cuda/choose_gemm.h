@@ -25,11 +25,11 @@ enum class GemmKernel : uint8_t { kPlain, kSkinny, kLibrary };
 
 struct GemmChoice {
   GemmKernel kernel = GemmKernel::kPlain;
-  kernels::SkinnyPlan skinny;  // of passes of kSkinnyTokensMax rows at most
+  kernels::SkinnyPlan skinny;  // of the first pass, which has token_tile rows at most
   int64_t library_rows = 0;  // kLibrary: how many of the first rows; the skinny kernel has the rest
 };
 
-// kSkinny wherever the formats and the alignment allow it, in passes of its most rows; kLibrary
+// kSkinny wherever the formats and the alignment allow it, in passes of a token tile; kLibrary
 // where fewer passes take longer. The skinny kernel's order of sums over K depends on `out`, `in`,
 // the format and `sms`, never on `rows`.
 GemmChoice choose_gemm(const GemmProblem& problem);

@@ -74,10 +74,12 @@ void CudaOps::multiply_in_passes(const kernels::Rows& x, GemmProblem problem,
                                  Format round) {
   const int64_t rows = problem.rows;
   problem.library = false;
-  for (int64_t first = 0; first < rows; first += kernels::kSkinnyTokensMax) {
-    problem.rows = std::min<int64_t>(rows - first, kernels::kSkinnyTokensMax);
+  for (int64_t first = 0; first < rows; first += problem.rows) {
+    problem.rows = rows - first;
+    const kernels::SkinnyPlan plan = choose_gemm(problem).skinny;
+    problem.rows = std::min<int64_t>(problem.rows, plan.token_tile);
     check(kernels::skinny_gemm(stream_, rows_from(x, first), problem.rows, weight,
-                               rows_from(out, first), round, choose_gemm(problem).skinny),
+                               rows_from(out, first), round, plan),
           "skinny_gemm");
   }
 }
