@@ -10,6 +10,7 @@
 
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cuda/cuda_ops.h"
+#include "ops/op_builders.h"
 #include "ops/op_compare.h"
 
 namespace fathom::testing {
@@ -77,6 +78,65 @@ TEST_P(CudaOpsTable, EqualsTheOracle) {
   if (left_out > 0) std::printf("; %d left out, which this backend does not have", left_out);
   std::printf("\n");
   if (cases == 0) GTEST_SKIP() << "this backend does not have the op";
+}
+
+// Sizes of steps and shapes of layers that the table does not have: each token tile of the kernels
+// for few tokens, a shared expert of two parts, padding, blocks with several items or none.
+std::vector<MoeShape> few_token_shapes() {
+  std::vector<MoeShape> all;
+  for (const WeightFormat f : {WeightFormat::kBF16, WeightFormat::kFp8Block}) {
+    MoeShape lite{.name = "v2 lite", .tokens = 4, .padding = {}};
+    lite.hidden = 2048;
+    lite.intermediate = 1408;
+    lite.shared_intermediate = 2816;
+    lite.experts = 64;
+    lite.experts_per_token = 6;
+    lite.distinct_experts = 5;
+    lite.score = ScoreFunction::kSoftmax;
+    lite.bias = lite.normalize = false;
+    lite.scale = 1.0F;
+    lite.format = f;
+    lite.seed = 21;
+    MoeShape eight = lite;
+    eight.tokens = 8;
+    eight.padding = {2};
+    MoeShape wide{.name = "wide", .tokens = 20, .padding = {0, 19}};
+    wide.shared_intermediate = 384;
+    wide.hidden = 384;
+    wide.intermediate = 128;
+    wide.experts = 16;
+    wide.experts_per_token = 4;
+    wide.format = f;
+    wide.seed = 22;
+    MoeShape most = wide;
+    most.tokens = 32;
+    most.padding = {};
+    MoeShape rank = wide;  // no expert of this rank may have a token
+    rank.tokens = 1;
+    rank.padding = {};
+    rank.first_expert = 3;
+    rank.experts_here = 2;
+    all.insert(all.end(), {lite, eight, wide, most, rank});
+  }
+  return all;
+}
+
+TEST(CudaMoe, FewTokensEqualTheOracle) {
+  for (const MoeShape& shape : few_token_shapes()) {
+    const OpCase one = moe_case(shape, Numerics::kNative);
+    SCOPED_TRACE(one.name());
+    const auto threads = static_cast<int32_t>(std::thread::hardware_concurrency());
+    const auto oracle = make_cpu_ops({one.numerics, threads, kArenaBytes});
+    const std::vector<HostOutput> expected = run_case(one, *oracle, copy_from_host);
+    auto made = CudaOps::make({one.numerics, kArenaBytes});
+    ASSERT_TRUE(made.is_ok()) << made.status().to_string();
+    const std::vector<HostOutput> outputs = run_case(one, **made, copy_from_device);
+    for (const OutputError& error : compare_backends(one, outputs, expected)) {
+      EXPECT_EQ(error.complaint, "");
+      std::printf("%s: largest error %.2g, mean square %.2g\n", one.name().c_str(), error.largest,
+                  error.mean_square);
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Ops, CudaOpsTable, ::testing::ValuesIn(groups()), [](const auto& info) {

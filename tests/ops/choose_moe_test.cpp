@@ -64,6 +64,33 @@ TEST(ChooseMoe, GroupsManyTokensOfWholeScaleBlocks) {
   EXPECT_EQ(choose_moe(p), MoeKernel::kPlain);
 }
 
+TEST(ChooseMoe, OverlapsTheKernelsWhereABlockHoldsTheTokens) {
+  const auto lite = [](int64_t tokens, bool fp8) {
+    return MoeFewProblem{tokens, 64, 64, 2048, 1408, fp8};
+  };
+  for (const int64_t tokens : {1, 8, 9, 16, 32}) {
+    EXPECT_TRUE(few_tokens_fit(lite(tokens, true))) << tokens;
+    EXPECT_TRUE(few_tokens_fit(lite(tokens, false))) << tokens;
+  }
+  EXPECT_FALSE(few_tokens_fit(lite(0, true)));
+  EXPECT_FALSE(few_tokens_fit(lite(33, true)));
+  const auto v3 = [](int64_t tokens) { return MoeFewProblem{tokens, 256, 256, 7168, 2048, true}; };
+  EXPECT_TRUE(few_tokens_fit(v3(16)));
+  EXPECT_FALSE(few_tokens_fit(v3(17))) << "32 rows of 7 KB leave no room for a ring";
+}
+
+TEST(ChooseMoe, SharesAnSmWithTheNextKernelWhereTokensAreFew) {
+  const kernels::MoeFewPlan plan = kernels::moe_few_plan(1, 64, 64, 2048, 1);
+  EXPECT_EQ(plan.token_tile, 8);
+  EXPECT_EQ(plan.steps, 16);
+  EXPECT_GE(plan.stages, 8);
+  EXPECT_LE(plan.bytes, 233472 / 2 - 1024);
+  const kernels::MoeFewPlan most = kernels::moe_few_plan(32, 64, 64, 4096, 1);
+  EXPECT_EQ(most.token_tile, 32);
+  EXPECT_GE(most.stages, kernels::kMoeStagesMin);
+  EXPECT_LE(most.bytes, 227 * 1024);
+}
+
 TEST(ChooseMoe, BoundsTheTilesOfASchedule) {
   EXPECT_EQ(kernels::moe_tiles_max(6, 64), 6);
   EXPECT_EQ(kernels::moe_tiles_max(384, 64), 64 + 48);

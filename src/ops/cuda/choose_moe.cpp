@@ -28,4 +28,14 @@ MoeKernel choose_moe(const MoeProblem& p) {
   return suits_grouped(p) ? MoeKernel::kGrouped : MoeKernel::kPlain;
 }
 
+bool few_tokens_fit(const MoeFewProblem& p) {
+  if (p.tokens < 1 || p.tokens > kernels::kMoeFewTokensMax) return false;
+  const auto tokens = static_cast<int32_t>(p.tokens);
+  const auto fits = [&](int64_t columns, int32_t token_sets) {
+    const auto bytes = static_cast<int32_t>(p.fp8 ? columns : 2 * columns);
+    return kernels::moe_few_plan(tokens, p.experts_here, p.experts, bytes, token_sets).stages > 0;
+  };
+  return fits(p.hidden, 1) && fits(p.width, 2);
+}
+
 }  // namespace fathom

@@ -27,4 +27,17 @@ bool suits_grouped(const MoeProblem& problem);
 
 MoeKernel choose_moe(const MoeProblem& problem);
 
+// A step's tokens and a layer's shape for the kernels that overlap (kernels/moe_few.h).
+struct MoeFewProblem {
+  int64_t tokens = 0;
+  int32_t experts = 0;       // of the router
+  int32_t experts_here = 0;  // of this rank
+  int64_t hidden = 0;
+  int64_t width = 0;
+  bool fp8 = false;
+};
+
+// Whether they take the step: their blocks hold all tokens of a product.
+bool few_tokens_fit(const MoeFewProblem& problem);
+
 }  // namespace fathom

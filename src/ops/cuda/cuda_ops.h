@@ -27,7 +27,8 @@ class WeightUpload;
 namespace kernels {
 struct GroupedMatrix;
 struct GroupedRouting;
-}
+struct MoeFewExpert;
+}  // namespace kernels
 
 kernels::RouterShape router_shape(const MoeParams& p);
 
@@ -226,6 +227,10 @@ class CudaOps final : public Ops {
   // [tokens, experts], overwritten.
   RoutedPairs run_experts(const BatchView& batch, const MoeParams& p, float* scores,
                           const Act& input);
+  // moe_few.cpp. run_few does the whole layer, or nothing and returns false.
+  bool suits_few(const Act& x, const MoeParams& p) const;
+  const kernels::MoeFewExpert* few_table(const MoeParams& p);
+  bool run_few(const BatchView& batch, const Act& x, const MoeParams& p, const Tensor& out);
   // moe.cpp
   Act convert(const Act& x, const ActSpec& spec);
   float* router_scores(const Act& x, const MoeParams& p);
@@ -247,6 +252,8 @@ class CudaOps final : public Ops {
   std::vector<uint8_t> prompt_logprobs_;  // by slot, as opened
   std::unordered_map<const Weight*, const kernels::Matrix*> expert_tables_;
   std::unordered_map<const Weight*, const kernels::GroupedMatrix*> grouped_tables_;
+  std::unordered_map<const Weight*, const kernels::MoeFewExpert*> few_tables_;
+  int32_t* moe_arrivals_ = nullptr;  // zero between calls
   kernels::MlaSchedule schedule_;
   MlaScheduleKey schedule_key_;
   const int32_t* eos_ = nullptr;  // device copy of the first call's ids

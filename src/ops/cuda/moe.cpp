@@ -45,8 +45,13 @@ float* CudaOps::shared_expert(const Act& input, const MoeParams& p) {
 
 Partial CudaOps::moe(const BatchView& batch, const Act& x, const MoeParams& p, const Tensor& out) {
   if (batch.shape.tokens == 0) return Partial{out};
+  const bool grouped = chooses_grouped(batch, p);  // and makes its tables, before any return
+  if (run_few(batch, x, p, out)) {
+    check(cudaGetLastError(), "moe");
+    return Partial{out};
+  }
   ArenaScope scope(arena_);
-  if (chooses_grouped(batch, p) && moe_grouped(batch, x, p, out)) return Partial{out};
+  if (grouped && moe_grouped(batch, x, p, out)) return Partial{out};
   const auto here = static_cast<int32_t>(p.gate_up.size());
   Act input = x;
   RoutedPairs pairs;

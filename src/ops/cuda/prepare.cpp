@@ -3,6 +3,7 @@
 
 #include "kernels/grouped_gemm.h"
 #include "kernels/moe_decode.h"
+#include "kernels/moe_few.h"
 #include "kernels/prefill_attention.h"
 #include "kernels/skinny_gemm.h"
 #include "ops/cpu/cpu_ops.h"
@@ -31,6 +32,7 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
       cuda_status(cudaStreamCreateWithFlags(&ops->stream_, cudaStreamNonBlocking), "stream"));
   FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_sampler(), "sampler"));
   FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_moe_decode(), "moe_decode"));
+  FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_moe_few(), "moe_few"));
   FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_grouped_gemm(), "grouped_gemm"));
   FATHOM_RETURN_IF_ERROR(
       cuda_status(cudaDeviceGetAttribute(&ops->sms_, cudaDevAttrMultiProcessorCount, 0), "device"));
@@ -41,6 +43,8 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
   ops->arena_ = Arena(arena.data, options.arena_bytes);
   FATHOM_RETURN_IF_ERROR(ops->make_large_gemm());
   FATHOM_RETURN_IF_ERROR(ops->make_schedule());
+  FATHOM_ASSIGN(const Tensor arrivals, ops->reserve(DType::kI32, {kernels::kMoeArrivalWords}));
+  ops->moe_arrivals_ = arrivals.as<int32_t>();
   for (int i = 0; i < kStagings; ++i) {
     Staging staging;
     staging.capacity = kStagingBytes;

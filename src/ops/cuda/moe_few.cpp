@@ -1,0 +1,125 @@
+// A mixture of experts for few tokens: memory and launches of the kernels that do all of it.
+#include "kernels/moe_few.h"
+
+#include <algorithm>
+
+#include "ops/cuda/choose_moe.h"
+#include "ops/cuda/cuda_ops.h"
+
+namespace fathom {
+namespace {
+
+bool whole_scales(const Weight& w) {
+  return w.format != WeightFormat::kFp8Block || w.scales.shape[0] * 128 == w.out();
+}
+
+bool on_16_bytes(const Act& x) {
+  const int64_t row_bytes = x.data.stride[0] * dtype_bytes(x.data.dtype);
+  return (reinterpret_cast<uintptr_t>(x.data.data) | static_cast<uintptr_t>(row_bytes)) % 16 == 0;
+}
+
+// Whether the shared expert can run as one more expert: as the others but for its width.
+bool shared_is_alike(const MoeParams& p) {
+  const Weight& gate_up = p.gate_up.front();
+  const Weight& down = p.down.front();
+  return p.shared_gate_up.format == gate_up.format && p.shared_down.format == down.format &&
+         p.shared_gate_up.ue8m0_activations == gate_up.ue8m0_activations &&
+         p.shared_down.ue8m0_activations == down.ue8m0_activations &&
+         p.shared_gate_up.first_column_in_block == 0 && p.shared_down.first_column_in_block == 0 &&
+         p.shared_down.in() % down.in() == 0 && whole_scales(p.shared_gate_up) &&
+         whole_scales(p.shared_down);
+}
+
+}  // namespace
+
+// Whether the kernels that overlap fit the layer, whatever the step's tokens.
+bool CudaOps::suits_few(const Act& x, const MoeParams& p) const {
+  if (p.gate_up.empty() || numerics_ == Numerics::kReference) return false;
+  const Weight& gate_up = p.gate_up.front();
+  const Weight& down = p.down.front();
+  const bool known =
+      gate_up.format == WeightFormat::kFp8Block || gate_up.format == WeightFormat::kBF16;
+  const bool alike = gate_up.format == down.format && gate_up.first_column_in_block == 0 &&
+                     down.first_column_in_block == 0 &&
+                     gate_up.ue8m0_activations == down.ue8m0_activations;
+  const bool whole = std::all_of(p.gate_up.begin(), p.gate_up.end(), whole_scales) &&
+                     std::all_of(p.down.begin(), p.down.end(), whole_scales);
+  return known && alike && whole && x.data.dtype == DType::kBF16 && on_16_bytes(x) &&
+         gate_up.in() % 128 == 0 && down.in() % 128 == 0 && p.experts <= kernels::kMoeExpertsMax &&
+         (!p.shared_gate_up.values.defined() || shared_is_alike(p));
+}
+
+// Made on the layer's first step, as expert_table.
+const kernels::MoeFewExpert* CudaOps::few_table(const MoeParams& p) {
+  const kernels::MoeFewExpert*& table = few_tables_[p.gate_up.data()];
+  if (table != nullptr) return table;
+  std::vector<kernels::MoeFewExpert> experts(p.gate_up.size() + 1);
+  for (size_t e = 0; e < p.gate_up.size(); ++e) {
+    check(kernels::moe_few_expert(matrix_of(p.gate_up[e]), matrix_of(p.down[e]), &experts[e]),
+          "map of an expert");
+  }
+  if (p.shared_gate_up.values.defined()) {
+    check(kernels::moe_few_expert(matrix_of(p.shared_gate_up), matrix_of(p.shared_down),
+                                  &experts.back()),
+          "map of the shared expert");
+  }
+  const auto bytes = static_cast<int64_t>(experts.size() * sizeof(kernels::MoeFewExpert));
+  Result<Tensor> device = upload(Tensor::of(experts.data(), DType::kU8, {bytes}));
+  FATHOM_CHECK(device.is_ok(), "no memory for a table of experts");
+  table = device->as<kernels::MoeFewExpert>();
+  return table;
+}
+
+bool CudaOps::run_few(const BatchView& batch, const Act& x, const MoeParams& p, const Tensor& out) {
+  if (!suits_few(x, p)) return false;
+  // All tables at once: a step of few tokens may be all that runs before `seal`, or none of them.
+  const kernels::MoeFewExpert* experts = few_table(p);
+  expert_table(p.gate_up);
+  expert_table(p.down);
+  const Weight& gate_up = p.gate_up.front();
+  MoeFewProblem problem;
+  problem.tokens = batch.shape.tokens;
+  problem.experts = p.experts;
+  problem.experts_here = static_cast<int32_t>(p.gate_up.size());
+  problem.hidden = gate_up.in();
+  problem.width = gate_up.out() / 2;
+  problem.fp8 = gate_up.format == WeightFormat::kFp8Block;
+  if (!few_tokens_fit(problem)) return false;
+  kernels::MoeFew m;
+  m.router = router_shape(p);
+  m.format = format_of(gate_up.values.dtype);
+  m.ue8m0 = act_spec(gate_up).ue8m0;
+  m.tokens = batch.shape.tokens;
+  m.hidden = static_cast<int32_t>(problem.hidden);
+  m.width = static_cast<int32_t>(problem.width);
+  if (p.shared_gate_up.values.defined())
+    m.shared_parts = static_cast<int32_t>(p.shared_down.in() / problem.width);
+  m.first_expert = p.first_expert;
+  m.experts_here = problem.experts_here;
+  m.sms = sms_;
+  m.x = rows_of(x);
+  m.gate = p.router.as<float>();
+  m.bias = p.bias.defined() ? p.bias.as<float>() : nullptr;
+  m.token_valid = batch.token_valid.as<uint8_t>();
+  m.experts = experts;
+  m.out = rows_of(out);
+  ArenaScope scope(arena_);
+  const int64_t pairs = int64_t{m.tokens} * p.experts_per_token;
+  m.arrivals = moe_arrivals_;
+  m.scores = floats(m.tokens * int64_t{p.experts});
+  m.ids = arena_.take(DType::kI32, {pairs}).as<int32_t>();
+  m.weights = floats(pairs);
+  if (problem.fp8) {
+    m.codes = arena_.take(DType::kF8E4M3, {m.tokens, problem.hidden}).as<uint8_t>();
+    m.code_scales = floats(m.tokens * problem.hidden / 128);
+  }
+  m.inner = arena_.take(DType::kBF16, {kernels::moe_few_rows(m), problem.width}).data;
+  m.rows = floats(kernels::moe_few_rows(m) * problem.hidden);
+  check(kernels::moe_few_route(stream_, m), "moe_few_route");
+  check(kernels::moe_few_gate_up(stream_, m), "moe_few_gate_up");
+  check(kernels::moe_few_down(stream_, m), "moe_few_down");
+  check(kernels::moe_few_combine(stream_, m), "moe_few_combine");
+  return true;
+}
+
+}  // namespace fathom
