@@ -12,11 +12,30 @@ constexpr int kThreads = 128;
 constexpr float kLog2E = 1.4426950408889634F;
 constexpr int kValueParts = 8;  // kv_lora / kThreads at most: 1024 latent dims
 
+// The number of a token's entry.
 __device__ int64_t entry_at(const MlaShape& s, const AttentionBatch& b, int32_t slot,
                             int32_t position) {
   const int32_t block = b.block_table[slot * b.table_stride + position / s.block_tokens];
-  const int64_t entry = s.kv_lora + s.rope_dims;
-  return (int64_t{block} * s.block_tokens + position % s.block_tokens) * entry;
+  return int64_t{block} * s.block_tokens + position % s.block_tokens;
+}
+
+// FP8 entries: codes, float32 scales of groups of 128, the rope's key as bf16 (Fp8LatentLayout).
+constexpr int kGroup = 128;
+__device__ int scales_at(const MlaShape& s) { return (s.kv_lora + 3) / 4 * 4; }
+__device__ uint8_t* fp8_entry(const MlaShape& s, const AttentionBatch& b, int64_t entry) {
+  const int bytes = scales_at(s) + (s.kv_lora + kGroup - 1) / kGroup * 4 + s.rope_dims * 2;
+  return static_cast<uint8_t*>(b.cache) + entry * bytes;
+}
+
+// Number `k` of an entry.
+__device__ float load_cached(const MlaShape& s, const AttentionBatch& b, int64_t entry, int k) {
+  if (b.cache_format != Format::kFp8)
+    return load_number(b.cache, b.cache_format, entry * (s.kv_lora + s.rope_dims) + k);
+  const uint8_t* from = fp8_entry(s, b, entry);
+  const auto* scales = reinterpret_cast<const float*>(from + scales_at(s));
+  if (k < s.kv_lora) return load_number(from, Format::kFp8, k) * scales[k / kGroup];
+  const int groups = (s.kv_lora + kGroup - 1) / kGroup;
+  return load_number(scales + groups, Format::kBF16, k - s.kv_lora);
 }
 
 // The interleaved pair (2i, 2i + 1) turned by the position's angle.
@@ -50,6 +69,17 @@ __global__ void rope_kernel(MlaShape s, AttentionBatch b, QueryRope rope) {
   if (b.token_valid[blockIdx.x] != 0) rope_queries(s, b, rope, blockIdx.x);
 }
 
+// A group of an entry's codes, a thread each, and their scale.
+static_assert(kGroup == kThreads);
+__device__ void store_group(const MlaShape& s, uint8_t* entry, int first, float x, float* shared) {
+  const float rounded = round_number(Format::kBF16, x);
+  const float code_scale = block_max(fmaxf(fabsf(rounded), 1e-4F), shared) / 448.0F;
+  const int k = first + static_cast<int>(threadIdx.x);
+  if (k < s.kv_lora)
+    entry[k] = __nv_cvt_float_to_fp8(rounded / code_scale, __NV_SATFINITE, __NV_E4M3);
+  if (threadIdx.x == 0) reinterpret_cast<float*>(entry + scales_at(s))[first / kGroup] = code_scale;
+}
+
 __global__ void write_kernel(MlaShape s, AttentionBatch b, Rows kv_a, const float* kv_norm,
                              QueryRope rope) {
   __shared__ float shared[32];
@@ -58,7 +88,7 @@ __global__ void write_kernel(MlaShape s, AttentionBatch b, Rows kv_a, const floa
   wait_for_earlier_kernels();
   if (b.token_valid[t] == 0) return;
   const int32_t position = b.positions[t];
-  const int64_t to = entry_at(s, b, b.row_slot[b.token_row[t]], position);
+  const int64_t entry = entry_at(s, b, b.row_slot[b.token_row[t]], position);
   float squares = 0.0F;
   for (int k = threadIdx.x; k < s.kv_lora; k += blockDim.x) {
     const float x = load_number(kv_a.data, kv_a.format, t * kv_a.stride + k);
@@ -66,17 +96,29 @@ __global__ void write_kernel(MlaShape s, AttentionBatch b, Rows kv_a, const floa
   }
   const float scale =
       1.0F / sqrtf(block_sum(squares, shared) / static_cast<float>(s.kv_lora) + s.norm_epsilon);
-  for (int k = threadIdx.x; k < s.kv_lora; k += blockDim.x) {
-    const float x = load_number(kv_a.data, kv_a.format, t * kv_a.stride + k) * scale * kv_norm[k];
-    store_number(b.cache, b.cache_format, to + k, x);
+  const bool fp8 = b.cache_format == Format::kFp8;
+  for (int first = 0; first < s.kv_lora; first += kThreads) {
+    const int k = first + static_cast<int>(threadIdx.x);
+    const float x = k < s.kv_lora ? load_number(kv_a.data, kv_a.format, t * kv_a.stride + k) *
+                                        scale * kv_norm[k]
+                                  : 0.0F;
+    if (fp8) {
+      store_group(s, fp8_entry(s, b, entry), first, x, shared);
+    } else if (k < s.kv_lora) {
+      store_number(b.cache, b.cache_format, entry * (s.kv_lora + s.rope_dims) + k, x);
+    }
   }
+  void* keys =
+      fp8 ? fp8_entry(s, b, entry) + scales_at(s) + (s.kv_lora + kGroup - 1) / kGroup * 4 : b.cache;
+  const Format key_format = fp8 ? Format::kBF16 : b.cache_format;
+  const int64_t key = fp8 ? 0 : entry * (s.kv_lora + s.rope_dims) + s.kv_lora;
   for (int i = threadIdx.x; i < s.rope_dims / 2; i += blockDim.x) {
     const int64_t at = t * kv_a.stride + s.kv_lora + 2 * i;
     float even = load_number(kv_a.data, kv_a.format, at);
     float odd = load_number(kv_a.data, kv_a.format, at + 1);
     rope_pair(b, position, i, even, odd);
-    store_number(b.cache, b.cache_format, to + s.kv_lora + 2 * i, even);
-    store_number(b.cache, b.cache_format, to + s.kv_lora + 2 * i + 1, odd);
+    store_number(keys, key_format, key + 2 * i, even);
+    store_number(keys, key_format, key + 2 * i + 1, odd);
   }
   if (t < rope.tokens) rope_queries(s, b, rope, t);
 }
@@ -142,8 +184,7 @@ __global__ void attend_kernel(MlaShape s, AttentionBatch b, RowRange rows, const
     __syncthreads();
     for (int j = warp; j < count; j += kThreads / 32) {
       float dot = 0.0F;
-      for (int k = lane; k < entry; k += 32)
-        dot += query[k] * load_number(b.cache, b.cache_format, entries[j] + k);
+      for (int k = lane; k < entry; k += 32) dot += query[k] * load_cached(s, b, entries[j], k);
       dot = warp_sum(dot);
       if (lane == 0) weights[j] = dot * scale;
     }
@@ -161,8 +202,7 @@ __global__ void attend_kernel(MlaShape s, AttentionBatch b, RowRange rows, const
       const int c = static_cast<int>(threadIdx.x) + part * kThreads;
       if (c >= s.kv_lora) break;
       float sum = sums[part] * fade;
-      for (int j = 0; j < count; ++j)
-        sum += weights[j] * load_number(b.cache, b.cache_format, entries[j] + c);
+      for (int j = 0; j < count; ++j) sum += weights[j] * load_cached(s, b, entries[j], c);
       sums[part] = sum;
     }
   }

@@ -142,7 +142,7 @@ cudaError_t mla_decode(cudaStream_t stream, const MlaDecodeDesc& desc,
   } else {
     error = launch_narrow<2>(stream, config, call.overlap, cache, queries, args);
   }
-  if (error != cudaSuccess) return error;
+  if (error != cudaSuccess || !call.merge) return error;
   const int32_t pairs = desc.heads * desc.query_tokens_max;
   const int32_t together = config.few_rows ? 1 : 4;
   const Launch how{desc.rows * ((pairs + together - 1) / together), together * kMergeThreads, 0, 1,

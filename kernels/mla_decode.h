@@ -51,7 +51,11 @@ struct MlaDecodeCall {
   float* partial = nullptr;  // [partial_pairs, 512] weighted sums, not divided
   // [partial_pairs, 2] the whole power of two that weights are relative to, and the weights' sum
   float* partial_weights = nullptr;
-  bool overlap = true;  // programmatic dependent launch
+  // Programmatic dependent launch. The kernel before this one in the stream must let this one start
+  // only after its own wait, as mla_entry does: the rows' arrays, the schedule and blocks that hold
+  // no token of this step are read before that kernel ends.
+  bool overlap = true;
+  bool merge = true;  // else mla_output puts partial results together
 };
 
 // Once a step: shared by all layers of the same config.

@@ -55,6 +55,26 @@ __device__ void for_each_piece(const MlaDecodeArgs& a, int32_t number, Body&& bo
   }
 }
 
+// What a thread that copies waits for: the kernel before this one makes the queries and the step's
+// own entries; older blocks of a part's first row are asked for before it ends (mla_decode.h says
+// why they are there).
+struct EarlierKernels {
+  bool over = false;
+
+  __device__ void wait() {
+    if (!over) wait_for_earlier_kernels();
+    over = true;
+  }
+  // Before which block of a piece its queries are asked for; piece.end: after the last. At most
+  // `blocks` come before them, none that has tokens of this step.
+  __device__ int32_t queries_at(const MlaDecodeArgs& a, const MlaPiece& piece,
+                                int32_t blocks) const {
+    if (over) return piece.begin;
+    const int32_t old = max(a.rows.context[piece.row] / kMlaBlockTokens, piece.begin);
+    return min(min(piece.begin + blocks, old), piece.end);
+  }
+};
+
 // One block of the cache, [64 tokens, 576], as nine tiles of 64 columns.
 __device__ inline void copy_block(void* to, const CUtensorMap* map, uint64_t* barrier,
                                   int32_t block, uint64_t policy) {

@@ -10,15 +10,16 @@
 
 namespace fathom::kernels {
 
-inline constexpr int kFp8Threads = 512;         // compute, two that convert, one that copies
-inline constexpr uint32_t kFp8HalfTokens = 32;  // of a block, a copy
-inline constexpr uint32_t kFp8HalfBytes = kFp8HalfTokens * kMlaFp8EntryBytes;
+inline constexpr int kFp8Threads = 512;   // compute, two that convert, one that copies
+inline constexpr uint32_t kFp8Parts = 4;  // of a block, a copy each
+inline constexpr uint32_t kFp8PartTokens = kMlaBlockTokens / kFp8Parts;
+inline constexpr uint32_t kFp8PartBytes = kFp8PartTokens * kMlaFp8EntryBytes;
 
 struct Fp8Shared {
   NarrowShared<1> narrow;  // its blocks are filled by the warpgroups that convert
-  alignas(128) uint8_t raw[2][kFp8HalfBytes];
-  uint64_t raw_full[2];
-  uint64_t raw_free[2];
+  alignas(128) uint8_t raw[kFp8Parts][kFp8PartBytes];
+  uint64_t raw_full[kFp8Parts];
+  uint64_t raw_free[kFp8Parts];
 };
 
 __device__ inline void copy_bytes(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
@@ -33,28 +34,36 @@ __device__ inline void fp8_copy(const MlaDecodeArgs& a, Fp8Shared& s, const uint
                                 const CUtensorMap* queries) {
   const int32_t tile = static_cast<int32_t>(blockIdx.x) % a.tiles;
   NarrowShared<1>& n = s.narrow;
-  RingPlace<2> raw;
+  RingPlace<kFp8Parts> raw;
   RingPlace<2> query;
+  EarlierKernels earlier;
   for_each_piece(a, static_cast<int32_t>(blockIdx.x) / a.tiles, [&](const MlaPiece& piece) {
-    barrier_wait(&n.query_free[query.index], query.phase ^ 1U);
-    barrier_expect(&n.query_full[query.index], NarrowShared<1>::kQueryBytes);
-    copy_queries(n.queries[query.index], queries, &n.query_full[query.index],
-                 a.rows.first[piece.row] * a.heads + tile * kNarrowPairs);
-    query.advance();
+    const auto copy_row_queries = [&] {
+      earlier.wait();
+      barrier_wait(&n.query_free[query.index], query.phase ^ 1U);
+      barrier_expect(&n.query_full[query.index], NarrowShared<1>::kQueryBytes);
+      copy_queries(n.queries[query.index], queries, &n.query_full[query.index],
+                   a.rows.first[piece.row] * a.heads + tile * kNarrowPairs);
+      query.advance();
+    };
     const int32_t* table = a.rows.block_table + a.rows.slot[piece.row] * a.rows.table_stride;
+    const int32_t ask = earlier.queries_at(a, piece, NarrowShared<1>::kStages);
     int32_t block = table[piece.begin];
     for (int32_t t = piece.begin; t < piece.end; ++t) {
       const int32_t next = t + 1 < piece.end ? table[t + 1] : 0;
-      for (int half = 0; half < 2; ++half) {
+      if (t == ask) copy_row_queries();
+      for (int part = 0; part < static_cast<int>(kFp8Parts); ++part) {
         barrier_wait(&s.raw_free[raw.index], raw.phase ^ 1U);
-        barrier_expect(&s.raw_full[raw.index], kFp8HalfBytes);
-        copy_bytes(s.raw[raw.index], cache + (int64_t{block} * 2 + half) * kFp8HalfBytes,
-                   kFp8HalfBytes, &s.raw_full[raw.index]);
+        barrier_expect(&s.raw_full[raw.index], kFp8PartBytes);
+        copy_bytes(s.raw[raw.index], cache + (int64_t{block} * kFp8Parts + part) * kFp8PartBytes,
+                   kFp8PartBytes, &s.raw_full[raw.index]);
         raw.advance();
       }
       block = next;
     }
+    if (ask == piece.end) copy_row_queries();
   });
+  earlier.wait();
 }
 
 // Two codes times their scale, as bf16.
@@ -70,17 +79,18 @@ __device__ inline uint4 scaled_codes(uint32_t low, uint32_t high, float scale) {
                scaled_pair(high & 0xFFFFU, scale), scaled_pair(high >> 16, scale)};
 }
 
-// Half a block to bf16 tiles under the 128-byte swizzle. A warp takes four tokens; a lane 16
+// A part of a block to bf16 tiles under the 128-byte swizzle. A warp takes two tokens; a lane 16
 // columns of each. Lanes of odd tiles store their second 8 columns first: eight lanes meet all
 // banks.
-__device__ inline void convert_half(const uint8_t* raw, uint8_t* block, int half) {
+__device__ inline void convert_part(const uint8_t* raw, uint8_t* block, int part) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int warp = static_cast<int>(threadIdx.x - 128) / 32;
   const int odd = lane / 4 % 2;
+  constexpr int kEach = static_cast<int>(kFp8PartTokens) / 8;
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const int inside = warp * 4 + i;
-    const int token = half * static_cast<int>(kFp8HalfTokens) + inside;
+  for (int i = 0; i < kEach; ++i) {
+    const int inside = warp * kEach + i;
+    const int token = part * static_cast<int>(kFp8PartTokens) + inside;
     const uint8_t* entry = raw + inside * kMlaFp8EntryBytes;
     const uint4 codes = *reinterpret_cast<const uint4*>(entry + lane * 16);
     const float scale = *reinterpret_cast<const float*>(entry + kMlaLatent + lane / 8 * 4);
@@ -91,8 +101,9 @@ __device__ inline void convert_half(const uint8_t* raw, uint8_t* block, int half
     *reinterpret_cast<uint4*>(row + ((unit + odd) ^ (token & 7)) * 16) = odd != 0 ? high : low;
     *reinterpret_cast<uint4*>(row + ((unit + 1 - odd) ^ (token & 7)) * 16) = odd != 0 ? low : high;
   }
-  const int inside = warp * 4 + lane / 8;
-  const int token = half * static_cast<int>(kFp8HalfTokens) + inside;
+  if (lane >= kEach * 8) return;
+  const int inside = warp * kEach + lane / 8;
+  const int token = part * static_cast<int>(kFp8PartTokens) + inside;
   const uint4 rope = *reinterpret_cast<const uint4*>(raw + inside * kMlaFp8EntryBytes + kMlaLatent +
                                                      16 + lane % 8 * 16);
   *reinterpret_cast<uint4*>(block + 8 * static_cast<int>(kTileBytes) + token * 128 +
@@ -101,14 +112,14 @@ __device__ inline void convert_half(const uint8_t* raw, uint8_t* block, int half
 
 __device__ inline void fp8_convert(const MlaDecodeArgs& a, Fp8Shared& s) {
   NarrowShared<1>& n = s.narrow;
-  RingPlace<2> raw;
+  RingPlace<kFp8Parts> raw;
   RingPlace<NarrowShared<1>::kStages> stage;
   for_each_piece(a, static_cast<int32_t>(blockIdx.x) / a.tiles, [&](const MlaPiece& piece) {
     for (int32_t t = piece.begin; t < piece.end; ++t) {
       barrier_wait(&n.block_free[stage.index], stage.phase ^ 1U);
-      for (int half = 0; half < 2; ++half) {
+      for (int part = 0; part < static_cast<int>(kFp8Parts); ++part) {
         barrier_wait(&s.raw_full[raw.index], raw.phase);
-        convert_half(s.raw[raw.index], n.blocks[stage.index], half);
+        convert_part(s.raw[raw.index], n.blocks[stage.index], part);
         __syncwarp();
         if (threadIdx.x % 32 == 0) barrier_arrive(&s.raw_free[raw.index]);
         raw.advance();
@@ -132,6 +143,8 @@ __global__ void __launch_bounds__(kFp8Threads, 1)
       barrier_init(&n.block_free[i], 4);
       barrier_init(&n.query_full[i], 1);
       barrier_init(&n.query_free[i], 4);
+    }
+    for (uint32_t i = 0; i < kFp8Parts; ++i) {
       barrier_init(&s.raw_full[i], 1);
       barrier_init(&s.raw_free[i], 8);
     }
@@ -139,7 +152,6 @@ __global__ void __launch_bounds__(kFp8Threads, 1)
   }
   let_next_kernel_start();
   __syncthreads();
-  wait_for_earlier_kernels();
   if (threadIdx.x < 128) {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
     narrow_compute<1>(a, n);

@@ -66,23 +66,31 @@ __device__ void narrow_copy(const MlaDecodeArgs& a, NarrowShared<kGroups>& s,
   const uint64_t policy = a.tiles == 1 ? kEvictFirst : kEvictNormal;
   RingPlace<NarrowShared<kGroups>::kStages> stage;
   RingPlace<2> query;
+  EarlierKernels earlier;
   for_each_piece(a, number, [&](const MlaPiece& piece) {
-    barrier_wait(&s.query_free[query.index], query.phase ^ 1U);
-    barrier_expect(&s.query_full[query.index], NarrowShared<kGroups>::kQueryBytes);
-    copy_queries(s.queries[query.index], queries, &s.query_full[query.index],
-                 a.rows.first[piece.row] * a.heads + tile * kGroups * kNarrowPairs);
-    query.advance();
+    const auto copy_row_queries = [&] {
+      earlier.wait();
+      barrier_wait(&s.query_free[query.index], query.phase ^ 1U);
+      barrier_expect(&s.query_full[query.index], NarrowShared<kGroups>::kQueryBytes);
+      copy_queries(s.queries[query.index], queries, &s.query_full[query.index],
+                   a.rows.first[piece.row] * a.heads + tile * kGroups * kNarrowPairs);
+      query.advance();
+    };
     const int32_t* table = a.rows.block_table + a.rows.slot[piece.row] * a.rows.table_stride;
+    const int32_t ask = earlier.queries_at(a, piece, NarrowShared<kGroups>::kStages);
     int32_t block = table[piece.begin];
     for (int32_t t = piece.begin; t < piece.end; ++t) {
       const int32_t next = t + 1 < piece.end ? table[t + 1] : 0;
+      if (t == ask) copy_row_queries();
       barrier_wait(&s.block_free[stage.index], stage.phase ^ 1U);
       barrier_expect(&s.block_full[stage.index], kBlockBytes);
       copy_block(s.blocks[stage.index], cache, &s.block_full[stage.index], block, policy);
       stage.advance();
       block = next;
     }
+    if (ask == piece.end) copy_row_queries();
   });
+  earlier.wait();
 }
 
 // Scores transposed, [64 tokens, pairs].
@@ -401,7 +409,6 @@ __global__ void __launch_bounds__(kNarrowThreads<kGroups>, 1)
   }
   let_next_kernel_start();
   __syncthreads();
-  wait_for_earlier_kernels();
   if (threadIdx.x < 128 * kGroups) {
     if constexpr (kGroups > 1) asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
     narrow_compute<kGroups>(a, s);

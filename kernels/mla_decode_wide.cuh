@@ -61,20 +61,26 @@ __device__ void wide_copy(const MlaDecodeArgs& a, WideShared& s, const CUtensorM
   const int rank = static_cast<int>(blockIdx.x) % kCluster;
   uint32_t phase[2] = {0, 0};
   uint32_t query_phase = 0;
+  EarlierKernels earlier;
   for_each_piece(a, number, [&](const MlaPiece& piece) {
     const int32_t* table = a.rows.block_table + a.rows.slot[piece.row] * a.rows.table_stride;
     const auto block_at = [&](int32_t t) { return t < piece.end ? table[t] : 0; };
     int32_t block = block_at(piece.begin);
     int32_t next = block_at(piece.begin + 1);
     int32_t later = block_at(piece.begin + 2);
-    barrier_wait(&s.query_free, query_phase ^ 1U);
-    query_phase ^= 1U;
-    barrier_expect(&s.query_full, 9 * kTileBytes);
-    copy_queries(s.queries, queries, &s.query_full,
-                 a.rows.first[piece.row] * a.heads + tile * kWidePairs);
+    const auto copy_row_queries = [&] {
+      earlier.wait();
+      barrier_wait(&s.query_free, query_phase ^ 1U);
+      query_phase ^= 1U;
+      barrier_expect(&s.query_full, 9 * kTileBytes);
+      copy_queries(s.queries, queries, &s.query_full,
+                   a.rows.first[piece.row] * a.heads + tile * kWidePairs);
+    };
+    const int32_t ask = earlier.queries_at(a, piece, 2);
     for (int32_t t = piece.begin; t < piece.end; ++t) {
       const int place = (t - piece.begin) & 1;
       const int32_t latest = block_at(t + 3);
+      if (t == ask) copy_row_queries();
       wide_copy_group<kCluster>(s, cache, block, place, 0, phase[place], rank);
       wide_copy_group<kCluster>(s, cache, block, place, 1, phase[place], rank);
       if (t + 2 < piece.end) {
@@ -85,7 +91,9 @@ __device__ void wide_copy(const MlaDecodeArgs& a, WideShared& s, const CUtensorM
       next = later;
       later = latest;
     }
+    if (ask == piece.end) copy_row_queries();
   });
+  earlier.wait();
 }
 
 // Tokens past a row's end may hold anything that an earlier sequence left: 0 times that must be 0.
@@ -140,13 +148,11 @@ __device__ void wide_left(const MlaDecodeArgs& a, WideShared& s, const WidePiece
   named_arrive<kWeights0, 256>();
   wide_fade(state, fade);
   wide_values(state, packed, block0);
-  if constexpr (kBoth) {
-    named_barrier<kWeights1, 256>();
-    wide_take_peaks(s.peaks[1], state, fade);
-  }
   wide_wait<0>(state);
   if (leader) barrier_arrive_everywhere<kCluster>(&s.free[0][0]);
   if constexpr (kBoth) {
+    named_barrier<kWeights1, 256>();
+    wide_take_peaks(s.peaks[1], state, fade);
     wide_fade(state, fade);
     wide_values(state, block1 + 8 * kTileBytes, block1);
     wide_wait<0>(state);
@@ -154,22 +160,32 @@ __device__ void wide_left(const MlaDecodeArgs& a, WideShared& s, const WidePiece
   }
 }
 
-// Warpgroup 1's part: the odd block's scores, the outputs' right half. The odd block's products
-// come first, since its place is filled last; the even block's weights are brought to the new peaks
-// in registers.
+// Warpgroup 1's part of an even block: the outputs' right half.
+template <int kCluster>
+__device__ void wide_right_single(WideShared& s, WideState& state) {
+  float fade[2];
+  named_barrier<kWeights0, 256>();
+  wide_take_peaks(s.peaks[0], state, fade);
+  wide_fade(state, fade);
+  wide_values(state, shared_address(s.weights), shared_address(s.blocks[0]) + 4 * kTileBytes);
+  wide_wait<0>(state);
+  if (threadIdx.x % 32 == 0) barrier_arrive_everywhere<kCluster>(&s.free[0][1]);
+}
+
+// Warpgroup 1's part: the odd block's scores, the outputs' right half. The even block's products
+// come before these scores: so the two blocks are freed half a round apart, and one is copied under
+// the other's products.
 template <int kCluster, bool kLast>
 __device__ void wide_right(const MlaDecodeArgs& a, WideShared& s, const WidePiece& p, int32_t t,
                            uint32_t phase, WideState& state) {
-  const uint32_t half0 = shared_address(s.blocks[0]) + 4 * kTileBytes;
   const uint32_t block1 = shared_address(s.blocks[1]);
   const uint32_t queries = shared_address(s.queries);
   const bool leader = threadIdx.x % 32 == 0;
   float scores[32];
   float fade[2];
-  float fade0[2];
   float sums[2];
   uint32_t packed[4][4];
-  uint32_t packed0[4][4];
+  wide_right_single<kCluster>(s, state);
   barrier_wait(&s.full[1][0], phase);
   wgmma_fence();
   wide_scores(block1, queries, scores, 0, 4, true);
@@ -181,35 +197,15 @@ __device__ void wide_right(const MlaDecodeArgs& a, WideShared& s, const WidePiec
   named_barrier<kGroup1, 128>();  // all have read the rope's tile: weights go there
   if (kLast && p.unclean(t + 1))
     wide_clear_tokens<kGroup1>(s.blocks[1], p.seen - (t + 1) * kMlaBlockTokens);
-  named_barrier<kWeights0, 256>();
-  wide_take_peaks(s.peaks[0], state, fade0);
   wide_softmax(a, state, scores, (t + 1) * kMlaBlockTokens, p.edge(t + 1), fade, sums, packed);
   wide_give_peaks(s.peaks[1], state, sums);
   wide_store_weights(packed, block1 + 8 * kTileBytes);
   fence_for_async();
   named_arrive<kWeights1, 256>();
-  fade0[0] *= fade[0];
-  fade0[1] *= fade[1];
-  wide_fade(state, fade0);
-  wide_values(state, packed, block1 + 4 * kTileBytes);
-  wide_load_weights(shared_address(s.weights), fade, packed0);
-  wide_values(state, packed0, half0);
-  wgmma_wait<1>();
-  if (leader) barrier_arrive_everywhere<kCluster>(&s.free[1][1]);
-  wide_wait<0>(state);
-  if (leader) barrier_arrive_everywhere<kCluster>(&s.free[0][1]);
-}
-
-// The same when there is no odd block.
-template <int kCluster>
-__device__ void wide_right_single(WideShared& s, WideState& state) {
-  float fade[2];
-  named_barrier<kWeights0, 256>();
-  wide_take_peaks(s.peaks[0], state, fade);
   wide_fade(state, fade);
-  wide_values(state, shared_address(s.weights), shared_address(s.blocks[0]) + 4 * kTileBytes);
+  wide_values(state, packed, block1 + 4 * kTileBytes);
   wide_wait<0>(state);
-  if (threadIdx.x % 32 == 0) barrier_arrive_everywhere<kCluster>(&s.free[0][1]);
+  if (leader) barrier_arrive_everywhere<kCluster>(&s.free[1][1]);
 }
 
 template <int kCluster>
@@ -322,7 +318,6 @@ __global__ void __launch_bounds__(kWideThreads, 1)
   }
   let_next_kernel_start();
   cluster_barrier<kCluster>();
-  wait_for_earlier_kernels();
   if (threadIdx.x < 256) {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
     wide_compute<kCluster>(a, s);

@@ -128,17 +128,54 @@ __device__ inline void plan_cuts(const MlaRowPlan& plan, int32_t rows, const Mla
   __syncthreads();
 }
 
+// Of a step.
+struct Totals {
+  int32_t rows = 0;    // that are not padding
+  int32_t budget = 0;  // what a part costs when all cost the same
+};
+
+// Equal numbers of neighbouring rows to parts, none of them cut, when that makes no part more than
+// an eighth heavier than it must be; else false. `plan.ordinal` numbers rows that are not padding.
+__device__ inline bool deal_whole_rows(const MlaRowPlan& plan, int32_t rows, const MlaCutting& how,
+                                       const Totals& all, int32_t* heaviest,
+                                       const MlaSchedule& schedule) {
+  const auto thread = static_cast<int32_t>(threadIdx.x);
+  const int32_t each = max((all.rows + how.parts - 1) / how.parts, 1);
+  const auto cost = [&](int32_t r) { return plan.start[r + 1] - plan.start[r]; };
+  const auto ends_part = [&](int32_t r) {
+    return plan.ordinal[r] % each == each - 1 || plan.ordinal[r] == all.rows - 1;
+  };
+  for (int32_t r = thread; r < rows; r += kScheduleThreads)
+    if (cost(r) > 0 && plan.ordinal[r] % each == 0) plan.begin[plan.ordinal[r] / each] = r;
+  __syncthreads();
+  for (int32_t r = thread; r < rows; r += kScheduleThreads)
+    if (cost(r) > 0 && ends_part(r))
+      atomicMax(heaviest, plan.start[r + 1] - plan.start[plan.begin[plan.ordinal[r] / each]]);
+  __syncthreads();
+  if (*heaviest * 8 > all.budget * 9) return false;
+  const int32_t used = (all.rows + each - 1) / each;
+  for (int32_t p = used + thread; p < how.parts; p += kScheduleThreads)
+    schedule.parts[p] = MlaPart{0, 0, -1, 0};
+  for (int32_t r = thread; r < rows; r += kScheduleThreads) {
+    schedule.cuts[r] = MlaCut{0, 0, 0};
+    const int32_t part = plan.ordinal[r] / each;
+    if (cost(r) > 0 && ends_part(r))
+      schedule.parts[part] = MlaPart{plan.begin[part], 0, r, cost(r) - how.overhead};
+  }
+  return true;
+}
+
 // One block. Rows lie one after another on a line, a block of 64 tokens being a unit and a row's
 // start `overhead` more, and the line is cut at equal distances, each cut moved to the nearest
-// place where its row may be cut. Rows of about one part's length get a part each.
+// place where its row may be cut; unless parts of whole rows are about equal.
 __global__ void __launch_bounds__(kScheduleThreads)
     mla_schedule_kernel(MlaDecodeRows rows, int32_t count, MlaCutting how, MlaSchedule schedule) {
   extern __shared__ int32_t memory[];
   __shared__ int32_t shared[kScheduleThreads / 32];
-  __shared__ int32_t longest;
+  __shared__ int32_t heaviest;
   const MlaRowPlan plan{memory, memory + count + 1, memory + 2 * count + 1, memory + 3 * count + 1};
   const auto thread = static_cast<int32_t>(threadIdx.x);
-  if (thread == 0) longest = 0;
+  if (thread == 0) heaviest = 0;
   let_next_kernel_start();
   wait_for_earlier_kernels();
   __syncthreads();
@@ -146,7 +183,6 @@ __global__ void __launch_bounds__(kScheduleThreads)
     const int32_t blocks = blocks_of_row(rows, r);
     plan.start[r] = blocks == 0 ? 0 : blocks + how.overhead;
     plan.ordinal[r] = blocks == 0 ? 0 : 1;
-    atomicMax(&longest, plan.start[r]);
   }
   __syncthreads();
   const int32_t real = sums_before(plan.ordinal, count, shared);
@@ -154,16 +190,7 @@ __global__ void __launch_bounds__(kScheduleThreads)
   if (thread == 0) plan.start[count] = all;
   const int32_t budget = max((all + how.parts - 1) / how.parts, 1);
   __syncthreads();
-  if (real <= how.parts && longest * 8 <= budget * 9) {
-    for (int32_t p = thread; p < how.parts; p += kScheduleThreads)
-      if (p >= real) schedule.parts[p] = MlaPart{0, 0, -1, 0};
-    for (int32_t r = thread; r < count; r += kScheduleThreads) {
-      const int32_t cost = plan.start[r + 1] - plan.start[r];
-      schedule.cuts[r] = MlaCut{0, 0, 0};
-      if (cost > 0) schedule.parts[plan.ordinal[r]] = MlaPart{r, 0, r, cost - how.overhead};
-    }
-    return;
-  }
+  if (deal_whole_rows(plan, count, how, Totals{real, budget}, &heaviest, schedule)) return;
   plan_cuts(plan, count, how, shared, schedule);
   for (int32_t p = thread; p < how.parts; p += kScheduleThreads) {
     const MlaPlace from = place_of_part(plan, count, how, cost_before(plan, count, how, p));

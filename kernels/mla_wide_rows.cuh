@@ -83,28 +83,6 @@ __device__ inline void wide_store_weights(const uint32_t (&packed)[4][4], uint32
   }
 }
 
-// Weights that the other warpgroup stored, times `scale` a row.
-__device__ inline void wide_load_weights(uint32_t from, const float (&scale)[2],
-                                         uint32_t (&packed)[4][4]) {
-  const uint32_t lane = threadIdx.x % 32;
-  const uint32_t row = threadIdx.x % 128 / 32 * 16 + lane % 16;
-#pragma unroll
-  for (uint32_t step = 0; step < 4; ++step) {
-    const uint32_t unit = (step * 2 + lane / 16) ^ (row & 7U);
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(packed[step][0]), "=r"(packed[step][1]), "=r"(packed[step][2]),
-                   "=r"(packed[step][3])
-                 : "r"(from + row * 128 + unit * 16)
-                 : "memory");
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float low = __uint_as_float(packed[step][i] << 16);
-      const float high = __uint_as_float(packed[step][i] & 0xFFFF0000U);
-      packed[step][i] = pack_bf16(low * scale[i % 2], high * scale[i % 2]);
-    }
-  }
-}
-
 __device__ inline void wide_fade(WideState& state, const float (&fade)[2]) {
 #pragma unroll
   for (int i = 0; i < 128; ++i) {

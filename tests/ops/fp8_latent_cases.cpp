@@ -124,9 +124,8 @@ void attend(const AttentionShape& s, const Inputs& in, const std::vector<double>
 }
 
 ExpectedValues expected_values(const AttentionShape& s, const Inputs& in) {
-  const std::vector<double> cache =
-      kEntries.values(cache_values(in.batch, s.block_tokens, kEntry, in.cache.values, kNative,
-                                   written_entries(in)));
+  const std::vector<double> cache = kEntries.values(cache_values(
+      in.batch, s.block_tokens, kEntry, in.cache.values, kNative, written_entries(in)));
   std::vector<double> out;
   std::vector<float> head(kValue);
   for (int64_t t = 0; t < in.batch.arrays.shape.tokens; ++t) {
@@ -151,9 +150,9 @@ Call prepare_call(Ops& ops, const AttentionShape& s, const Inputs& in) {
   SlotTable table;
   table.block_table = place_table(ops, in.batch);
   call.batch = place_batch(ops, in.batch.arrays, table);
-  call.cache = {place_fp8_latents(ops, {kLora, kRope}, in.batch.blocks, s.block_tokens,
-                                  in.cache.values),
-                kPagedGroup, s.block_tokens};
+  call.cache = {
+      place_fp8_latents(ops, {kLora, kRope}, in.batch.blocks, s.block_tokens, in.cache.values),
+      kPagedGroup, s.block_tokens};
   call.q = place(ops, in.q);
   call.kv_a = place(ops, in.kv_a);
   MlaParams& p = call.params;
@@ -177,14 +176,12 @@ OpCase make_case(const AttentionShape& s) {
       return {{"out", out, false, padding}};
     }};
   };
-  OpCase one{"mla_attention",
-             std::string("FP8 cache, ") + s.name + ", " + std::to_string(s.heads) + " heads",
-             kNative,
-             Precision::kFp8Chain,
-             prepare,
-             [=](const GoldenVectors&) { return expected_values(s, inputs.get()); }};
-  one.cpu_only = true;
-  return one;
+  return {"mla_attention",
+          std::string("FP8 cache, ") + s.name + ", " + std::to_string(s.heads) + " heads",
+          kNative,
+          Precision::kFp8Chain,
+          prepare,
+          [=](const GoldenVectors&) { return expected_values(s, inputs.get()); }};
 }
 
 }  // namespace

@@ -184,11 +184,20 @@ class CudaOps final : public Ops {
   Status make_schedule();  // prepare.cpp
 
   // mla.cpp: decode and verify rows, the absorbed form for all rows that no faster kernel takes.
-  void mla_decode_rows(const MlaCall& call, const Tensor& queries);
+  void mla_decode_rows(const MlaCall& call, int64_t tokens);
   bool mla_attend_decode(const MlaCall& call, const Tensor& queries, const Tensor& latents);
+  kernels::MlaDecodeDesc mla_decode_desc(const MlaCall& call) const;
+  kernels::MlaDecodeCall mla_decode_call(const MlaCall& call,
+                                         const kernels::MlaDecodeConfig& config,
+                                         const Tensor& queries, const Tensor& latents);
+  void mla_make_schedule(const kernels::MlaDecodeDesc& desc, const kernels::MlaDecodeConfig& config,
+                         const kernels::MlaDecodeRows& rows);
+  // mla_fused.cpp
+  void mla_write_entries(const MlaCall& call);
+  bool mla_decode_fused(const MlaCall& call, int64_t decode_tokens, const kernels::Epilogue& out);
   bool schedule_is_made(const MlaScheduleKey& wanted);
   bool mla_products(const MlaCall& call) const;
-  void mla_absorb(const MlaCall& call, const Tensor& queries, bool with_rope);
+  void mla_absorb(const MlaCall& call, const Tensor& queries);
   void mla_values(const MlaCall& call, const Tensor& latents, int32_t first_row, int32_t end_row);
   // prefill_mla.cpp
   void mla_prefill_rows(const MlaCall& call);

@@ -53,10 +53,10 @@ int64_t cache_columns(const KvView& cache, const GqaParams& p) {
 }  // namespace
 
 Status CudaOps::check_cache(DType dtype, int32_t head_dims) const {
-  if (dtype != DType::kF8E4M3 || has_fast_prepare(head_dims)) return Status::ok();
-  const std::string what = head_dims == 0 ? "latent attention"
-                                          : "heads of " + std::to_string(head_dims) + " dimensions";
-  return unimplemented("kv_cache_dtype fp8 is not there for " + what + " on a GPU")
+  const bool latents = head_dims == 0;
+  if (dtype != DType::kF8E4M3 || latents || has_fast_prepare(head_dims)) return Status::ok();
+  return unimplemented("kv_cache_dtype fp8 is not there for heads of " + std::to_string(head_dims) +
+                       " dimensions on a GPU")
       .about("kv_cache_dtype");
 }
 

@@ -1,6 +1,6 @@
 // Multi-head latent attention on the GPU: decode and verify rows on the kernels that
-// choose_mla_decode names, with a schedule made once a step, else on the plain ones. Prefill rows
-// are prefill_mla.cpp's.
+// choose_mla_decode names, with a schedule made once a step, else on the plain ones. The usual way
+// of decode rows is mla_fused.cpp's, prefill rows are prefill_mla.cpp's.
 #include <algorithm>
 
 #include "kernels/mla_project.h"
@@ -75,14 +75,11 @@ bool CudaOps::mla_products(const MlaCall& call) const {
          p.value_dims % 64 == 0 && p.rope_dims % 8 == 0;
 }
 
-// Queries in the latent's space, of the first tokens: `queries` [tokens, heads, entry]. The rope's
-// part may be there already.
-void CudaOps::mla_absorb(const MlaCall& call, const Tensor& queries, bool with_rope) {
+// Queries in the latent's space, of the first tokens: `queries` [tokens, heads, entry].
+void CudaOps::mla_absorb(const MlaCall& call, const Tensor& queries) {
   if (mla_products(call)) {
-    if (with_rope) {
-      kernels::mla_rope_queries(stream_, call.shape, call.tokens,
-                                {rows_of(call.q), queries.data, queries.shape[0]});
-    }
+    kernels::mla_rope_queries(stream_, call.shape, call.tokens,
+                              {rows_of(call.q), queries.data, queries.shape[0]});
     const kernels::HeadProjection projection = absorb_projection(call, queries);
     FATHOM_CHECK(can_project_heads(projection), "queries lie where no projection takes them");
     check(kernels::project_heads(stream_, projection), "mla_attention");
@@ -125,12 +122,9 @@ bool CudaOps::schedule_is_made(const MlaScheduleKey& wanted) {
   return false;
 }
 
-// Weighted latents of the decode and verify rows; false when no kernel fits them.
-bool CudaOps::mla_attend_decode(const MlaCall& call, const Tensor& queries, const Tensor& latents) {
+kernels::MlaDecodeDesc CudaOps::mla_decode_desc(const MlaCall& call) const {
   const StepShape& shape = call.batch.shape;
   const Tensor& cache = call.cache.cache;
-  const bool bf16 = act_format() == Format::kBF16 && cache.dtype == DType::kBF16 &&
-                    cache.stride[0] == int64_t{call.cache.block_tokens} * cache.shape[2];
   kernels::MlaDecodeDesc desc;
   desc.rows = shape.decode_rows;
   desc.query_tokens_max = shape.query_tokens_max;
@@ -138,35 +132,56 @@ bool CudaOps::mla_attend_decode(const MlaCall& call, const Tensor& queries, cons
   desc.kv_lora = call.p.kv_lora;
   desc.rope_dims = call.p.rope_dims;
   desc.block_tokens = call.cache.block_tokens;
-  desc.bf16 = bf16;
+  desc.fp8_cache = cache.dtype == DType::kF8E4M3;
+  desc.bf16 = act_format() == Format::kBF16 && (desc.fp8_cache || cache.dtype == DType::kBF16) &&
+              cache.stride[0] == int64_t{call.cache.block_tokens} * cache.shape[2];
   desc.multiprocessors = sms_;
-  const kernels::MlaDecodeConfig config = kernels::choose_mla_decode(desc);
-  if (config.kind == kernels::MlaDecodeKind::kPlain) return false;
-  ArenaScope scope(arena_);
+  return desc;
+}
+
+kernels::MlaDecodeCall CudaOps::mla_decode_call(const MlaCall& call,
+                                                const kernels::MlaDecodeConfig& config,
+                                                const Tensor& queries, const Tensor& latents) {
   kernels::MlaDecodeCall decode;
   decode.rows = decode_rows(call);
   decode.tokens = queries.shape[0];
   decode.queries = queries.data;
-  decode.cache = cache.data;
-  decode.blocks = cache.shape[0];
+  decode.cache = call.cache.cache.data;
+  decode.blocks = call.cache.cache.shape[0];
   decode.softmax_scale = call.p.softmax_scale;
   decode.out = latents.data;
   decode.partial = floats(config.partial_pairs() * call.p.kv_lora);
   decode.partial_weights = floats(2 * config.partial_pairs());
-  const MlaScheduleKey key{decode.rows.context, desc.rows, config.parts, config.slots, 0};
-  if (!schedule_is_made(key)) {
-    check(kernels::mla_schedule(stream_, desc, config, decode.rows, schedule_), "mla_attention");
-  }
+  return decode;
+}
+
+void CudaOps::mla_make_schedule(const kernels::MlaDecodeDesc& desc,
+                                const kernels::MlaDecodeConfig& config,
+                                const kernels::MlaDecodeRows& rows) {
+  if (schedule_is_made({rows.context, desc.rows, config.parts, config.slots, 0})) return;
+  check(kernels::mla_schedule(stream_, desc, config, rows, schedule_), "mla_attention");
+}
+
+// Weighted latents of the decode and verify rows; false when no kernel fits them.
+bool CudaOps::mla_attend_decode(const MlaCall& call, const Tensor& queries, const Tensor& latents) {
+  const kernels::MlaDecodeDesc desc = mla_decode_desc(call);
+  const kernels::MlaDecodeConfig config = kernels::choose_mla_decode(desc);
+  if (config.kind == kernels::MlaDecodeKind::kPlain) return false;
+  ArenaScope scope(arena_);
+  kernels::MlaDecodeCall decode = mla_decode_call(call, config, queries, latents);
+  decode.overlap = false;  // what comes before lets it start too early
+  mla_make_schedule(desc, config, decode.rows);
   check(kernels::mla_decode(stream_, desc, config, schedule_, decode), "mla_attention");
   return true;
 }
 
-void CudaOps::mla_decode_rows(const MlaCall& call, const Tensor& queries) {
-  const int64_t tokens = queries.shape[0];
+void CudaOps::mla_decode_rows(const MlaCall& call, int64_t tokens) {
   ArenaScope scope(arena_);
+  const Tensor queries =
+      arena_.take(act_dtype(), {tokens, call.p.heads, call.p.kv_lora + call.p.rope_dims});
   const Tensor latents = arena_.take(act_dtype(), {tokens, call.p.heads, call.p.kv_lora});
   const int32_t rows = call.batch.shape.decode_rows;
-  mla_absorb(call, queries, false);
+  mla_absorb(call, queries);
   if (!mla_attend_decode(call, queries, latents)) {
     kernels::AttentionBatch batch = call.tokens;
     batch.tokens = tokens;
@@ -186,6 +201,7 @@ Act CudaOps::mla_attention(const BatchView& batch, const KvView& cache, const Te
   const MlaCall call{batch,
                      cache,
                      q,
+                     kv_a,
                      p,
                      {p.heads, p.nope_dims, p.rope_dims, p.value_dims, p.kv_lora,
                       cache.block_tokens, p.softmax_scale, p.norm_epsilon},
@@ -196,19 +212,19 @@ Act CudaOps::mla_attention(const BatchView& batch, const KvView& cache, const Te
       all_decode
           ? shape.tokens
           : std::min<int64_t>(shape.tokens, int64_t{shape.decode_rows} * shape.query_tokens_max);
-  const Tensor queries =
-      arena_.take(act_dtype(), {decode_tokens, p.heads, p.kv_lora + p.rope_dims});
-  kernels::mla_write(stream_, call.shape, call.tokens, rows_of(kv_a), p.kv_norm.as<float>(),
-                     {rows_of(q), queries.data, mla_products(call) ? decode_tokens : 0});
+  const Act whole{call.out, {}, {}};
+  const bool fused = form != MlaForm::kNaive && decode_tokens > 0 &&
+                     mla_decode_fused(call, decode_tokens, epilogue_of(all_decode ? act : whole));
+  if (!fused) mla_write_entries(call);
   if (form == MlaForm::kNaive) {
     FATHOM_CHECK(mla_prefill_naive(call, 0), "this backend has no naive form of such attention");
   } else {
-    if (decode_tokens > 0) mla_decode_rows(call, queries);
+    if (decode_tokens > 0 && !fused) mla_decode_rows(call, decode_tokens);
     const bool naive = form == MlaForm::kChosen && !all_decode;
     if (!all_decode && !(naive && mla_prefill_naive(call, shape.decode_rows)))
       mla_prefill_rows(call);
   }
-  if (quantizes) finish(call.out.as<float>(), shape.tokens, columns, act);
+  if (quantizes && !(fused && all_decode)) finish(call.out.as<float>(), shape.tokens, columns, act);
   check(cudaGetLastError(), "mla_attention");
   return act;
 }

@@ -11,7 +11,8 @@ namespace fathom {
 struct MlaCall {
   const BatchView& batch;
   const KvView& cache;
-  const Tensor& q;  // [tokens, heads * (nope + rope)], before rotation
+  const Tensor& q;     // [tokens, heads * (nope + rope)], before rotation
+  const Tensor& kv_a;  // [tokens, kv_lora + rope]
   const MlaParams& p;
   kernels::MlaShape shape;
   kernels::AttentionBatch tokens;

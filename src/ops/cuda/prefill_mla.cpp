@@ -82,7 +82,7 @@ void CudaOps::mla_prefill_rows(const MlaCall& call) {
   ArenaScope scope(arena_);
   const Tensor queries = arena_.take(act_dtype(), {shape.tokens, p.heads, p.kv_lora + p.rope_dims});
   const Tensor latents = arena_.take(act_dtype(), {shape.tokens, p.heads, p.kv_lora});
-  mla_absorb(call, queries, true);
+  mla_absorb(call, queries);
   kernels::mla_attend(stream_, call.shape, call.tokens, {shape.decode_rows, shape.rows},
                       queries.data, act_format(), latents.data);
   mla_values(call, latents, shape.decode_rows, shape.rows);
