@@ -33,11 +33,15 @@ class PlaceComm final : public Comm {
 // A host without a limit of its own for the KV cache gives it this part of what is left.
 constexpr double kHostKvFraction = 0.5;
 
-OpenSlot worst_slot(SlotId slot, const MemoryPlan& plan) {
+// Tokens of prompts whose logprobs are wanted, in one step: logits of a whole step's tokens would
+// take gigabytes of a large vocabulary.
+constexpr int32_t kPromptLogprobTokens = 512;
+
+OpenSlot worst_slot(SlotId slot, const MemoryPlan& plan, bool prompt_logprobs) {
   static const auto tokens = std::make_shared<const std::vector<TokenId>>(1, 0);
   auto sampling = std::make_shared<SamplingParams>();
   sampling->logprobs = kLogprobsMax;
-  sampling->prompt_logprobs = true;
+  sampling->prompt_logprobs = prompt_logprobs;
   return {.slot = slot,
           .tokens = tokens,
           .prompt_tokens = plan.max_model_len,
@@ -45,28 +49,36 @@ OpenSlot worst_slot(SlotId slot, const MemoryPlan& plan) {
           .sampling = std::move(sampling)};
 }
 
-// Every slot open with the longest context. `decodes` rows carry all drafts that they may; prefill
-// rows that want prompt logprobs share what is left of the step.
-StepPlan worst_step(const MemoryPlan& plan, int32_t decodes, int32_t prefills) {
+// How a worst step is made up.
+struct StepMix {
+  int32_t decodes = 0;           // rows, with all drafts that they may carry
+  bool prompt_logprobs = false;  // a prefill row with as many tokens that want logprobs as may be
+  int32_t prefills = 0;          // further prefill rows, which share the rest
+};
+
+// Every slot open with the longest context.
+StepPlan worst_step(const MemoryPlan& plan, const StepMix& mix) {
   StepPlan step;
   const int32_t blocks = plan.slots.blocks_max;
   int32_t left = plan.step.tokens_max;
-  auto add = [&](RowKind kind, int32_t tokens) {
+  int32_t rows_left = plan.step.rows_max;
+  auto add = [&](RowKind kind, int32_t tokens, bool prompt_logprobs) {
     const auto slot = static_cast<SlotId>(step.rows.size() + 1);
-    step.open.push_back(worst_slot(slot, plan));
+    step.open.push_back(worst_slot(slot, plan, prompt_logprobs));
     for (int32_t group = 0; group < plan.slots.cache_groups; ++group) {
       step.append.push_back({slot, group, 0, std::vector<BlockId>(blocks, 0)});
     }
     step.rows.push_back({slot, kind, tokens, true});
     left -= tokens;
+    --rows_left;
   };
-  const RowKind kind = plan.slots.drafts_max > 0 ? RowKind::kVerify : RowKind::kDecode;
-  for (int32_t i = 0; i < decodes && left > plan.slots.drafts_max; ++i) {
-    add(kind, 1 + plan.slots.drafts_max);
-  }
-  const int32_t rows_left = plan.step.rows_max - static_cast<int32_t>(step.rows.size());
-  prefills = std::min({prefills, rows_left, left});
-  for (int32_t i = 0; i < prefills; ++i) add(RowKind::kPrefill, left / (prefills - i));
+  const int32_t drafts = plan.slots.drafts_max;
+  const RowKind kind = drafts > 0 ? RowKind::kVerify : RowKind::kDecode;
+  for (int32_t i = 0; i < mix.decodes && left > drafts; ++i) add(kind, 1 + drafts, false);
+  const int32_t wanted = std::min(left, plan.prompt_logprob_tokens_max);
+  if (mix.prompt_logprobs && rows_left > 0 && wanted > 0) add(RowKind::kPrefill, wanted, true);
+  const int32_t prefills = std::min({mix.prefills, rows_left, left});
+  for (int32_t i = 0; i < prefills; ++i) add(RowKind::kPrefill, left / (prefills - i), false);
   return step;
 }
 
@@ -94,12 +106,16 @@ Result<StageMemory> measure_stage(const EngineOptions& options, const WeightSour
   program_options.step = plan.step;
   program_options.cache = memory.layout;
   program_options.blocks = 1;
-  const std::array<std::pair<int32_t, int32_t>, 3> steps = {
-      {{plan.step.rows_max, 1}, {0, 1}, {0, plan.step.rows_max}}};
+  const int32_t rows = plan.step.rows_max;
+  const std::array<StepMix, 5> steps = {{{rows, false, 0},
+                                         {std::max(rows - 1, 0), true, 0},
+                                         {std::max(rows - 2, 0), true, 1},
+                                         {0, false, 1},
+                                         {0, false, rows}}};
   for (size_t i = 0; i < steps.size(); ++i) {
     FATHOM_ASSIGN(auto program, StepProgram::make(ops, *model, groups, program_options));
     if (i == 0) memory.fixed_bytes = ops.report().reserved_bytes - memory.kv_block_bytes;
-    FATHOM_RETURN_IF_ERROR(program->launch(worst_step(plan, steps[i].first, steps[i].second)));
+    FATHOM_RETURN_IF_ERROR(program->launch(worst_step(plan, steps[i])));
   }
   memory.workspace_bytes = ops.report().arena_peak_bytes;
   return memory;
@@ -133,7 +149,10 @@ void set_limits(const EngineOptions& options, MemoryPlan& plan) {
   plan.max_model_len = options.max_model_len.value_or(plan.model.positions_max);
   plan.step.rows_max = std::min(options.max_num_seqs, options.max_num_batched_tokens);
   plan.step.tokens_max = options.max_num_batched_tokens;
-  plan.step.sample_rows_max = options.max_num_batched_tokens;
+  plan.prompt_logprob_tokens_max = std::max(kPromptLogprobTokens, options.block_tokens);
+  plan.step.sample_rows_max = std::min(
+      options.max_num_batched_tokens,
+      plan.step.rows_max * (1 + options.speculative_tokens) + plan.prompt_logprob_tokens_max);
   plan.slots.slots = options.max_num_seqs + 1;
   plan.slots.tokens_max = plan.max_model_len;
   plan.slots.blocks_max = (plan.max_model_len + options.block_tokens - 1) / options.block_tokens;

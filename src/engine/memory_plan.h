@@ -37,6 +37,7 @@ struct MemoryPlan {
   std::string device_id;
   SlotLimits slots;
   StepLimits step;
+  int32_t prompt_logprob_tokens_max = 0;  // of a step
 
   int64_t rank_bytes(const StageMemory& stage) const {
     return stage.weight_bytes + stage.fixed_bytes + stage.workspace_bytes +

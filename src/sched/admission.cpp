@@ -114,7 +114,8 @@ Scheduler::Start Scheduler::try_start(Sequence& s, Draft& draft) {
   if (draft.budget.tokens_left(0) < rest_min) return Start::kNoRoom;
   if (look_up_prefix(s) && prefix_is_coming(s)) return Start::kLater;
   const int32_t cached = match_.blocks * kv_.block_tokens();
-  if (next_chunk(s.known() - cached, draft.budget.tokens_left(cached)) == 0) return Start::kNoRoom;
+  if (next_chunk(s.known() - cached, prefill_tokens_left(s, cached, draft)) == 0)
+    return Start::kNoRoom;
   if (!fits(s)) {
     blocked_ = {s.id, free_blocks};
     return Start::kNoRoom;

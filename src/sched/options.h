@@ -19,6 +19,9 @@ struct SchedulerOptions {
   int64_t queued_tokens_max = 1 << 20;   // of waiting prompts; an empty queue takes any one request
   std::optional<int64_t> queued_us_max;  // until a first step; none: no bound
   std::optional<int32_t> prefill_chunk_tokens_max;  // of one sequence in a step; none: the budget
+  // Of a step, over all sequences whose prompt's logprobs are wanted: each such token has logits of
+  // its own. None: the budget.
+  std::optional<int32_t> prompt_logprob_tokens_max;
   int32_t answer_margin_tokens = 128;  // admission wants room for so much of the answer
   int32_t free_percent = 5;            // of each group's blocks, left free by admission
   int32_t preemptions_max = 2;         // of one request

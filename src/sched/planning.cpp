@@ -34,12 +34,13 @@ void Scheduler::plan_prefills(Draft& draft) {
   }
 }
 
-// The next chunk: what the budget and the blocks at hand allow. False when the budget has no room.
+// The next chunk: what the budget and the blocks at hand allow. False when the budget has no room;
+// others may have some where only that for prompts' logprobs is used up.
 bool Scheduler::add_prefill_row(Sequence& s, Draft& draft) {
   const int32_t rest = s.open_tokens - s.reserved;
   const int32_t block_tokens = kv_.block_tokens();
-  int32_t chunk = next_chunk(rest, draft.budget.tokens_left(s.reserved));
-  if (chunk == 0) return false;
+  int32_t chunk = next_chunk(rest, prefill_tokens_left(s, s.reserved, draft));
+  if (chunk == 0) return next_chunk(rest, draft.budget.tokens_left(s.reserved)) > 0;
   int32_t room = room_tokens(s);
   if (room < std::min(rest, block_tokens)) {
     const auto group = short_group(s, std::min(rest, block_tokens));
@@ -54,6 +55,11 @@ bool Scheduler::add_prefill_row(Sequence& s, Draft& draft) {
   return true;
 }
 
+int32_t Scheduler::prefill_tokens_left(const Sequence& s, int32_t from, const Draft& draft) {
+  const int32_t left = draft.budget.tokens_left(from);
+  return s.sampling->prompt_logprobs ? std::min(left, draft.prompt_logprob_tokens_left) : left;
+}
+
 int32_t Scheduler::next_chunk(int32_t rest, int32_t tokens_left) const {
   const int32_t most =
       std::min(tokens_left, options_.prefill_chunk_tokens_max.value_or(tokens_left));
@@ -63,6 +69,9 @@ int32_t Scheduler::next_chunk(int32_t rest, int32_t tokens_left) const {
 void Scheduler::add_row(Sequence& s, RowKind kind, int32_t tokens, Draft& draft) {
   append_blocks(s, tokens, draft.plan);
   draft.budget.take({tokens, int64_t{tokens} * (s.reserved + tokens)});
+  if (kind == RowKind::kPrefill && s.sampling->prompt_logprobs) {
+    draft.prompt_logprob_tokens_left -= tokens;
+  }
   s.reserved += tokens;
   s.tokens_ahead += tokens;
   ++s.plans;

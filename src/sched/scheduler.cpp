@@ -74,6 +74,10 @@ Status Scheduler::validate(const SchedulerOptions& o, const KvLayout& layout) {
     return invalid_argument("prefill_chunk_tokens_max is below one block")
         .about("prefill_chunk_tokens_max");
   }
+  if (o.prompt_logprob_tokens_max && *o.prompt_logprob_tokens_max < layout.block_tokens) {
+    return invalid_argument("prompt_logprob_tokens_max is below one block")
+        .about("prompt_logprob_tokens_max");
+  }
   if (o.queued_us_max && *o.queued_us_max < 1) {
     return invalid_argument("queued_us_max must be at least 1").about("queued_us_max");
   }
@@ -158,7 +162,11 @@ std::optional<StepPlan> Scheduler::plan(int64_t now_us) {
   if (running_.empty() && waiting_.empty()) return std::nullopt;
   PlanInFlight& next = flight(flight_count_);
   next.rows.clear();
-  Draft draft{{}, std::move(next.rows), StepBudget(options_.max_num_batched_tokens), now_us};
+  Draft draft{{},
+              std::move(next.rows),
+              StepBudget(options_.max_num_batched_tokens),
+              now_us,
+              options_.prompt_logprob_tokens_max.value_or(options_.max_num_batched_tokens)};
   draft.plan.rows.reserve(running_.size());
   plan_decodes(draft);
   plan_prefills(draft);

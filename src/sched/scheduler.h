@@ -102,6 +102,7 @@ class Scheduler {
     std::vector<PlannedRow> rows;
     StepBudget budget;
     int64_t now_us = 0;
+    int32_t prompt_logprob_tokens_left = 0;
     bool short_of_blocks = false;
   };
   // The last request that found no room, and how much there was: no need to look again with less.
@@ -137,6 +138,8 @@ class Scheduler {
   std::optional<int32_t> short_group(const Sequence& s, int32_t tokens) const;
   int32_t room_tokens(const Sequence& s) const;
   int32_t next_chunk(int32_t rest, int32_t tokens_left) const;
+  // What the draft has left for a prefill row of `s` that begins at `from`.
+  static int32_t prefill_tokens_left(const Sequence& s, int32_t from, const Draft& draft);
   void append_blocks(Sequence& s, int32_t tokens, StepPlan& plan);
   int32_t window_room(const Sequence& s, int32_t group) const;
   StepPlan launch(Draft& draft);

@@ -131,7 +131,7 @@ def mixed_load(server, seconds):
     def client(number):
         order = random.Random(number)
         while time.monotonic() < end:
-            body = {"prompt": [order.randrange(4, 4000) for _ in range(order.randrange(1, 1500))],
+            body = {"prompt": [order.randrange(4, 3600) for _ in range(order.randrange(1, 1500))],
                     "max_tokens": order.randrange(1, 120), "stream": True,
                     "temperature": order.choice([0, 0.8]), "top_p": 0.9,
                     "frequency_penalty": order.choice([0, 0.5]),
@@ -169,7 +169,7 @@ def check_memory(binary, seconds):
     stop.set()
     watcher.join()
     code = server.stop()
-    plan = [line for line in server.lines if "plan" in line or "captured" in line]
+    plan = [line for line in server.lines if "rank loaded" in line or "captured" in line]
     return {"used_before": before, "total": total, "used_when_ready": ready,
             "used_min": min(seen), "used_max": max(seen), "requests": requests,
             "share": ready / total, "exit": code, "log": plan[-4:],
@@ -254,12 +254,14 @@ def main():
     parser.add_argument("--out")
     options = parser.parse_args()
     binary = str(pathlib.Path(options.bin) / "fathomd")
-    report = {"faults": check_faults(binary), "boast": check_boast(binary),
-              "memory": check_memory(binary, options.seconds)}
-    text = json.dumps(report, indent=1)
-    print(text)
-    if options.out:
-        pathlib.Path(options.out).write_text(text + "\n")
+    report = {}
+    for name, check in (("faults", lambda: check_faults(binary)),
+                        ("boast", lambda: check_boast(binary)),
+                        ("memory", lambda: check_memory(binary, options.seconds))):
+        report[name] = check()
+        print(json.dumps({name: report[name]}, indent=1), flush=True)
+        if options.out:
+            pathlib.Path(options.out).write_text(json.dumps(report, indent=1) + "\n")
     faults = [value for value in report["faults"].values() if isinstance(value, dict)]
     good = all(fault["good"] for fault in faults) and len(faults) == len(FAULTS)
     good = good and report["boast"]["good"] and report["memory"]["good"]

@@ -316,6 +316,28 @@ TEST(Admission, OnePromptTakesAtMostItsChunkOfAStep) {
   EXPECT_EQ(d.token_count(1), 1);
 }
 
+TEST(Admission, LogprobsOfPromptsHaveABoundInAStep) {
+  SchedulerOptions o = small_options();
+  o.max_num_batched_tokens = 64;
+  o.prompt_logprob_tokens_max = 13;
+  Driver d(o);
+  for (RequestId id : {1, 2}) {
+    Request r = make_request(id, 9, 2);
+    r.sampling.prompt_logprobs = true;
+    ASSERT_TRUE(d.admit(r).is_ok());
+  }
+  ASSERT_TRUE(d.admit(make_request(3, 20, 1)).is_ok());
+  const auto plan = d.step();
+  ASSERT_EQ(plan->rows.size(), 3U);
+  EXPECT_EQ(plan->rows[0].tokens, 9);
+  EXPECT_EQ(plan->rows[1].tokens, 4) << "one block of the second prompt, no more";
+  EXPECT_EQ(plan->rows[2].tokens, 20) << "who wants none has the budget that is left";
+  d.run();
+  EXPECT_EQ(d.token_count(1), 2);
+  EXPECT_EQ(d.token_count(2), 2);
+  EXPECT_EQ(d.token_count(3), 1);
+}
+
 TEST(Admission, TheAnswersBlocksAreSharedToo) {
   Driver d(cached_options());
   ASSERT_TRUE(d.admit(same_prompt(1, 6, 8)).is_ok());

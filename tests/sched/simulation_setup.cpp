@@ -94,6 +94,9 @@ SimulationSetup make_setup(uint64_t seed) {
   if (random.one_in(4)) {
     s.scheduler.prefill_chunk_tokens_max = s.layout.block_tokens + random.between(0, 16);
   }
+  if (random.one_in(4)) {
+    s.scheduler.prompt_logprob_tokens_max = s.layout.block_tokens + random.between(0, 16);
+  }
   return s;
 }
 
