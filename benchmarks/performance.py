@@ -12,6 +12,8 @@ import re
 import sys
 from xml.sax.saxutils import escape
 
+from figures import FIGURES, notes, result_of
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/performance.md"
 PLOT = ROOT / "docs/performance.svg"
@@ -32,12 +34,68 @@ def table(head, rows):
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
 
 
-def result_of(report, name):
-    return report["parts"].get(name, {}).get("result")
+def verdict(figure, value):
+    if figure.must is None and figure.goal is None:
+        return ""
+    if figure.goal is not None and figure.meets(value, figure.goal):
+        return "goal"
+    return "must" if figure.meets(value, figure.must) and figure.must is not None else "missed"
+
+
+def value_of(figure, report, note):
+    """(value, from another run); a figure that this run lacks may be kept from one of its own."""
+    try:
+        value = figure.measure(report)
+    except (KeyError, TypeError, AttributeError, IndexError, ZeroDivisionError):
+        value = None
+    if value is not None:
+        return value, False
+    return note.get("measured"), note.get("measured") is not None
+
+
+def figure_section(report):
+    rows, reasons, kept = [], [], set()
+    said = notes()
+    for figure in FIGURES:
+        note = said.get(figure.name, {})
+        value, other = value_of(figure, report, note)
+        if other:
+            kept.add(note["source"])
+        times = figure.times_floor(value) if value is not None else None
+        judged = "not measured" if value is None else verdict(figure, value)
+        shown = "" if value is None else number(value) + (" *" if other else "")
+        rows.append([figure.name, figure.unit, number(figure.must), number(figure.goal),
+                     number(figure.floor), shown, number(times, 2), judged])
+        wanting = value is None or judged == "missed" or (times or 0) > 1.3
+        if wanting and note.get("reason"):
+            reasons.append(f"- **{figure.name}**: {note['reason']}")
+    head = ["figure", "unit", "must", "goal", "floor", "measured", "times floor", "reached"]
+    text = ("## Figures\n\nWhat one H100 must reach, what is aimed at, and the floor: bytes at "
+            "3.0 TB/s, or operations at the\ntensor cores' rate." + cuts_of(report) + "\n\n"
+            + table(head, rows))
+    if kept:
+        text += "\n\\* measured by a run of its own: " + ", ".join(
+            f"`{source}`" for source in sorted(kept)) + "\n"
+    if reasons:
+        text += "\n### Why figures are short of their bar, or over 1.3 times their floor\n\n"
+        text += "\n".join(reasons) + "\n"
+    return text
+
+
+def cuts_of(report):
+    """Which serving runs were cut after some seconds, in words."""
+    found = [f"{model} with {run['clients']:,} clients after {run['cut_after_seconds']:g} s"
+             for model, _, run in serve_runs(report)
+             if run.get("cut_after_seconds") and run["seconds"] >= run["cut_after_seconds"] - 0.5]
+    if not found:
+        return ""
+    return ("\n\nServing was cut where it took longer, and what had come by then counts: "
+            + "; ".join(found) + ".")
 
 
 def step_lines(report):
-    steps = result_of(report, "steps") or {}
+    steps = result_of(report, "steps")
+    steps = steps if isinstance(steps, dict) else {}
     return [line for line in steps.get("steps", []) if "step_us" in line]
 
 
@@ -57,8 +115,8 @@ def step_section(report):
 def serve_runs(report):
     for name in report["parts"]:
         result = result_of(report, name)
-        if name.startswith("serve") and result:
-            for run in result["runs"]:
+        if name.startswith("serve") and isinstance(result, dict):
+            for run in result.get("runs", []):
                 if "output_tokens_per_second" in run:
                     yield f"{result['model']} {result['dtype'] or ''}".strip(), result, run
 
@@ -83,7 +141,7 @@ def serve_section(report):
 
 def op_section(report):
     ops = result_of(report, "ops")
-    if not ops:
+    if not isinstance(ops, dict):
         return ""
     rows = [[c["case"], number(c["us"]), number(c["floor_us"]), number(c["percent_of_floor"], 0),
              number(c["tb_per_s"], 2), number(c["tflops"], 1)]
@@ -91,6 +149,45 @@ def op_section(report):
     head = ["op", "µs", "floor, µs", "% of floor", "TB/s", "TFLOPS"]
     return (f"## Ops\n\nBandwidth measured first: {ops['read_tb_per_s']:.2f} TB/s read, "
             f"{ops['copy_tb_per_s']:.2f} TB/s copied.\n\n" + table(head, rows))
+
+
+BREAKDOWN_OPS = 8
+
+
+def breakdown_section(report):
+    parts = []
+    for found in step_lines(report):
+        rows = [[op["op"], number(op["calls"], 0), number(op["us"]), number(op["us_each"]),
+                 number(op["floor_us"]), number(op["percent_of_floor"], 0)]
+                for op in found.get("ops", [])[:BREAKDOWN_OPS]]
+        if rows:
+            head = ["op", "calls", "µs", "µs each", "floor, µs", "% of floor"]
+            parts.append(f"### {found['model']} `{found['case']}`\n\n" + table(head, rows))
+    if not parts:
+        return ""
+    return ("## Steps, op by op\n\nThe costliest ops of each step, launched one by one with an "
+            "event between two, which adds about 2 µs\nto each.\n\n" + "\n".join(parts))
+
+
+def latency_section(report):
+    rows = []
+    for name in report["parts"]:
+        result = result_of(report, name)
+        if not name.startswith("latency") or not isinstance(result, dict):
+            continue
+        model = f"{result['model']} {result['dtype'] or ''}".strip()
+        for case in result.get("cases", []):
+            if "ms_p50" in case:
+                rows.append([model, f"`{case['case']}`", number(case["ms_p50"]),
+                             number(case["ms_p90"]), ""])
+            elif "times_median" in case:
+                rows.append([model, f"`{case['case']}`", number(case["prompt_ttft_ms"]), "",
+                             f"{number(case['during_ms_p99'])} ms, median before "
+                             f"{number(case['calm_ms_p50'])} ms"])
+    if not rows:
+        return ""
+    head = ["model", "case", "first token, ms", "p90", "p99 of other streams' gaps"]
+    return "## Latency\n\n`latency_bench.py` says what the cases are.\n\n" + table(head, rows)
 
 
 def curves(report):
@@ -164,10 +261,13 @@ def page(report, source, has_plot):
              f"`benchmarks/run_all.py` on {gpu.get('name', 'a machine without a GPU')}, driver "
              f"{gpu.get('driver_version', 'none')}. What is measured, and how, is in\n"
              "[testing.md](testing.md#benchmarks); the kernels are in [kernels/](kernels).\n"]
+    if report.get("quick"):
+        parts.append("A quick run: fewer rounds, and serving of one request a client.\n")
     if has_plot:
         parts.append("![Throughput against interactivity](performance.svg)\n")
-    parts += [section for section in (serve_section(report), step_section(report),
-                                      op_section(report)) if section]
+    parts += [section for section in (
+        figure_section(report), serve_section(report), latency_section(report),
+        step_section(report), breakdown_section(report), op_section(report)) if section]
     failed = [f"- {name}: {part['error'].strip().splitlines()[-1][:200]}"
               for name, part in report["parts"].items() if part.get("error", "").strip()]
     if failed:

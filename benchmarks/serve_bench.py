@@ -3,11 +3,14 @@
     python3 benchmarks/serve_bench.py --bin FOLDER --preset v2-lite --dtype fp8 --clients 256,1024
 
 Prompts are random tokens, no two alike; every answer has --output tokens (no end of sequence). For
-each number of clients: warm-up requests, then --waves requests a client. One JSON on standard
-output (and to --out): for each, output tokens/s, TTFT and ITL with p50 and p99, and what the GPU's
-clocks and power were meanwhile. --model DIR takes a checkpoint instead of generated weights.
+each number of clients: --waves requests a client, all clients beginning at once; --cut SECONDS ends
+answers then, and counts what came. Short requests go before, for warming up. One JSON on standard
+output (and to --out, after each number): output tokens/s, TTFT and ITL with p50 and p99, and what
+the GPU's clocks and power were meanwhile. --model DIR takes a checkpoint instead of generated
+weights.
 """
 import argparse
+import ctypes
 import datetime
 import json
 import os
@@ -50,6 +53,12 @@ def make_model(options, folder):
     return ["--model", str(folder), "--load-format", "synthetic"]
 
 
+def die_with_parent():
+    """In the child: a benchmark that is killed leaves no server behind."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
 class Server:
     """fathomd; its ports come from its log."""
 
@@ -58,7 +67,8 @@ class Server:
                    "--no-access-log", "--request-deadline-seconds=3600", *flags]
         clean = {k: v for k, v in os.environ.items() if not k.startswith("FATHOM_")}
         self.begin = time.monotonic()
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=clean)
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=clean,
+                                        preexec_fn=die_with_parent)
         self.lines = []
         self.port = None
         self.ready = threading.Event()
@@ -110,11 +120,24 @@ def middle(values):
     return sorted(values)[len(values) // 2] if values else None
 
 
+def bench_command(options, server, clients, requests, output, seed):
+    return [str(options.bin / "fathomctl"), "bench", "serve", "--json",
+            "--url", f"http://127.0.0.1:{server.port}", "--clients", str(clients),
+            "--requests", str(requests), "--seed", str(seed),
+            "--input-tokens", str(options.input), "--output-tokens", str(output)]
+
+
+def warm_up(options, server):
+    if options.warmup > 0:
+        command = bench_command(options, server, min(16, options.warmup), options.warmup, 16, 1)
+        subprocess.run(command, capture_output=True, timeout=options.seconds)
+
+
 def run_clients(options, server, clients):
-    command = [str(options.bin / "fathomctl"), "bench", "serve", "--json",
-               "--url", f"http://127.0.0.1:{server.port}", "--clients", str(clients),
-               "--requests", str(int(clients * options.waves)), "--warmup", str(options.warmup),
-               "--input-tokens", str(options.input), "--output-tokens", str(options.output)]
+    command = bench_command(options, server, clients, int(clients * options.waves),
+                            options.output, clients)
+    if options.cut:
+        command += ["--stop-after", str(options.cut)]
     stop, seen = threading.Event(), []
     watcher = threading.Thread(target=watch_gpu, args=(stop, seen))
     watcher.start()
@@ -131,6 +154,7 @@ def run_clients(options, server, clients):
         return {"clients": clients, "error": (ran.stdout + ran.stderr)[-500:]}
     result.pop("parameters", None)
     result["clients"] = clients
+    result["cut_after_seconds"] = options.cut
     result["gpu_while_it_ran"] = {key: middle([float(s[key]) for s in seen])
                                   for key in ("clocks.sm", "clocks.mem", "power.draw")}
     return result
@@ -147,7 +171,8 @@ def parse():
     parser.add_argument("--input", type=int, default=1000)
     parser.add_argument("--output", type=int, default=1000)
     parser.add_argument("--waves", type=float, default=2, help="measured requests a client")
-    parser.add_argument("--warmup", type=int, default=16, help="requests before")
+    parser.add_argument("--cut", type=float, help="seconds after which answers are cut")
+    parser.add_argument("--warmup", type=int, default=16, help="short requests before")
     parser.add_argument("--seconds", type=float, default=600, help="for each number of clients")
     parser.add_argument("--flags", default="", help="more flags of fathomd, with spaces")
     parser.add_argument("--out", type=pathlib.Path)
@@ -171,11 +196,16 @@ def main():
     try:
         server.wait_ready(options.seconds)
         report["seconds_to_ready"] = server.seconds_to_ready
+        report["log"] = [line.strip() for line in server.lines
+                         if "rank loaded" in line or "engine: ready" in line]
+        warm_up(options, server)
         for clients in numbers:
             run = run_clients(options, server, clients)
             report["runs"].append(run)
             print(f"{clients} clients: {run.get('output_tokens_per_second', run.get('error'))} "
                   "output tokens/s", file=sys.stderr)
+            if options.out:
+                options.out.write_text(json.dumps(report, indent=1) + "\n")
     finally:
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)

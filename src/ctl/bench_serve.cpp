@@ -1,5 +1,5 @@
 // bench serve: a closed loop of clients, or an open loop of Poisson arrivals, against a server.
-// One thread a client: the bench measures the server, and up to 512 clients that costs little.
+// One thread a client: the bench measures the server, and that costs little.
 #include <pthread.h>
 
 #include <algorithm>
@@ -135,8 +135,13 @@ class Schedule {
 
   bool stopped() const {
     if (console_.interrupted != nullptr && *console_.interrupted) return true;
-    return options_.duration_seconds &&
-           ms_between(start_, Clock::now()) > *options_.duration_seconds * 1e3;
+    const Clock::time_point now = Clock::now();
+    return cut(now) || (options_.duration_seconds &&
+                        ms_between(start_, now) > *options_.duration_seconds * 1e3);
+  }
+  // Time is up: answers that still come are cut.
+  bool cut(Clock::time_point now) const {
+    return options_.stop_seconds && ms_between(start_, now) > *options_.stop_seconds * 1e3;
   }
   bool is_warmup(int64_t number) const { return number < options_.warmup; }
   Clock::time_point start() const { return start_; }
@@ -161,9 +166,9 @@ struct Results {
 };
 
 RequestRecord run_request(HttpClient& client, const PromptMaker& prompts, const Due& due,
-                          Clock::time_point run_start) {
+                          const Schedule& schedule) {
   RequestRecord record;
-  record.start_ms = ms_between(run_start, due.at);
+  record.start_ms = ms_between(schedule.start(), due.at);
   const std::string body = prompts.body(due.number);
   Clock::time_point last = due.at;
   const Result<Generated> answer = generate(client, prompts.path(), body, [&](const Delta&) {
@@ -174,7 +179,7 @@ RequestRecord run_request(HttpClient& client, const PromptMaker& prompts, const 
       record.gaps_ms.push_back(ms_between(last, now));
     }
     last = now;
-    return true;
+    return !schedule.cut(now);
   });
   record.ok = answer.is_ok();
   if (!record.ok) {
@@ -195,7 +200,7 @@ void run_client(const ClientConfig& config, const PromptMaker& prompts, Schedule
                 Results& results) {
   HttpClient client(config);
   while (const std::optional<Due> due = schedule.next()) {
-    RequestRecord record = run_request(client, prompts, *due, schedule.start());
+    RequestRecord record = run_request(client, prompts, *due, schedule);
     std::lock_guard lock(results.mutex);
     ++results.done;
     if (!schedule.is_warmup(due->number)) results.records.push_back(std::move(record));

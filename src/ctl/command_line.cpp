@@ -133,7 +133,7 @@ void add_status(CLI::App& app, StatusOptions& o) {
 void add_bench(CLI::App& app, BenchOptions& o) {
   app.add_option("--model", o.model, "Model (else the first that the server lists)");
   auto* clients = app.add_option("--clients", o.clients, "Closed loop: clients at a time")
-                      ->check(CLI::Range(1, 512))
+                      ->check(CLI::Range(1, 4096))
                       ->capture_default_str();
   app.add_option("--rate", o.rate, "Open loop: requests a second, Poisson arrivals")
       ->check(CLI::Range(0.001, 100000.0))
@@ -142,6 +142,9 @@ void add_bench(CLI::App& app, BenchOptions& o) {
       ->check(CLI::Range(1, 10'000'000))
       ->capture_default_str();
   app.add_option("--duration", o.duration_seconds, "Stop starting requests after these seconds")
+      ->check(CLI::Range(0.1, 86400.0));
+  app.add_option("--stop-after", o.stop_seconds,
+                 "Cut answers after these seconds; what came until then counts")
       ->check(CLI::Range(0.1, 86400.0));
   app.add_option("--warmup", o.warmup, "Requests before the measured ones")
       ->check(CLI::Range(0, 100000))

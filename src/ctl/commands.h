@@ -91,6 +91,7 @@ struct BenchOptions {
   std::optional<double> rate;  // requests a second, Poisson: open loop
   int64_t requests = 100;      // measured ones
   std::optional<double> duration_seconds;
+  std::optional<double> stop_seconds;  // answers are cut then, and count as far as they came
   int64_t warmup = 0;  // requests before the measured ones
   int64_t input_tokens = 128;
   int64_t output_tokens = 64;

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """docs/performance.md's generator: what it makes of a result, and that it sees a stale page."""
 
+import argparse
 import json
 import pathlib
 import sys
@@ -11,7 +12,9 @@ import xml.etree.ElementTree
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import figures  # noqa: E402
 import performance  # noqa: E402
+import run_all  # noqa: E402
 
 SPREAD = {"mean": 1.0, "p50": 12.5, "p90": 2.0, "p99": 40.0, "max": 50.0}
 
@@ -70,6 +73,24 @@ class Page(unittest.TestCase):
         lines = [e for e in drawing.iter() if e.tag.endswith("polyline")]
         self.assertEqual(len(lines), 3, "steps, their floors, and serving")
 
+    def test_every_figure_has_a_row_and_a_missed_one_its_reason(self):
+        self.run_main()
+        text = performance.PAGE.read_text()
+        for figure in figures.FIGURES:
+            self.assertEqual(text.count(f"\n| {figure.name} | "), 1, figure.name)
+        self.assertIn("| 12,346 | 1.98 | must |", text)
+        self.assertIn("| 3.20 | 3.20 | missed |", text)
+        missed = "serve V2-Lite FP8, 256 clients: p99 of gaps between tokens over the median"
+        before = figures.notes
+        self.addCleanup(setattr, performance, "notes", before)
+        performance.notes = lambda: {missed: {"reason": "prompts come between"}}
+        self.run_main()
+        self.assertIn(f"- **{missed}**: prompts come between", performance.PAGE.read_text())
+
+    def test_notes_name_figures(self):
+        names = {figure.name for figure in figures.FIGURES}
+        self.assertEqual(set(figures.notes()) - names, set())
+
     def test_a_stale_page_is_found(self):
         self.run_main("--check")  # none yet
         self.run_main()
@@ -78,6 +99,39 @@ class Page(unittest.TestCase):
         with self.assertRaises(SystemExit) as stale:
             self.run_main("--check")
         self.assertIn("performance.md", str(stale.exception))
+
+
+class RunAll(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.options = argparse.Namespace(bin=pathlib.Path(folder.name), quick=True)
+
+    def run_script(self, text, seconds=20.0):
+        program = self.options.bin / "a_bench"
+        program.write_text("#!/bin/sh\n" + text)
+        program.chmod(0o755)
+        part = run_all.Part("a", "a_bench", ["JSON"], 60, ["--few"])
+        return run_all.run_part(self.options, part, seconds)
+
+    def test_lines_and_files_become_results(self):
+        self.assertEqual(self.run_script('echo \'{"a": 1}\'; echo \'{"a": 2}\'')["result"],
+                         [{"a": 1}, {"a": 2}])
+        self.assertEqual(self.run_script('echo \'{"b": 3}\' > "$2"; echo talk')["result"], {"b": 3})
+        self.assertNotIn("error", self.run_script('[ "$1" = --few ] && echo "{}"'))
+
+    def test_what_was_measured_before_the_limit_is_kept(self):
+        found = self.run_script('echo \'{"a": 1}\'; echo \'{"a": \'; sleep 60', 0.5)
+        self.assertEqual(found["result"], [{"a": 1}])
+        self.assertIn("not done within", found["error"])
+
+    def test_a_failure_leaves_its_words(self):
+        self.assertIn("no memory", self.run_script("echo no memory >&2; exit 3")["error"])
+        missing = run_all.Part("b", "no_bench", [], 60)
+        self.assertIn("no_bench", run_all.run_part(self.options, missing, 5)["error"])
+
+    def test_quick_parts_fit(self):
+        self.assertLessEqual(run_all.QUICK_SECONDS, 240)
 
 
 if __name__ == "__main__":

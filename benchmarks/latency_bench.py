@@ -1,0 +1,226 @@
+"""Times that one client feels: fathomd on a model of generated weights, and raw sockets.
+
+    python3 benchmarks/latency_bench.py --bin FOLDER --preset llama-8b --dtype bf16 \
+        --cases ttft:230,cached:50000,cached_text:50000,beside:32768
+
+ttft:N         a prompt of N random tokens on an idle server, until the first token; 20 rounds
+cached:N       the same for a prompt that the prefix cache holds wholly, sent as token ids
+cached_text:N  and sent as text, which the front end tokenizes
+beside:N       --streams answers, and a prompt of N tokens that comes between: the gaps of the
+               streams from then to its first token, over their median before it
+One JSON on standard output (and to --out).
+"""
+import argparse
+import asyncio
+import datetime
+import json
+import pathlib
+import random
+import shutil
+import tempfile
+import time
+import urllib.request
+
+from serve_bench import Server, gpu_state, make_model
+
+WORDS = ("the river runs past an old stone mill where four children count boats and the miller "
+         "reads long letters about winter markets garden tools apples honey bread and small brass "
+         "keys that open quiet doors while evening light falls over fields of barley").split()
+
+
+def percentile(values, share):
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
+
+
+class Stream:
+    """One streamed completion on a connection of its own; `times` of its events."""
+
+    def __init__(self, port, body):
+        self.port = port
+        self.body = json.dumps({"stream": True, "temperature": 0, "ignore_eos": True,
+                                **body}).encode()
+        self.begun = None
+        self.times = []
+        self.cached = None
+        self.first = asyncio.Event()
+
+    async def run(self):
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            self.begun = time.perf_counter()
+            head = ("POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+                    "content-type: application/json\r\n"
+                    f"content-length: {len(self.body)}\r\n\r\n")
+            writer.write(head.encode() + self.body)
+            await self.read(reader)
+        finally:
+            self.first.set()
+            writer.close()
+
+    async def read(self, reader):
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b" 200 " not in head.split(b"\r\n")[0]:
+            raise ValueError((head + await reader.read(500)).decode(errors="replace"))
+        ended = False
+        while data := await reader.read(1 << 16):
+            now = time.perf_counter()
+            self.times += [now] * data.count(b'"choices":[{')
+            ended = ended or b"data: [DONE]" in data
+            if self.times:
+                self.first.set()
+        if not ended:
+            raise ValueError("a stream was cut")
+
+    def first_ms(self):
+        return 1e3 * (self.times[0] - self.begun)
+
+    def gaps_ms(self, begin, end):
+        """Of pairs of events of which the second came within [begin, end]."""
+        pairs = zip(self.times, self.times[1:])
+        return [1e3 * (b - a) for a, b in pairs if begin <= b <= end]
+
+
+def ids(count, seed):
+    order = random.Random(seed)
+    return [order.randrange(10, 3600) for _ in range(count)]
+
+
+def text(port, count, seed):
+    """Words of about `count` tokens, as the server counts them."""
+    order = random.Random(seed)
+    words = [order.choice(WORDS) for _ in range(count)]
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/tokenize",
+                                     json.dumps({"prompt": " ".join(words)}).encode(),
+                                     {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        tokens = len(json.load(answer)["tokens"])
+    return " ".join(words[:count * count // tokens])
+
+
+async def times_to_first(port, prompts):
+    found = []
+    for prompt in prompts:
+        stream = Stream(port, {"prompt": prompt, "max_tokens": 1})
+        await stream.run()
+        found.append(stream.first_ms())
+    return found
+
+
+def summary(name, found):
+    return {"case": name, "rounds": len(found), "ms_p50": percentile(found, 0.5),
+            "ms_p90": percentile(found, 0.9), "ms_min": min(found), "ms_max": max(found)}
+
+
+async def measure_first(port, name, count, options):
+    found = await times_to_first(port, [ids(count, seed) for seed in range(options.rounds + 3)])
+    return summary(name, found[3:])
+
+
+async def measure_cached(port, name, prompt, options):
+    found = await times_to_first(port, [prompt] * (options.rounds + 2))
+    return {**summary(name, found[2:]), "first_ms": found[0]}
+
+
+async def measure_beside(port, name, count, options):
+    answer = min(4096, options.max_model_len - 64)  # cut when all is measured
+    streams = [Stream(port, {"prompt": ids(64, 1000 + i), "max_tokens": answer})
+               for i in range(options.streams)]
+    tasks = [asyncio.create_task(stream.run()) for stream in streams]
+    await asyncio.gather(*(asyncio.wait_for(s.first.wait(), 60) for s in streams))
+    if ended := [task for task in tasks if task.done()]:
+        for task in set(tasks) - set(ended):
+            task.cancel()
+        raise (await asyncio.gather(*ended, return_exceptions=True))[0]
+    await asyncio.sleep(0.5)
+    calm = time.perf_counter()
+    await asyncio.sleep(options.calm_seconds)
+    ratios = []
+    before = [gap for s in streams for gap in s.gaps_ms(calm, time.perf_counter())]
+    during = []
+    firsts = []
+    for seed in range(options.beside_rounds):
+        begin = time.perf_counter()
+        prompt = Stream(port, {"prompt": ids(count, seed), "max_tokens": 1})
+        await prompt.run()
+        gaps = [gap for s in streams for gap in s.gaps_ms(begin, time.perf_counter())]
+        ratios.append(percentile(gaps, 0.99) / percentile(before, 0.5))
+        during += gaps
+        firsts.append(prompt.first_ms())
+        await asyncio.sleep(0.2)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return {"case": name, "streams": options.streams, "prompt_tokens": count,
+            "rounds": len(ratios), "times_median": percentile(ratios, 0.5), "each": ratios,
+            "calm_ms_p50": percentile(before, 0.5), "calm_ms_p99": percentile(before, 0.99),
+            "during_ms_p50": percentile(during, 0.5), "during_ms_p99": percentile(during, 0.99),
+            "prompt_ttft_ms": percentile(firsts, 0.5)}
+
+
+async def measure(port, case, options):
+    kind, _, number = case.partition(":")
+    count = int(number)
+    if kind == "ttft":
+        return await measure_first(port, case, count, options)
+    if kind == "cached":
+        return await measure_cached(port, case, ids(count, 7), options)
+    if kind == "cached_text":
+        return await measure_cached(port, case, text(port, count, 7), options)
+    if kind == "beside":
+        return await measure_beside(port, case, count, options)
+    raise SystemExit(f"unknown case {case}")
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--bin", required=True, type=pathlib.Path, help="folder of the programs")
+    parser.add_argument("--preset", default="v2-lite", help="of fathomctl synth")
+    parser.add_argument("--dtype", help="of fathomctl synth: bf16, fp8")
+    parser.add_argument("--model", help="a checkpoint's folder instead")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--cases", default="ttft:230", help="with commas")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--streams", type=int, default=128)
+    parser.add_argument("--beside-rounds", type=int, default=3)
+    parser.add_argument("--calm-seconds", type=float, default=1.0)
+    parser.add_argument("--max-model-len", type=int, default=65536)
+    parser.add_argument("--seconds", type=float, default=120, help="until ready; for each case")
+    parser.add_argument("--flags", default="", help="more flags of fathomd, with spaces")
+    parser.add_argument("--out", type=pathlib.Path)
+    return parser.parse_args()
+
+
+def main():
+    options = parse()
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="fathom-latency-"))
+    flags = [*make_model(options, folder), "--device", options.device,
+             "--max-model-len", str(options.max_model_len), *options.flags.split()]
+    server = Server(options.bin / "fathomd", flags)
+    report = {"date": datetime.date.today().isoformat(), "what": "latency",
+              "model": options.model or options.preset, "dtype": options.dtype,
+              "gpu": gpu_state(), "flags": flags[2:] if options.model is None else flags,
+              "cases": []}
+    try:
+        server.wait_ready(options.seconds)
+        report["seconds_to_ready"] = server.seconds_to_ready
+        for case in options.cases.split(","):
+            try:
+                timed = asyncio.wait_for(measure(server.port, case, options), options.seconds)
+                found = asyncio.run(timed)
+            except (OSError, ValueError, IndexError, asyncio.TimeoutError,
+                    asyncio.IncompleteReadError) as error:
+                found = {"case": case, "error": repr(error)[:500]}
+            report["cases"].append(found)
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+    output = json.dumps(report, indent=1)
+    print(output)
+    if options.out:
+        options.out.write_text(output + "\n")
+    raise SystemExit(1 if any("error" in case for case in report["cases"]) else 0)
+
+
+if __name__ == "__main__":
+    main()
