@@ -111,7 +111,8 @@ struct RowResult {
 struct StepResult {
   uint64_t number = 0;
   std::vector<RowResult> rows;  // as the plan's rows, in order
-  int64_t duration_us = 0;
+  int64_t duration_us = 0;  // from its launch to its result
+  int64_t own_us = 0;       // of these, those since the result before it
 };
 
 }  // namespace fathom

@@ -33,6 +33,9 @@
 namespace fathom {
 namespace {
 
+// prefill_slowdown where it is auto.
+constexpr double kGpuPrefillSlowdown = 2.0;
+
 constexpr int kTickMs = 200;
 // The defaults of watchdog_seconds. A large model's prefill may take minutes on the CPU; on a GPU
 // it is seconds even on kernels that were not made for speed.
@@ -89,6 +92,10 @@ EngineOptions engine_options(const Config& config, const std::string& directory,
   }
   if (config.scheduler.prefill_chunk_tokens) {
     options.prefill_chunk_tokens = static_cast<int32_t>(*config.scheduler.prefill_chunk_tokens);
+  }
+  options.prefill_slowdown = config.scheduler.prefill_slowdown;
+  if (!options.prefill_slowdown && on_gpu && !options.deterministic) {
+    options.prefill_slowdown = kGpuPrefillSlowdown;
   }
   options.queued_requests_max = static_cast<int32_t>(config.scheduler.max_queued_requests);
   options.queued_tokens_max = config.scheduler.max_queued_tokens;

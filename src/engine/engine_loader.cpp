@@ -26,6 +26,7 @@ SchedulerOptions scheduler_options(const EngineOptions& options, const MemoryPla
   s.queued_tokens_max = options.queued_tokens_max;
   s.queued_us_max = options.queued_us_max;
   s.prefill_chunk_tokens_max = options.prefill_chunk_tokens;
+  s.prefill_slowdown_max = options.prefill_slowdown;
   s.prompt_logprob_tokens_max = plan.prompt_logprob_tokens_max;
   s.penalty_slots = plan.slots.penalty_slots;
   s.layout_id = static_cast<uint64_t>(options.numerics) << 1 | (options.fp8_cache ? 1U : 0U);

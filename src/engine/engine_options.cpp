@@ -49,6 +49,10 @@ Status check_options(const EngineOptions& o) {
     FATHOM_RETURN_IF_ERROR(
         check_range("prefill_chunk_tokens", *o.prefill_chunk_tokens, o.block_tokens, 1 << 18));
   }
+  if (o.prefill_slowdown && !(*o.prefill_slowdown > 1.0 && *o.prefill_slowdown <= 1000.0)) {
+    return invalid_argument("prefill_slowdown must be over 1 and at most 1000")
+        .about("prefill_slowdown");
+  }
   return check_range("max_queued_tokens", o.queued_tokens_max, 1, int64_t{1} << 40);
 }
 

@@ -41,6 +41,8 @@ struct EngineOptions {
   int64_t queued_tokens_max = int64_t{1} << 20;
   std::optional<int64_t> queued_us_max;         // until a first step; none: the request's deadline
   std::optional<int32_t> prefill_chunk_tokens;  // of one prompt in a step; none: the whole budget
+  // Times a step of answers alone that one with prompts may take; none: no bound.
+  std::optional<double> prefill_slowdown;
   // Lines on the engine's stderr, which is the front end's.
   bool log_json = false;
   int32_t log_level = 2;  // of base/log.h: 0 trace to 5 off

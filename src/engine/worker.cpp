@@ -1,6 +1,7 @@
 // The life of a rank: load, run plans, end.
 #include "engine/worker.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/clock.h"
@@ -85,7 +86,10 @@ Status Worker::serve() {
 
 Status Worker::collect() {
   FATHOM_ASSIGN(StepResult result, program_->collect());
-  result.duration_us = SystemClock().now_us() - launched_us_.front();
+  const int64_t now_us = SystemClock().now_us();
+  result.duration_us = now_us - launched_us_.front();
+  result.own_us = now_us - std::max(launched_us_.front(), collected_us_);
+  collected_us_ = now_us;
   launched_us_.pop_front();
   if (events_.on_result) events_.on_result(std::move(result));
   return Status::ok();

@@ -63,6 +63,7 @@ class Worker {
   std::unique_ptr<Model> model_;
   std::unique_ptr<StepProgram> program_;
   std::deque<int64_t> launched_us_;  // of plans whose results were not collected yet
+  int64_t collected_us_ = 0;         // the last result
   std::jthread thread_;
 };
 

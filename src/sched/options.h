@@ -22,6 +22,11 @@ struct SchedulerOptions {
   // Of a step, over all sequences whose prompt's logprobs are wanted: each such token has logits of
   // its own. None: the budget.
   std::optional<int32_t> prompt_logprob_tokens_max;
+  // Times a step of decode rows alone that one with prompts' tokens may take, while at least as
+  // many sequences decode as wait for their first token. None: the budget alone bounds it.
+  std::optional<double> prefill_slowdown_max;
+  // But so many tokens may always join: a step has costs that fewer would not lower.
+  int32_t prefill_tokens_min = 256;
   int32_t answer_margin_tokens = 128;  // admission wants room for so much of the answer
   int32_t free_percent = 5;            // of each group's blocks, left free by admission
   int32_t preemptions_max = 2;         // of one request

@@ -26,6 +26,18 @@ void Scheduler::plan_decodes(Draft& draft) {
   }
 }
 
+// While many answers stream and few prompts wait, the prompts' part of a step is small enough that
+// the answers hardly stall; while more wait than stream, prompts have the whole step.
+void Scheduler::bound_prefills(Draft& draft) const {
+  const size_t decodes = draft.rows.size();
+  if (!options_.prefill_slowdown_max || decodes == 0) return;
+  if (running_.size() - decodes + waiting_.size() > decodes) return;
+  const std::optional<int64_t> tokens =
+      pace_.tokens_beside(static_cast<int32_t>(decodes), *options_.prefill_slowdown_max);
+  const int32_t least = std::max(options_.prefill_tokens_min, kv_.block_tokens());
+  if (tokens) draft.budget.cap(std::max<int64_t>(*tokens, least));
+}
+
 void Scheduler::plan_prefills(Draft& draft) {
   for (size_t i = 0; i < running_.size(); ++i) {
     Sequence& s = *running_[i];

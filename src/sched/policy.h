@@ -2,6 +2,7 @@
 // much of a step a row may take.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 
@@ -29,6 +30,8 @@ class StepBudget {
     const int64_t price = row_price({1, context});
     return static_cast<int32_t>(left_ / price);
   }
+  // From here on at most `units` more.
+  void cap(int64_t units) { left_ = std::min(left_, units); }
   void take(const RowCost& cost) { left_ -= row_price(cost); }
 
  private:

@@ -74,6 +74,9 @@ Status Scheduler::validate(const SchedulerOptions& o, const KvLayout& layout) {
     return invalid_argument("prefill_chunk_tokens_max is below one block")
         .about("prefill_chunk_tokens_max");
   }
+  if (o.prefill_slowdown_max && !(*o.prefill_slowdown_max > 1.0)) {
+    return invalid_argument("prefill_slowdown_max must be over 1").about("prefill_slowdown_max");
+  }
   if (o.prompt_logprob_tokens_max && *o.prompt_logprob_tokens_max < layout.block_tokens) {
     return invalid_argument("prompt_logprob_tokens_max is below one block")
         .about("prompt_logprob_tokens_max");
@@ -169,6 +172,7 @@ std::optional<StepPlan> Scheduler::plan(int64_t now_us) {
               options_.prompt_logprob_tokens_max.value_or(options_.max_num_batched_tokens)};
   draft.plan.rows.reserve(running_.size());
   plan_decodes(draft);
+  bound_prefills(draft);
   plan_prefills(draft);
   sweep();
   if (!draft.short_of_blocks) start_waiting(draft);
@@ -185,7 +189,7 @@ CommitOutput Scheduler::commit(StepResult result, int64_t now_us) {
   FATHOM_CHECK(result.number == done.number, "results must come in the order of plans");
   FATHOM_CHECK(result.rows.size() == done.rows.size(), "a result must have its plan's rows");
   events_.reserve(events_.size() + done.rows.size());
-  count_step(done, result.duration_us);
+  count_step(done, result);
   for (size_t i = 0; i < done.rows.size(); ++i) apply_row(done.rows[i], result.rows[i]);
   flight_first_ = (flight_first_ + 1) % static_cast<int32_t>(flights_.size());
   --flight_count_;
@@ -194,12 +198,22 @@ CommitOutput Scheduler::commit(StepResult result, int64_t now_us) {
   return take_events();
 }
 
-void Scheduler::count_step(const PlanInFlight& step, int64_t duration_us) {
+void Scheduler::count_step(const PlanInFlight& step, const StepResult& result) {
   int32_t tokens = 0;
-  for (const PlannedRow& row : step.rows) tokens += row.tokens;
+  int32_t prefill_tokens = 0;
+  int32_t decode_rows = 0;
+  for (const PlannedRow& row : step.rows) {
+    tokens += row.tokens;
+    if (row.kind == RowKind::kPrefill) {
+      prefill_tokens += row.tokens;
+    } else {
+      ++decode_rows;
+    }
+  }
+  pace_.observe(decode_rows, prefill_tokens, result.own_us);
   ++totals_.steps_total;
   totals_.step_tokens.add(kStepTokensBounds, tokens);
-  totals_.step_seconds.add(kStepSecondsBounds, static_cast<double>(duration_us) * 1e-6);
+  totals_.step_seconds.add(kStepSecondsBounds, static_cast<double>(result.duration_us) * 1e-6);
 }
 
 std::optional<int64_t> Scheduler::next_deadline_us() const {

@@ -24,6 +24,7 @@
 #include "sched/options.h"
 #include "sched/policy.h"
 #include "sched/sequence.h"
+#include "sched/step_pace.h"
 
 namespace fathom {
 
@@ -132,6 +133,7 @@ class Scheduler {
 
   // planning.cpp
   void plan_decodes(Draft& draft);
+  void bound_prefills(Draft& draft) const;
   void plan_prefills(Draft& draft);
   bool add_prefill_row(Sequence& s, Draft& draft);
   void add_row(Sequence& s, RowKind kind, int32_t tokens, Draft& draft);
@@ -145,7 +147,7 @@ class Scheduler {
   StepPlan launch(Draft& draft);
 
   // commit.cpp, scheduler.cpp
-  void count_step(const PlanInFlight& step, int64_t duration_us);
+  void count_step(const PlanInFlight& step, const StepResult& result);
   void apply_row(const PlannedRow& row, RowResult& result);
   void check_row(const PlannedRow& row, const RowResult& result) const;
   void report_tokens(Sequence& s, RowResult& result);
@@ -210,6 +212,7 @@ class Scheduler {
   int32_t flight_count_ = 0;
   uint64_t next_number_ = 1;
 
+  StepPace pace_;
   std::vector<RequestEvent> events_;
   EngineStats totals_;  // counters only
 };

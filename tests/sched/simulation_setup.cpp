@@ -94,6 +94,10 @@ SimulationSetup make_setup(uint64_t seed) {
   if (random.one_in(4)) {
     s.scheduler.prefill_chunk_tokens_max = s.layout.block_tokens + random.between(0, 16);
   }
+  if (random.one_in(3)) {
+    s.scheduler.prefill_slowdown_max = 1.0 + 0.1 * static_cast<double>(random.between(1, 20));
+    s.scheduler.prefill_tokens_min = random.between(0, 12);
+  }
   if (random.one_in(4)) {
     s.scheduler.prompt_logprob_tokens_max = s.layout.block_tokens + random.between(0, 16);
   }

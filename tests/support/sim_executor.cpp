@@ -73,7 +73,7 @@ void SimExecutor::submit(StepPlan plan) {
   if (!pending_.empty()) start_us = std::max(start_us, pending_.back().ready_us);
   const int32_t duration_us =
       options_.step_us_max > 0 ? random_.between(1, options_.step_us_max) : 0;
-  pending_.push_back({std::move(plan), start_us + duration_us});
+  pending_.push_back({std::move(plan), start_us + duration_us, duration_us});
   signal();
 }
 
@@ -95,6 +95,7 @@ std::optional<StepResult> SimExecutor::poll() {
     return std::nullopt;
   }
   StepResult result = execute(pending_.front().plan);
+  result.own_us = pending_.front().own_us;
   pending_.erase(pending_.begin());
   return result;
 }

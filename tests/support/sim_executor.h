@@ -74,6 +74,7 @@ class SimExecutor : public Executor {
   struct Pending {
     StepPlan plan;
     int64_t ready_us = 0;
+    int64_t own_us = 0;
   };
 
   void check_plan(const StepPlan& plan);
