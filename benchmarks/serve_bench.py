@@ -7,7 +7,7 @@ each number of clients: --waves requests a client, all clients beginning at once
 answers then, and counts what came. Short requests go before, for warming up. One JSON on standard
 output (and to --out, after each number): output tokens/s, TTFT and ITL with p50 and p99, and what
 the GPU's clocks and power were meanwhile. --model DIR takes a checkpoint instead of generated
-weights.
+weights; --tls serves over TLS, to clients with certificates.
 """
 import argparse
 import ctypes
@@ -38,6 +38,13 @@ def extend_tokenizer(folder):
         if token not in ids:
             tokenizer["model"]["vocab"][f"unused{token}"] = token
     path.write_text(json.dumps(tokenizer, ensure_ascii=False))
+
+
+def make_pki(folder):
+    """Certificates as the end-to-end tests make them, with the openssl program."""
+    sys.path.insert(0, str(ROOT / "tests/e2e"))
+    import pki
+    return pki.make_pki(folder)
 
 
 def make_model(options, folder):
@@ -120,9 +127,16 @@ def middle(values):
     return sorted(values)[len(values) // 2] if values else None
 
 
+def url_flags(options, server):
+    if options.pki is None:
+        return ["--url", f"http://127.0.0.1:{server.port}"]
+    return ["--url", f"https://localhost:{server.port}", "--tls-ca", str(options.pki.ca.cert),
+            "--tls-cert", str(options.pki.client.cert), "--tls-key", str(options.pki.client.key)]
+
+
 def bench_command(options, server, clients, requests, output, seed):
     return [str(options.bin / "fathomctl"), "bench", "serve", "--json",
-            "--url", f"http://127.0.0.1:{server.port}", "--clients", str(clients),
+            *url_flags(options, server), "--clients", str(clients),
             "--requests", str(requests), "--seed", str(seed),
             "--input-tokens", str(options.input), "--output-tokens", str(output)]
 
@@ -175,6 +189,7 @@ def parse():
     parser.add_argument("--warmup", type=int, default=16, help="short requests before")
     parser.add_argument("--seconds", type=float, default=600, help="for each number of clients")
     parser.add_argument("--flags", default="", help="more flags of fathomd, with spaces")
+    parser.add_argument("--tls", action="store_true", help="TLS, with certificates of clients")
     parser.add_argument("--out", type=pathlib.Path)
     return parser.parse_args()
 
@@ -188,6 +203,9 @@ def main():
              "--max-queued-tokens", str(4 * max(numbers) * options.input),
              "--max-model-len", str(options.input + options.output + 64),
              "--no-enable-prefix-caching", *options.flags.split()]
+    options.pki = make_pki(folder) if options.tls else None
+    if options.pki:
+        flags += options.pki.flags()
     server = Server(options.bin / "fathomd", flags)
     report = {"date": datetime.date.today().isoformat(), "what": "serve",
               "model": options.model or options.preset, "dtype": options.dtype,

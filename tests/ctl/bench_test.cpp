@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <set>
+#include <thread>
 
 #include "base/json.h"
 #include "ctl/bench_stats.h"
@@ -128,6 +129,20 @@ TEST(Bench, EndsAtItsDuration) {
   const auto body = parse_json(ran.out);
   ASSERT_TRUE(body.is_ok()) << ran.out << ran.err;
   EXPECT_LT((*body)["requests"].get<int>(), 50);
+}
+
+TEST(Bench, CutsAnswersWhenTimeIsUp) {
+  FakeServer server([](const FakeRequest& r) {
+    if (r.is("POST /v1/completions ")) std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    return api_answer(r);
+  });
+  const auto ran = run_command({"bench", "serve", "--url", server.url(), "--clients", "2",
+                                "--requests", "100", "--stop-after", "0.1", "--json"});
+  EXPECT_EQ(ran.code, 0) << ran.err;
+  const auto body = parse_json(ran.out);
+  ASSERT_TRUE(body.is_ok()) << ran.out << ran.err;
+  EXPECT_EQ((*body)["requests"], 2);
+  EXPECT_EQ((*body)["output_tokens"], 2) << "the first token of each, and not the second";
 }
 
 }  // namespace

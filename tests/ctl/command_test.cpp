@@ -31,7 +31,7 @@ TEST(CommandLine, UsageErrorsExitWith2AndName) {
       {{"chat", "--no-such-flag"}, "--no-such-flag"},
       {{"bench"}, "subcommand"},
       {{"bench", "serve", "--clients", "0"}, "--clients"},
-      {{"bench", "serve", "--clients", "513"}, "--clients"},
+      {{"bench", "serve", "--clients", "4097"}, "--clients"},
       {{"bench", "serve", "--clients", "2", "--rate", "1"}, "excludes"},
       {{"status", "--interval", "0"}, "--interval"},
       {{"keys"}, "subcommand"},

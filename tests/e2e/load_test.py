@@ -1,10 +1,11 @@
 """Many streaming clients at once: every stream ends exactly once, with the tokens of its reference.
 
-    load_test.py [--seconds S] [--clients N] [--distinct N] [--least REQUESTS]
+    load_test.py [--seconds S] [--clients N] [--distinct N] [--least REQUESTS] [--mtls]
 
 References (greedy and seeded sampling, chats and completions, of at most 32 tokens) are computed
 one by one while the server is idle. Then the clients ask at random for S seconds; streams that run
-at the end are read to their end. A request is lost when it does not end with one finish reason and
+at the end are read to their end. With --mtls over TLS, each client with a certificate. On a GPU
+(E2E_ARGS="--device cuda --deterministic") the same holds. A request is lost when it does not end with one finish reason and
 one [DONE], mixed when its tokens are not the reference's. Exit code 1 on any of either.
 """
 import argparse
@@ -13,8 +14,10 @@ import collections
 import json
 import random
 import sys
+import tempfile
 import time
 
+from pki import make_pki
 from server import Fathomd
 
 SUBJECTS = ("a fox", "an owl", "the sea", "a baker", "two brothers", "a storm", "a bicycle",
@@ -39,9 +42,9 @@ def make_request(number):
     return "/v1/completions", body
 
 
-async def exchange(port, path, body):
+async def exchange(port, path, body, tls=None):
     """Sends one request on a connection of its own; returns all bytes of the answer."""
-    reader, writer = await asyncio.open_connection("localhost", port)
+    reader, writer = await asyncio.open_connection("localhost", port, ssl=tls)
     try:
         payload = json.dumps(body).encode()
         writer.write(f"POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
@@ -97,8 +100,9 @@ def tokens_of(answer):
 
 
 class Load:
-    def __init__(self, port, distinct):
+    def __init__(self, port, distinct, tls=None):
         self.port = port
+        self.tls = tls
         self.requests = [make_request(number) for number in range(distinct)]
         self.references = []
         self.counts = collections.Counter()
@@ -108,7 +112,7 @@ class Load:
 
     async def compute_references(self):
         for path, body in self.requests:
-            self.references.append(tokens_of(await exchange(self.port, path, body)))
+            self.references.append(tokens_of(await exchange(self.port, path, body, self.tls)))
 
     async def client(self, seed, end):
         chooser = random.Random(seed)
@@ -117,8 +121,8 @@ class Load:
             begun = time.monotonic()
             self.counts["begun"] += 1
             try:
-                answer = await asyncio.wait_for(exchange(self.port, *self.requests[number]),
-                                                STREAM_SECONDS_MAX)
+                answer = await asyncio.wait_for(
+                    exchange(self.port, *self.requests[number], self.tls), STREAM_SECONDS_MAX)
                 tokens = tokens_of(answer)
             except (OSError, ValueError, asyncio.TimeoutError) as error:
                 self.counts["lost"] += 1
@@ -159,9 +163,18 @@ def main():
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--distinct", type=int, default=40)
     parser.add_argument("--least", type=int, default=1, help="fewest requests that must end")
+    parser.add_argument("--mtls", action="store_true", help="TLS, with certificates of clients")
     options = parser.parse_args()
-    with Fathomd("--access-log=false") as daemon:
-        load = Load(daemon.ports["http"], options.distinct)
+    with tempfile.TemporaryDirectory() as folder:
+        pki = make_pki(folder) if options.mtls else None
+        return run(options, pki)
+
+
+def run(options, pki):
+    flags = pki.flags() if pki else []
+    with Fathomd("--access-log=false", *flags) as daemon:
+        tls = pki.context(pki.client) if pki else None
+        load = Load(daemon.ports["http"], options.distinct, tls)
         asyncio.run(load.compute_references())
         begun = time.monotonic()
         asyncio.run(load.run(options.clients, options.seconds))
