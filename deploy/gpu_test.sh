@@ -50,5 +50,9 @@ python3 tests/gpu/compare_devices.py --bin "$bin/fathomd" --seconds "$seconds" |
   failed+=(compare_devices)
 echo "== test_runtime"
 python3 tests/gpu/test_runtime.py --bin "$bin" --seconds "$seconds" || failed+=(test_runtime)
+echo "== load_test, 256 clients over TLS with certificates"
+E2E_FATHOMD=$(realpath "$bin/fathomd") E2E_ARGS="--device=cuda" \
+  python3 tests/e2e/load_test.py --mtls --any-tokens --clients 256 --seconds "$seconds" ||
+  failed+=(load_test)
 [ "${#failed[@]}" = 0 ] || fail "failed: ${failed[*]}"
 echo "gpu_test: passed in $SECONDS s"
