@@ -5,6 +5,11 @@
 #include "sched/scheduler.h"
 
 namespace fathom {
+namespace {
+
+constexpr int32_t kPlansBetweenProbes = 16;
+
+}  // namespace
 
 void Scheduler::plan_decodes(Draft& draft) {
   const RowKind kind = options_.speculative_tokens > 0 ? RowKind::kVerify : RowKind::kDecode;
@@ -28,10 +33,17 @@ void Scheduler::plan_decodes(Draft& draft) {
 
 // While many answers stream and few prompts wait, the prompts' part of a step is small enough that
 // the answers hardly stall; while more wait than stream, prompts have the whole step.
-void Scheduler::bound_prefills(Draft& draft) const {
+void Scheduler::bound_prefills(Draft& draft) {
   const size_t decodes = draft.rows.size();
   if (!options_.prefill_slowdown_max || decodes == 0) return;
   if (running_.size() - decodes + waiting_.size() > decodes) return;
+  if (plans_to_probe_ > 0) {
+    --plans_to_probe_;
+  } else if (pace_.is_stale(static_cast<int32_t>(decodes))) {
+    plans_to_probe_ = kPlansBetweenProbes;
+    draft.budget.cap(0);  // a step of answers alone, to learn what it takes
+    return;
+  }
   const std::optional<int64_t> tokens =
       pace_.tokens_beside(static_cast<int32_t>(decodes), *options_.prefill_slowdown_max);
   const int32_t least = std::max(options_.prefill_tokens_min, kv_.block_tokens());

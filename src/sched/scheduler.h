@@ -133,7 +133,7 @@ class Scheduler {
 
   // planning.cpp
   void plan_decodes(Draft& draft);
-  void bound_prefills(Draft& draft) const;
+  void bound_prefills(Draft& draft);
   void plan_prefills(Draft& draft);
   bool add_prefill_row(Sequence& s, Draft& draft);
   void add_row(Sequence& s, RowKind kind, int32_t tokens, Draft& draft);
@@ -213,6 +213,7 @@ class Scheduler {
   uint64_t next_number_ = 1;
 
   StepPace pace_;
+  int32_t plans_to_probe_ = 0;  // until the next step may go without prompts, for pace_
   std::vector<RequestEvent> events_;
   EngineStats totals_;  // counters only
 };

@@ -12,6 +12,7 @@ constexpr double kShare = 0.25;
 // A step of fewer tokens says little of what one of them costs.
 constexpr double kFullTokens = 256.0;
 constexpr double kTokenUsMin = 0.01;
+constexpr int64_t kStaleSteps = 64;
 
 void mix(double& mean, double value, double share) {
   mean = mean == 0.0 ? value : mean + share * (value - mean);
@@ -26,8 +27,10 @@ size_t row_class(int32_t rows, size_t classes) {
 
 void StepPace::observe(int32_t decode_rows, int32_t prefill_tokens, int64_t us) {
   if (us <= 0 || decode_rows + prefill_tokens == 0) return;
+  ++steps_;
   const auto all = static_cast<double>(us);
   if (prefill_tokens == 0) {
+    seen_[row_class(decode_rows, kRowClasses)] = steps_;
     mix(decode_us_[row_class(decode_rows, kRowClasses)], all, kShare);
     return;
   }
@@ -47,6 +50,11 @@ std::optional<double> StepPace::decode_us(int32_t rows) const {
     if (decode_us_[i] > 0.0) return decode_us_[i];
   }
   return std::nullopt;
+}
+
+bool StepPace::is_stale(int32_t decode_rows) const {
+  const size_t at = row_class(decode_rows, kRowClasses);
+  return decode_us_[at] == 0.0 || steps_ - seen_[at] > kStaleSteps;
 }
 
 std::optional<int64_t> StepPace::tokens_beside(int32_t decode_rows, double slowdown) const {

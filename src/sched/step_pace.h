@@ -17,13 +17,18 @@ class StepPace {
   // `slowdown` times as long as those rows alone. None while that is not known.
   std::optional<int64_t> tokens_beside(int32_t decode_rows, double slowdown) const;
 
+  // About so many rows alone were not seen for a while: a step of theirs would tell.
+  bool is_stale(int32_t decode_rows) const;
+
  private:
   // Of rows alone; where so many were never seen, of the nearest count that was.
   std::optional<double> decode_us(int32_t rows) const;
 
-  static constexpr size_t kRowClasses = 16;       // 1, 2, 3 to 4, 5 to 8, ...
-  std::array<double, kRowClasses> decode_us_{};   // 0: never seen
-  double token_us_ = 0.0;                         // of one more token of a prompt; 0: never seen
+  static constexpr size_t kRowClasses = 16;      // 1, 2, 3 to 4, 5 to 8, ...
+  std::array<double, kRowClasses> decode_us_{};  // 0: never seen
+  std::array<int64_t, kRowClasses> seen_{};      // the step that was the last of its class
+  double token_us_ = 0.0;                        // of one more token of a prompt; 0: never seen
+  int64_t steps_ = 0;
 };
 
 }  // namespace fathom

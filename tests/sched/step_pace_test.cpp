@@ -32,6 +32,18 @@ TEST(StepPace, PricesTokensByWhatTheyAdd) {
   EXPECT_EQ(pace.tokens_beside(1, 2.0), 1000) << "none below: as the nearest above";
 }
 
+TEST(StepPace, ForgetsWhatItHasNotSeenForLong) {
+  StepPace pace;
+  EXPECT_TRUE(pace.is_stale(8));
+  pace.observe(8, 0, 10'000);
+  EXPECT_FALSE(pace.is_stale(8));
+  EXPECT_TRUE(pace.is_stale(256));
+  for (int i = 0; i < 64; ++i) pace.observe(8, 100, 12'000);
+  EXPECT_FALSE(pace.is_stale(8));
+  pace.observe(8, 100, 12'000);
+  EXPECT_TRUE(pace.is_stale(8));
+}
+
 TEST(StepPace, FollowsAStepThatBecomesSlower) {
   StepPace pace;
   pace.observe(64, 0, 10'000);
@@ -84,7 +96,7 @@ void begin_answers(Driver& d) {
     ASSERT_TRUE(plan);
     commit_in(d, *plan);
   }
-  for (int i = 0; i < 20; ++i) commit_in(d, *d.plan());
+  for (int i = 0; i < 200; ++i) commit_in(d, *d.plan());
 }
 
 TEST(StepPace, BoundsAPromptBesideAnswers) {
@@ -104,6 +116,22 @@ TEST(StepPace, LeavesPromptsTheStepWhileMoreWaitThanAnswer) {
   const auto plan = d.plan();
   ASSERT_TRUE(plan);
   EXPECT_EQ(prefill_tokens(*plan), 2044);
+}
+
+// Many answers, of which no step without prompts was seen: one is planned, and not many.
+TEST(StepPace, LearnsFromAStepWithoutPrompts) {
+  Driver d = two_answers(1.02);
+  begin_answers(d);
+  for (RequestId id = 3; id <= 5; ++id) ASSERT_TRUE(d.admit(make_request(id, 4, 1000)).is_ok());
+  for (int i = 0; i < 4; ++i) d.step();  // which say nothing of their time: nothing is learned
+  ASSERT_TRUE(d.admit(make_request(6, 3000, 4)).is_ok());
+  int32_t without = 0;
+  for (int i = 0; i < 34; ++i) {
+    const auto plan = d.step();
+    ASSERT_TRUE(plan);
+    without += prefill_tokens(*plan) == 0 ? 1 : 0;
+  }
+  EXPECT_EQ(without, 2) << "one in seventeen, for five rows were never timed";
 }
 
 TEST(StepPace, NeverGivesAPromptLessThanABlock) {
