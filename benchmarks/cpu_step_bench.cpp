@@ -1,7 +1,7 @@
 // Steps of a model on the CPU backend: decode at several batch sizes, and prefill, in tokens per
 // second.
 //
-//   cpu_step_bench MODEL_DIR [threads] [native|reference]
+//   cpu_step_bench MODEL_DIR [threads: all cores, as fathomd has them] [native|reference]
 #include <time.h>
 
 #include <algorithm>
@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "fathom/model.h"
@@ -153,7 +154,8 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: cpu_step_bench MODEL_DIR [threads] [native|reference]\n");
     return 2;
   }
-  const int32_t threads = argc > 2 ? std::max(1, std::atoi(argv[2])) : 1;
+  const auto cores = static_cast<int32_t>(std::thread::hardware_concurrency());
+  const int32_t threads = std::max(1, argc > 2 ? std::atoi(argv[2]) : cores);
   const bool reference = argc > 3 && std::strcmp(argv[3], "reference") == 0;
   return fathom::run(argv[1], threads,
                      reference ? fathom::Numerics::kReference : fathom::Numerics::kNative);

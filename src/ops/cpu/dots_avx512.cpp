@@ -17,6 +17,7 @@ constexpr int kPairs = kPanelOuts / 2;
 constexpr int kPairFloats = 2 * simd::kLanes;
 constexpr int kGroupFloats = kPairs * kPairFloats;  // eight columns of a panel
 constexpr int kRowsMax = 6;                         // 24 sums, four weights, one activation
+constexpr int64_t kPrefetchPanels = 2;
 constexpr float kOne = 1.0F;
 
 int64_t groups_of(int64_t columns) { return (columns + simd::kLanes - 1) / simd::kLanes; }
@@ -271,10 +272,11 @@ void gather_scales(const Weight& weight, const ScaleBlocks& blocks, int64_t outp
   }
 }
 
-// Asks for the start of rows [row, end), the next panel, while this one is multiplied.
+// Asks for the start of rows [row, end), a panel to come, while this one is multiplied.
 void prefetch(const Tensor& values, int64_t row, int64_t end) {
   constexpr int64_t kLine = 64;
   constexpr int64_t kBytesMax = 4096;  // from there on the processor sees the stream itself
+  if (row >= end) return;
   const int64_t row_bytes = values.stride[0] * dtype_bytes(values.dtype);
   const char* from = values.as<char>() + row * row_bytes;
   const int64_t bytes = std::min(std::min<int64_t>(end - row, kPanelOuts) * row_bytes, kBytesMax);
@@ -316,7 +318,7 @@ void matmul_part(const Rows& x, const Weight& weight, int64_t begin, int64_t end
       case WeightFormat::kF32: decode_panel<float>(weight, decoded, o, outs, panel); break;
     }
     gather_scales(weight, blocks, o, outs, scales);
-    if (o + outs < end) prefetch(weight.values, o + outs, end);
+    prefetch(weight.values, o + kPrefetchPanels * kPanelOuts, end);
     dot_rows_of(x, w, blocks, outs, out + o, out_stride);
   }
 }

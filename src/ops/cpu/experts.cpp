@@ -59,7 +59,7 @@ void Experts::run_one(const Work& work, bool on_all, float* scratch) const {
   product(read_rows(work.inner, work.decoded), *work.down, work.out);
 }
 
-// Works that are not alone: each thread takes neighbours of about the same cost together.
+// Works that are not alone. The last is begun first: the shared expert has the most rows.
 void Experts::run_small(float* scratch) const {
   int64_t total = 0;
   int64_t each = 0;  // floats of a thread's scratch
@@ -70,23 +70,15 @@ void Experts::run_small(float* scratch) const {
     each = std::max({each, products_.scratch_floats(*work.gate_up, 1),
                      products_.scratch_floats(*work.down, 1)});
   }
-  const int32_t workers = total < ThreadPool::kCostMin ? 1 : pool_.size();
-  const auto body = [&](int32_t worker) {
-    int64_t before = 0;
-    for (int i = 0; i < count_; ++i) {
-      const Work& work = works_[i];
-      if (work.alone()) continue;
-      const int64_t cost = work.product_cost();
-      if ((before + cost / 2) * workers / total == worker) {
-        run_one(work, false, scratch + worker * each);
-      }
-      before += cost;
-    }
+  const auto body = [&](int64_t piece, int32_t worker) {
+    const Work& work = works_[count_ - 1 - piece];
+    if (!work.alone()) run_one(work, false, scratch + worker * each);
   };
-  if (workers == 1)
-    body(0);
-  else
-    pool_.run(body);
+  if (total < ThreadPool::kCostMin) {
+    for (int64_t piece = 0; piece < count_; ++piece) body(piece, 0);
+  } else {
+    pool_.share(count_, body);
+  }
 }
 
 void Experts::add_to_sums(const Work& work) const {

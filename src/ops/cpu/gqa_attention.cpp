@@ -197,21 +197,17 @@ Act CpuOps::gqa_attention(const BatchView& batch, const KvView& cache, const Ten
     else
       std::fill_n(call.out + t * columns, columns, 0.0F);
   }
-  const int32_t workers = cost_of(call) < ThreadPool::kCostMin ? 1 : pool_.size();
-  float* scratch = floats(workers * call.part_floats());
-  const auto body = [&](int32_t worker) {
+  const bool alone = cost_of(call) < ThreadPool::kCostMin || pool_.size() == 1;
+  const int64_t pieces = alone ? 1 : pool_.pieces_for_all();
+  float* scratch = floats((alone ? 1 : pool_.size()) * call.part_floats());
+  pool_.share(pieces, [&](int64_t piece, int32_t worker) {
     int64_t number = 0;
     for_each_part(call, [&](const Part& part) {
-      if (number++ % workers == worker) {
+      if (number++ % pieces == piece) {
         run_part(call, part, scratch + worker * call.part_floats());
       }
     });
-  };
-  if (workers == 1) {
-    body(0);
-  } else {
-    pool_.run(body);
-  }
+  });
   for (int64_t t = 0; t < tokens; ++t) write_row(call.out + t * columns, act, t);
   return act;
 }

@@ -16,6 +16,7 @@ constexpr int64_t kTileRows =
     32;  // (token, head) pairs whose state stays in the second-level cache
 constexpr int64_t kTileHeads = 16;
 constexpr int64_t kChunkRows = 64;     // pairs that go through the up-projections together
+constexpr int64_t kChunkTokens = 8;    // tokens that make an up-projection's reading pay
 constexpr int64_t kRowsAsTheyLie = 8;  // of a tile for which converting a block does not pay
 
 // One call's inputs, read by every thread.
@@ -289,6 +290,13 @@ void for_each_chunk(const Call& call, int64_t tokens_max, Body&& body) {
   }
 }
 
+// Tokens of a chunk: enough chunks for the threads, but not so small that each reads all of the
+// up-projections for a few tokens.
+int64_t chunk_tokens_of(const Call& call, int64_t tokens, int64_t threads, int64_t pieces) {
+  const int64_t chunks = std::clamp(tokens / kChunkTokens, threads, pieces);
+  return std::clamp<int64_t>((tokens + chunks - 1) / chunks, 1, kChunkRows / call.tile_heads());
+}
+
 // Multiply-adds, about: decides whether the other threads are woken.
 int64_t cost_of(const Call& call) {
   const MlaParams& p = call.params;
@@ -326,23 +334,18 @@ Act CpuOps::mla_attention(const BatchView& batch, const KvView& cache, const Ten
     else
       std::fill_n(call.out + t * out_columns, out_columns, 0.0F);
   }
-  const int32_t workers = cost_of(call) < ThreadPool::kCostMin ? 1 : pool_.size();
-  const int64_t chunk_tokens =
-      std::clamp<int64_t>((tokens + workers - 1) / workers, 1, kChunkRows / call.tile_heads());
+  const bool alone = cost_of(call) < ThreadPool::kCostMin || pool_.size() == 1;
+  const int64_t pieces = alone ? 1 : pool_.pieces_for_all();
+  const int64_t chunk_tokens = chunk_tokens_of(call, tokens, alone ? 1 : pool_.size(), pieces);
   const int64_t scratch_floats = Scratch::floats(call);
-  float* scratch = floats(workers * scratch_floats);
-  const auto body = [&](int32_t worker) {
+  float* scratch = floats((alone ? 1 : pool_.size()) * scratch_floats);
+  pool_.share(pieces, [&](int64_t piece, int32_t worker) {
     const Scratch mine(call, scratch + worker * scratch_floats);
     int64_t number = 0;
     for_each_chunk(call, chunk_tokens, [&](const Chunk& chunk) {
-      if (number++ % workers == worker) run_chunk(call, chunk, mine);
+      if (number++ % pieces == piece) run_chunk(call, chunk, mine);
     });
-  };
-  if (workers == 1) {
-    body(0);
-  } else {
-    pool_.run(body);
-  }
+  });
   for (int64_t t = 0; t < tokens; ++t) write_row(call.out + t * out_columns, act, t);
   return act;
 }

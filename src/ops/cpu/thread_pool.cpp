@@ -1,5 +1,8 @@
-// Fork and join of the CPU backend's threads: one condition variable, no spinning.
+// Fork and join of the CPU backend's threads: condition variables, and a few microseconds of
+// looking before the caller sleeps, since the last pieces end almost together.
 #include "ops/cpu/thread_pool.h"
+
+#include <immintrin.h>
 
 namespace fathom {
 
@@ -16,40 +19,43 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::run_task(Task task, const void* context) {
-  if (workers_.empty()) {
-    task(context, 0);
-    return;
-  }
-  {
-    std::lock_guard lock(mutex_);
-    task_ = task;
-    context_ = context;
-    pending_ = static_cast<int32_t>(workers_.size());
-    ++round_;
-  }
-  wake_.notify_all();
-  task(context, 0);
+void ThreadPool::run_task(Task task, const void* context, int64_t pieces) {
   std::unique_lock lock(mutex_);
-  done_.wait(lock, [this] { return pending_ == 0; });
+  task_ = task;
+  context_ = context;
+  next_ = 0;
+  pieces_ = pieces;
+  unfinished_ = pieces;
+  lock.unlock();
+  wake_.notify_all();
+  lock.lock();
+  work(lock, 0);
+  lock.unlock();
+  for (int i = 0; i < kLooksMax && unfinished_.load(std::memory_order_relaxed) != 0; ++i) {
+    _mm_pause();
+  }
+  lock.lock();
+  done_.wait(lock, [this] { return unfinished_ == 0; });
+}
+
+void ThreadPool::work(std::unique_lock<std::mutex>& lock, int32_t worker) {
+  while (next_ < pieces_) {
+    const Task task = task_;
+    const void* context = context_;
+    const int64_t piece = next_++;
+    lock.unlock();
+    task(context, piece, worker);
+    lock.lock();
+    if (--unfinished_ == 0) done_.notify_one();
+  }
 }
 
 void ThreadPool::serve(int32_t worker) {
-  uint64_t seen = 0;
+  std::unique_lock lock(mutex_);
   while (true) {
-    Task task = nullptr;
-    const void* context = nullptr;
-    {
-      std::unique_lock lock(mutex_);
-      wake_.wait(lock, [&] { return stop_ || round_ != seen; });
-      if (stop_) return;
-      seen = round_;
-      task = task_;
-      context = context_;
-    }
-    task(context, worker);
-    std::lock_guard lock(mutex_);
-    if (--pending_ == 0) done_.notify_one();
+    wake_.wait(lock, [this] { return stop_ || next_ < pieces_; });
+    if (stop_) return;
+    work(lock, worker);
   }
 }
 
