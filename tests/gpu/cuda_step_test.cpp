@@ -9,6 +9,7 @@
 #include "base/float_formats.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cuda/cuda_ops.h"
+#include "support/forward_ops.h"
 #include "support/source_folder.h"
 #include "support/step_driver.h"
 #include "weights/checkpoint.h"
@@ -35,30 +36,10 @@ float value_at(const Tensor& t, int64_t i) {
 }
 
 // Passes every call on, waits, and notes a digest of what was written.
-class DigestOps final : public Ops {
+class DigestOps final : public ForwardOps {
  public:
-  explicit DigestOps(Ops& inner) : inner_(inner) {}
+  using ForwardOps::ForwardOps;
 
-  std::string_view name() const override { return inner_.name(); }
-  Numerics numerics() const override { return inner_.numerics(); }
-  Arena& arena() override { return inner_.arena(); }
-  Status health() const override { return inner_.health(); }
-  Result<Weight> prepare_linear(const std::vector<HostWeight>& p) override {
-    return inner_.prepare_linear(p);
-  }
-  Result<MlaUpProjection> prepare_kv_b(const HostWeight& w, int32_t h, int32_t n,
-                                       int32_t v) override {
-    return inner_.prepare_kv_b(w, h, n, v);
-  }
-  Result<Tensor> place(const HostTensor& t, DType as) override { return inner_.place(t, as); }
-  Result<Tensor> reserve(DType d, std::initializer_list<int64_t> s) override {
-    return inner_.reserve(d, s);
-  }
-  Result<Tensor> reserve_output(DType d, std::initializer_list<int64_t> s) override {
-    return inner_.reserve_output(d, s);
-  }
-  Status synchronize() override { return inner_.synchronize(); }
-  ActSpec act_spec(const Weight& w) const override { return inner_.act_spec(w); }
   void edit_slots(const SlotTable& s, const StepPlan& p) override {
     inner_.edit_slots(s, p);
     note("edit_slots", s.length);
@@ -77,9 +58,6 @@ class DigestOps final : public Ops {
   Act reduce_add_norm(const Partial& p, const Tensor& r, const Tensor& w, float e, ActSpec o,
                       Comm* g) override {
     return noted("reduce_add_norm", inner_.reduce_add_norm(p, r, w, e, o, g));
-  }
-  void reduce_add(const Partial& p, const Tensor& r, Comm* g) override {
-    inner_.reduce_add(p, r, g);
   }
   Tensor linear(const Act& x, const Weight& w) override {
     return noted("linear", inner_.linear(x, w));
@@ -130,9 +108,6 @@ class DigestOps final : public Ops {
     inner_.propose(s, b, l, i, o);
     note("propose", o.drafts);
   }
-  void apply_samples(const SlotTable& s, const BatchView& b, const SampleOutput& o) override {
-    inner_.apply_samples(s, b, o);
-  }
 
   std::vector<Digest> digests;
 
@@ -160,8 +135,6 @@ class DigestOps final : public Ops {
     if (a.spec.format == ActFormat::kFp8Block) note("scales", a.scales);
     return a;
   }
-
-  Ops& inner_;
 };
 
 struct Trace {

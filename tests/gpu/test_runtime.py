@@ -28,6 +28,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROMPT = [0, 3568, 383, 1282, 285, 264, 965, 33, 3569, 3564]
 FAULTS = {"illegal_read": 7001, "trap": 7002, "endless": 7003}
 BOASTFUL_SEED = 7101
+TOKEN_IDS = 3645  # of the demo model's tokenizer
 WATCHDOG_SECONDS = 3
 UTILIZATION = 0.12
 
@@ -52,11 +53,14 @@ class Nvml:
 
 
 class Server:
+    running = []  # of this script: main ends those that a failure left
+
     def __init__(self, program, *flags):
         command = [program, "--model", str(ROOT / "deploy/demo-model"), "--device", "cuda",
                    "--port=0", "--grpc-port=0", "--admin-port=0", "--metrics-port=0",
                    "--no-access-log", "--max-engine-restarts=20", *flags]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        Server.running.append(self)
         self.lines = []
         self.ports = {}
         self.ready = threading.Event()
@@ -88,11 +92,19 @@ class Server:
             f"http://127.0.0.1:{self.ports['http']}/v1/completions", json.dumps(body).encode(),
             {"content-type": "application/json"}), timeout=seconds)
 
+    def read_all(self, body, seconds=60, bytes_max=None):
+        """What the server wrote; a refusal is told with the server's words."""
+        try:
+            with self.open(body, seconds) as reply:
+                return reply.read(bytes_max)
+        except urllib.error.HTTPError as error:
+            told = error.read().decode(errors="replace")[:300]
+            raise AssertionError(f"{error.code} {told} for {str(body)[:200]}") from error
+
     def answer(self, tokens=24, **more):
         body = {"prompt": PROMPT, "max_tokens": tokens, "temperature": 0, "ignore_eos": True,
                 "return_token_ids": True, **more}
-        with self.open(body) as reply:
-            return json.load(reply)["choices"][0]["token_ids"]
+        return json.loads(self.read_all(body))["choices"][0]["token_ids"]
 
     def status(self, path):
         try:
@@ -123,28 +135,33 @@ def wait_for(what, seconds, holds):
         time.sleep(0.005)
 
 
+def random_body(order):
+    prompt = [order.randrange(4, TOKEN_IDS) for _ in range(order.randrange(1, 1500))]
+    return {"prompt": prompt, "max_tokens": order.randrange(1, 120), "stream": True,
+            "temperature": order.choice([0, 0.8]), "top_p": 0.9,
+            "frequency_penalty": order.choice([0, 0.5]), "logprobs": order.choice([None, 5])}
+
+
 def mixed_load(server, seconds):
-    """Requests of random lengths from 48 clients, some sampled, some that leave."""
+    """Requests of random lengths from 48 clients, some sampled, some that leave. The first client
+    that fails ends the load."""
     end = time.monotonic() + seconds
     done = [0] * 48
+    failures = []
 
     def client(number):
         order = random.Random(number)
-        while time.monotonic() < end:
-            body = {"prompt": [order.randrange(4, 3600) for _ in range(order.randrange(1, 1500))],
-                    "max_tokens": order.randrange(1, 120), "stream": True,
-                    "temperature": order.choice([0, 0.8]), "top_p": 0.9,
-                    "frequency_penalty": order.choice([0, 0.5]),
-                    "logprobs": order.choice([None, 5])}
-            with server.open(body, 120) as reply:
-                if order.random() < 0.2:
-                    reply.read(200)  # and leaves
-                else:
-                    reply.read()
+        while time.monotonic() < end and not failures:
+            try:
+                leaves = order.random() < 0.2
+                server.read_all(random_body(order), 60, 200 if leaves else None)
+            except (AssertionError, OSError) as error:
+                failures.append(f"client {number}: {error}")
             done[number] += 1
 
     with concurrent.futures.ThreadPoolExecutor(len(done)) as pool:
         list(pool.map(client, range(len(done))))
+    assert not failures, failures[0]
     return sum(done)
 
 
@@ -165,9 +182,11 @@ def check_memory(binary, seconds):
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    requests = mixed_load(server, seconds)
-    stop.set()
-    watcher.join()
+    try:
+        requests = mixed_load(server, seconds)
+    finally:
+        stop.set()
+        watcher.join()
     code = server.stop()
     plan = [line for line in server.lines if "rank loaded" in line or "captured" in line]
     return {"used_before": before, "total": total, "used_when_ready": ready,
@@ -201,7 +220,7 @@ def break_engine(server, name, good):
     gone = time.monotonic() - first
     refused = {}
     try:
-        server.answer()
+        server.open({"prompt": PROMPT, "max_tokens": 1}).close()
     except urllib.error.HTTPError as error:
         refused = {"code": error.code, "retry_after": error.headers.get("retry-after"),
                    "body": error.read().decode()[:200]}
@@ -227,14 +246,9 @@ def check_faults(binary):
                     "--kv-cache-memory-bytes=256MiB")
     server.wait_ready()
     good = server.answer()
-    results = {}
-    try:
-        for name in FAULTS:
-            results[name] = break_engine(server, name, good)
-    except AssertionError as error:
-        results["failed"] = {"good": False, "why": str(error), "log": server.tail()}
-    results["exit"] = server.stop()
-    return results
+    results = {name: break_engine(server, name, good) for name in FAULTS}
+    return {"faults": results, "exit": server.stop(),
+            "good": all(result["good"] for result in results.values())}
 
 
 def check_boast(binary):
@@ -247,25 +261,40 @@ def check_boast(binary):
     return {"exit": code, "log": log[-900:], "good": code != 0 and all(p in log for p in parts)}
 
 
+def run_part(check, *arguments):
+    """What the part found, or why it ended; servers that it leaves are ended."""
+    begin = time.monotonic()
+    try:
+        result = check(*arguments)
+    except (AssertionError, OSError, ValueError, subprocess.TimeoutExpired) as error:
+        tails = [server.tail() for server in Server.running if server.process.poll() is None]
+        result = {"good": False, "why": f"{type(error).__name__}: {error}", "logs": tails}
+    for server in Server.running:
+        if server.process.poll() is None:
+            server.process.kill()
+        server.process.wait(20)
+    Server.running.clear()
+    return {"seconds": round(time.monotonic() - begin, 1), **result}
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin", required=True, help="the folder of the programs")
     parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--only", choices=["memory", "faults", "boast"])
     parser.add_argument("--out")
     options = parser.parse_args()
     binary = str(pathlib.Path(options.bin) / "fathomd")
+    parts = {"memory": (check_memory, binary, options.seconds), "faults": (check_faults, binary),
+             "boast": (check_boast, binary)}
     report = {}
-    for name, check in (("faults", lambda: check_faults(binary)),
-                        ("boast", lambda: check_boast(binary)),
-                        ("memory", lambda: check_memory(binary, options.seconds))):
-        report[name] = check()
-        print(json.dumps({name: report[name]}, indent=1), flush=True)
-        if options.out:
-            pathlib.Path(options.out).write_text(json.dumps(report, indent=1) + "\n")
-    faults = [value for value in report["faults"].values() if isinstance(value, dict)]
-    good = all(fault["good"] for fault in faults) and len(faults) == len(FAULTS)
-    good = good and report["boast"]["good"] and report["memory"]["good"]
-    raise SystemExit(0 if good else 1)
+    for name, part in parts.items():
+        if options.only in (None, name):
+            report[name] = run_part(*part)
+            print(json.dumps({name: report[name]}, indent=1), flush=True)
+    if options.out:
+        pathlib.Path(options.out).write_text(json.dumps(report, indent=1) + "\n")
+    raise SystemExit(0 if all(part["good"] for part in report.values()) else 1)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 // Reads what goldens/make_family_goldens.py wrote, and measures logits against it.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
