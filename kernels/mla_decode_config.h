@@ -18,6 +18,7 @@ struct MlaDecodeDesc {
   int32_t block_tokens = 64;
   bool bf16 = true;        // queries, and the cache
   bool fp8_cache = false;  // unless its entries are FP8: kMlaFp8EntryBytes each
+  bool deterministic = false;  // fixed cuts, or none of these kernels
   int32_t multiprocessors = 132;
 };
 
@@ -69,6 +70,7 @@ inline MlaDecodeConfig choose_mla_decode(const MlaDecodeDesc& d) {
   c.parts = std::clamp(d.multiprocessors / c.tiles, 1, kMlaPartsMax);
   c.few_rows = d.rows * 4 <= c.parts;
   c.fixed_cuts = c.kind == MlaDecodeKind::kNarrow;
+  if (d.deterministic && !c.fixed_cuts) return {};
   // Free cuts: a part begins and ends inside a sequence at most once each. Fixed cuts: every
   // stretch behind a sequence's first cut; 12 a part hold 1.5 million cached tokens of sequences of
   // any length, and when they do not suffice the last sequences stay uncut.

@@ -28,6 +28,7 @@ struct OpsSetup {
   int64_t arena_bytes = 0;   // step workspace, from the memory plan
   int64_t weight_bytes = 0;  // likewise; 0: not known
   int32_t threads = 1;       // of the CPU backend, for this rank
+  bool deterministic = false;  // a row's results do not depend on what else is in its step
 };
 
 class Backend {

@@ -29,6 +29,7 @@ SchedulerOptions scheduler_options(const EngineOptions& options, const MemoryPla
   s.prefill_slowdown_max = options.prefill_slowdown;
   s.prompt_logprob_tokens_max = plan.prompt_logprob_tokens_max;
   s.penalty_slots = plan.slots.penalty_slots;
+  s.deterministic = options.deterministic;
   s.layout_id = static_cast<uint64_t>(options.numerics) << 1 | (options.fp8_cache ? 1U : 0U);
   return s;
 }
@@ -41,7 +42,8 @@ WorkerSetup worker_setup(const EngineOptions& options, const MemoryPlan& plan,
                .numerics = options.numerics,
                .arena_bytes = stage.workspace_bytes,
                .weight_bytes = stage.weight_bytes,
-               .threads = threads_per_rank(options)};
+               .threads = threads_per_rank(options),
+               .deterministic = options.deterministic};
   setup.model_dir = options.model_dir;
   setup.weights = std::move(weights);
   setup.model.tokens_max = plan.slots.tokens_max;

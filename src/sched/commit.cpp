@@ -30,6 +30,11 @@ void Scheduler::apply_row(const PlannedRow& row, RowResult& result) {
     FATHOM_CHECK(finish != FinishReason::kNone || s.known() < s.total_tokens_max,
                  "a sequence went on past its length");
     remember_blocks(s);
+    if (!s.told.empty() && !drop_repeated_tokens(s, result)) {
+      end(s, FinishReason::kError,
+          internal_error("the answer went another way when its steps were repeated"));
+      return;
+    }
     report_tokens(s, result);
     if (finish != FinishReason::kNone) {
       end(s, finish, Status::ok());
@@ -58,13 +63,28 @@ void Scheduler::report_tokens(Sequence& s, RowResult& result) {
   totals_.drafted_tokens_total += result.drafted;
   if (result.drafted > 0) {
     ++totals_.drafting_rows_total;
-    totals_.accepted_draft_tokens_total += result.tokens.size() - 1;
+    totals_.accepted_draft_tokens_total += std::max<size_t>(result.tokens.size(), 1) - 1;
   }
   totals_.generated_tokens_total += result.tokens.size();
   if (!result.prompt_logprobs.empty()) drop_repeated_logprobs(s, result);
   if (result.tokens.empty() && result.prompt_logprobs.empty()) return;
   emit(s.id, TokensEvent{std::move(result.tokens), std::move(result.logprobs),
                          std::move(result.prompt_logprobs), result.drafted});
+}
+
+// A deterministic answer comes again as it was; its client has it already. False: it is another.
+bool Scheduler::drop_repeated_tokens(Sequence& s, RowResult& result) const {
+  const size_t repeated = std::min(s.told.size(), result.tokens.size());
+  const auto end_of_told = s.told.begin() + static_cast<int64_t>(repeated);
+  if (!std::equal(s.told.begin(), end_of_told, result.tokens.begin())) return false;
+  const auto drop = [&](auto& list) {
+    const auto end = std::min(list.size(), repeated);
+    list.erase(list.begin(), list.begin() + static_cast<int64_t>(end));
+  };
+  drop(s.told);
+  drop(result.tokens);
+  drop(result.logprobs);
+  return true;
 }
 
 // After a preemption the prompt is computed again, and its logprobs come again.
@@ -81,7 +101,9 @@ void Scheduler::drop_repeated_logprobs(Sequence& s, RowResult& result) const {
 void Scheduler::remember_blocks(Sequence& s) {
   if (!s.cache_prefix) return;
   const int32_t block_tokens = kv_.block_tokens();
-  const int32_t full = s.computed / block_tokens;
+  const int32_t computed =
+      options_.deterministic ? std::min(s.computed, s.prompt_tokens) : s.computed;
+  const int32_t full = computed / block_tokens;
   if (s.remembered_blocks >= full) return;
   kv_.cache().extend_hashes(s.tenant, s.tokens, full, s.block_hashes);
   std::vector<BlockId> blocks(kv_.groups());

@@ -33,6 +33,10 @@ struct SchedulerOptions {
   int32_t penalty_slots = 64;          // sequences with penalties that may run at once
   // One level of priority counts like arriving this much later, so that no request waits for ever.
   int64_t priority_step_us = 10'000'000;
+  // What a decode row computed may differ in its last bits from what a prompt's row would: a
+  // preempted sequence repeats its decode steps, which give the same tokens again, and prompts'
+  // blocks alone enter the prefix cache.
+  bool deterministic = false;
   uint64_t layout_id = 0;  // names numerics and KV layout in every block's hash
 };
 

@@ -64,10 +64,21 @@ void Scheduler::leave(Sequence& s) {
     s.open_tokens = 0;
     s.computed = 0;
     s.reserved = 0;
+    if (options_.deterministic) forget_answer(s);
     enqueue(s);
   } else {
     gone_.push_back(&s);
   }
+}
+
+// The answer so far will be computed again, step by step.
+void Scheduler::forget_answer(Sequence& s) {
+  const auto end = s.tokens.begin() + s.prompt_tokens;
+  std::vector<TokenId> answer(end, s.tokens.end());
+  // Preempted again before it had caught up: what was to come still is.
+  answer.insert(answer.end(), s.told.begin(), s.told.end());
+  s.told = std::move(answer);
+  s.tokens.erase(end, s.tokens.end());
 }
 
 void Scheduler::release_blocks(Sequence& s) {

@@ -151,6 +151,7 @@ class Scheduler {
   void apply_row(const PlannedRow& row, RowResult& result);
   void check_row(const PlannedRow& row, const RowResult& result) const;
   void report_tokens(Sequence& s, RowResult& result);
+  bool drop_repeated_tokens(Sequence& s, RowResult& result) const;
   void drop_repeated_logprobs(Sequence& s, RowResult& result) const;
   void remember_blocks(Sequence& s);
   void slide_windows(Sequence& s);
@@ -162,6 +163,7 @@ class Scheduler {
   void preempt(Sequence& s);
   void end(Sequence& s, FinishReason reason, Status status);
   void leave(Sequence& s);
+  void forget_answer(Sequence& s);
   void release_blocks(Sequence& s);
   void sweep();
 

@@ -50,6 +50,8 @@ struct Sequence {
   bool started = false;  // its StartedEvent is out
   int32_t preemptions = 0;
   std::vector<TokenId> tokens;  // committed: prompt and answer so far
+  // Deterministic scheduling: of the answer, what was told before a preemption and comes again.
+  std::vector<TokenId> told;
 
   SlotId slot = 0;            // 0: none
   int32_t open_tokens = 0;    // tokens known at OpenSlot: prefill ends there

@@ -4,6 +4,8 @@
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <map>
 #include <thread>
@@ -15,6 +17,8 @@
 
 namespace fathom::testing {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kArenaBytes = int64_t{256} << 20;
 
@@ -53,6 +57,7 @@ TEST_P(CudaOpsTable, EqualsTheOracle) {
   double mean_square = 0.0;
   int cases = 0;
   int left_out = 0;
+  int64_t peak = 0;
   for (const OpCase& one : op_cases()) {
     if (one.op != GetParam().op || one.numerics != GetParam().numerics) continue;
     if (one.cpu_only) {
@@ -60,6 +65,7 @@ TEST_P(CudaOpsTable, EqualsTheOracle) {
       continue;
     }
     SCOPED_TRACE(one.name());
+    const Clock::time_point begin = Clock::now();
     const auto threads = static_cast<int32_t>(std::thread::hardware_concurrency());
     const auto oracle = make_cpu_ops({one.numerics, threads, kArenaBytes});
     const std::vector<HostOutput> expected = run_case(one, *oracle, copy_from_host);
@@ -71,10 +77,14 @@ TEST_P(CudaOpsTable, EqualsTheOracle) {
       largest = std::max(largest, error.largest);
       mean_square = std::max(mean_square, error.mean_square);
     }
+    peak = std::max(peak, (*made)->arena().peak());
     ++cases;
+    const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begin);
+    if (ms.count() > 1000) std::printf("  %s took %.1f s\n", one.name().c_str(), 1e-3 * ms.count());
   }
   std::printf("%s: %d cases, largest error %.2g, mean square %.2g", GetParam().op.c_str(), cases,
               largest, mean_square);
+  std::printf(", arena %ld MiB", static_cast<long>(peak >> 20));
   if (left_out > 0) std::printf("; %d left out, which this backend does not have", left_out);
   std::printf("\n");
   if (cases == 0) GTEST_SKIP() << "this backend does not have the op";

@@ -154,6 +154,17 @@ void append(std::vector<int32_t>& to, int rows, int offset, int first) {
   for (int i = 0; i < rows; ++i) to.push_back(first + (offset + i) / 128);
 }
 
+TEST(ChooseGemm, DeterministicRowsNeverGoToTheLibrary) {
+  for (const int64_t rows : {65, 128, 512, 8192}) {
+    GemmProblem p = bf16(rows, 4096, 4096);
+    p.library = p.deterministic = true;
+    const GemmChoice choice = choose_gemm(p);
+    EXPECT_EQ(choice.kernel, GemmKernel::kSkinny) << rows;
+    EXPECT_EQ(choice.library_rows, 0) << rows;
+    EXPECT_EQ(choice.skinny.split, choose_gemm(bf16(1, 4096, 4096)).skinny.split) << rows;
+  }
+}
+
 TEST(ChooseGemm, CutsAWeightWhereItsScalesDoNotFollow) {
   std::vector<int32_t> rows;
   append(rows, 300, 0, 0);

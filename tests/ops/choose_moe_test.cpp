@@ -91,6 +91,16 @@ TEST(ChooseMoe, SharesAnSmWithTheNextKernelWhereTokensAreFew) {
   EXPECT_LE(most.bytes, 227 * 1024);
 }
 
+TEST(ChooseMoe, DeterministicTokensTakeOneKernelWhateverTheirNumber) {
+  for (const int64_t tokens : {1, 8, 64, 65, 8192}) {
+    MoeProblem p = v2_lite(tokens);
+    p.deterministic = true;
+    EXPECT_EQ(choose_moe(p), MoeKernel::kGrouped) << tokens;
+    p.width = 1400;
+    EXPECT_EQ(choose_moe(p), MoeKernel::kPlain) << tokens;
+  }
+}
+
 TEST(ChooseMoe, BoundsTheTilesOfASchedule) {
   EXPECT_EQ(kernels::moe_tiles_max(6, 64), 6);
   EXPECT_EQ(kernels::moe_tiles_max(384, 64), 64 + 48);

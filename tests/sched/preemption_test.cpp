@@ -34,6 +34,35 @@ TEST(Preemption, TheNewestGivesWayAndGoesOnWithItsHistory) {
   EXPECT_EQ(d.tokens[2].back(), 12);
 }
 
+TEST(Preemption, ADeterministicOneRepeatsItsStepsAndTellsNoTokenTwice) {
+  SchedulerOptions o = small_options(/*blocks=*/4);
+  o.deterministic = true;
+  o.enable_prefix_caching = true;
+  Driver d(o);
+  ASSERT_TRUE(d.admit(make_request(1, 4, 8)).is_ok());
+  ASSERT_TRUE(d.admit(make_request(2, 4, 8)).is_ok());
+  while (d.scheduler.stats().preemptions_total == 0) ASSERT_TRUE(d.step());
+  EXPECT_EQ(d.token_count(2), 5);
+  EXPECT_EQ(d.scheduler.stats().waiting_tokens, 4) << "the prompt alone";
+  std::optional<StepPlan> again;
+  while (!again || again->open.empty()) again = d.step();
+  EXPECT_EQ(again->open[0].tokens->size(), 4U) << "prefill ends where it did at first";
+  EXPECT_EQ(d.token_count(2), 5);
+  d.run();
+  EXPECT_EQ(d.token_count(2), 8);
+  EXPECT_EQ(d.tokens[2].front(), 5);
+  EXPECT_EQ(d.tokens[2].back(), 12);
+  EXPECT_EQ(d.scheduler.stats().generated_tokens_total, 16U);
+  // What decode steps computed is no prefix of a prompt: the answer of request 1 with its prompt.
+  Request longer = make_request(1, 4, 1);
+  longer.id = 3;
+  for (const TokenId token : d.tokens[1]) longer.prompt.push_back(token);
+  ASSERT_TRUE(d.admit(longer).is_ok());
+  const auto plan = d.step();
+  EXPECT_EQ(plan->open[0].computed_tokens, 4);
+  d.run();
+}
+
 TEST(Preemption, ThePreemptedFindItsBlocksInTheCache) {
   SchedulerOptions o = small_options(/*blocks=*/7);
   o.enable_prefix_caching = true;

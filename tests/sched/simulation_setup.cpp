@@ -101,6 +101,7 @@ SimulationSetup make_setup(uint64_t seed) {
   if (random.one_in(4)) {
     s.scheduler.prompt_logprob_tokens_max = s.layout.block_tokens + random.between(0, 16);
   }
+  s.scheduler.deterministic = random.one_in(3);
   return s;
 }
 

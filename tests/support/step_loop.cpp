@@ -34,7 +34,8 @@ SchedulerOptions scheduler_options(const Model& model, const StepLoopOptions& op
   s.max_num_batched_tokens = options.tokens_max;
   s.speculative_tokens = options.drafts;
   s.blocks.assign(model.kv_layout().groups.size(), options.blocks);
-  s.answer_margin_tokens = 16;
+  s.answer_margin_tokens = options.answer_margin_tokens;
+  s.deterministic = options.deterministic;
   return s;
 }
 

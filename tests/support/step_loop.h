@@ -21,6 +21,8 @@ struct StepLoopOptions {
   int32_t drafts = 0;
   int32_t blocks = 64;  // of each cache group, block 0 counted
   bool pad_always = false;
+  bool deterministic = false;  // the scheduler repeats decode steps after a preemption
+  int32_t answer_margin_tokens = 16;
 };
 
 struct StepAnswer {

@@ -35,9 +35,11 @@ int64_t CudaBackend::workspace_bytes(int64_t counted_bytes) const {
 }
 
 Result<std::unique_ptr<Ops>> CudaBackend::make_ops(const OpsSetup& setup) {
-  FATHOM_ASSIGN(std::unique_ptr<CudaOps> ops, CudaOps::make({.numerics = setup.numerics,
-                                                             .arena_bytes = setup.arena_bytes,
-                                                             .weight_bytes = setup.weight_bytes}));
+  FATHOM_ASSIGN(std::unique_ptr<CudaOps> ops,
+                CudaOps::make({.numerics = setup.numerics,
+                               .arena_bytes = setup.arena_bytes,
+                               .weight_bytes = setup.weight_bytes,
+                               .deterministic = setup.deterministic}));
   return std::unique_ptr<Ops>(std::move(ops));
 }
 

@@ -91,7 +91,7 @@ double library_us(const GemmProblem& p, int64_t rows) {
 
 // cuBLASLt reads FP8 scales of x in fours of rows.
 int64_t library_rows(const GemmProblem& p, bool wide) {
-  if (!p.library || p.rows <= kSkinnyTokensMax) return 0;
+  if (p.deterministic || !p.library || p.rows <= kSkinnyTokensMax) return 0;
   const int64_t rows = p.weight == WeightFormat::kFp8Block ? p.rows / 4 * 4 : p.rows;
   const double us = library_us(p, rows) + skinny_us(p, p.rows - rows, wide);
   return us < skinny_us(p, p.rows, wide) ? rows : 0;

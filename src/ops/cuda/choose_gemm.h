@@ -17,6 +17,7 @@ struct GemmProblem {
   ActFormat act = ActFormat::kBF16;
   int32_t first_column_in_block = 0;
   bool aligned = true;   // data and row strides of x and W are multiples of 16 bytes
+  bool deterministic = false;  // a row's sums may not depend on `rows`
   bool library = false;  // cuBLASLt was given algorithms for W, and the output is aligned likewise
   int32_t sms = 132;
 };

@@ -21,7 +21,7 @@ bool suits_grouped(const MoeProblem& p) {
 }
 
 MoeKernel choose_moe(const MoeProblem& p) {
-  const bool few = p.tokens <= kernels::kMoeDecodeTokensMax &&
+  const bool few = !p.deterministic && p.tokens <= kernels::kMoeDecodeTokensMax &&
                    p.tokens * p.experts_per_token <= kernels::kMoeDecodePairsMax &&
                    p.experts <= kernels::kMoeExpertsMax && p.experts_here > 0;
   if (tensor_core_shape(p) && few) return MoeKernel::kFewTokens;

@@ -17,6 +17,7 @@ struct MoeProblem {
   WeightFormat weight = WeightFormat::kBF16;
   ActFormat act = ActFormat::kBF16;  // of both products' inputs
   int32_t first_column_in_block = 0;
+  bool deterministic = false;      // a token's sums may not depend on `tokens`
   bool scale_rows_aligned = true;  // the matrices' scale blocks are whole, of 128 rows
 };
 

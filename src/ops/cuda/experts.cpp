@@ -120,8 +120,9 @@ CudaOps::RoutedPairs CudaOps::run_few_tokens(const BatchView& batch, const MoePa
 
 bool CudaOps::chooses_grouped(const BatchView& batch, const MoeParams& p) {
   if (p.gate_up.empty()) return false;
-  const MoeProblem problem = problem_of(batch, p, p.gate_up.front().in(),
-                                        act_spec(p.gate_up.front()), act_spec(p.down.front()));
+  MoeProblem problem = problem_of(batch, p, p.gate_up.front().in(), act_spec(p.gate_up.front()),
+                                  act_spec(p.down.front()));
+  problem.deterministic = deterministic_;
   // A step of few tokens may be all that runs before `seal`.
   if (suits_grouped(problem)) make_grouped_tables(p);
   return choose_moe(problem) == MoeKernel::kGrouped;
@@ -129,8 +130,9 @@ bool CudaOps::chooses_grouped(const BatchView& batch, const MoeParams& p) {
 
 CudaOps::RoutedPairs CudaOps::run_experts(const BatchView& batch, const MoeParams& p, float* scores,
                                           const Act& input) {
-  const MoeProblem problem =
+  MoeProblem problem =
       problem_of(batch, p, input.data.shape[1], input.spec, act_spec(p.down.front()));
+  problem.deterministic = deterministic_;
   return choose_moe(problem) == MoeKernel::kFewTokens ? run_few_tokens(batch, p, scores, input)
                                                       : run_pairs(batch, p, scores, input);
 }

@@ -54,6 +54,7 @@ void CudaOps::multiply(const Act& x, const Weight& weight, const Tensor& out, Fo
   GemmProblem problem = problem_of(x, weight, sms_);
   const kernels::Matrix w = matrix_of(weight);
   const kernels::Rows to = rows_of(out);
+  problem.deterministic = deterministic_;
   problem.library = library_runs(large_.get(), w, to, round, problem.rows);
   const GemmChoice choice = choose_gemm(problem);
   if (choice.kernel == GemmKernel::kPlain) {

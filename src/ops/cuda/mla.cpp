@@ -136,6 +136,7 @@ kernels::MlaDecodeDesc CudaOps::mla_decode_desc(const MlaCall& call) const {
   desc.bf16 = act_format() == Format::kBF16 && (desc.fp8_cache || cache.dtype == DType::kBF16) &&
               cache.stride[0] == int64_t{call.cache.block_tokens} * cache.shape[2];
   desc.multiprocessors = sms_;
+  desc.deterministic = deterministic_;
   return desc;
 }
 

@@ -46,7 +46,7 @@ float* CudaOps::shared_expert(const Act& input, const MoeParams& p) {
 Partial CudaOps::moe(const BatchView& batch, const Act& x, const MoeParams& p, const Tensor& out) {
   if (batch.shape.tokens == 0) return Partial{out};
   const bool grouped = chooses_grouped(batch, p);  // and makes its tables, before any return
-  if (run_few(batch, x, p, out)) {
+  if (!deterministic_ && run_few(batch, x, p, out)) {
     check(cudaGetLastError(), "moe");
     return Partial{out};
   }

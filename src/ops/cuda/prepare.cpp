@@ -77,7 +77,9 @@ Status CudaOps::make_schedule() {
 }
 
 CudaOps::CudaOps(const CudaOpsOptions& options)
-    : numerics_(options.numerics), host_readable_(options.host_readable) {}
+    : numerics_(options.numerics),
+      host_readable_(options.host_readable),
+      deterministic_(options.deterministic) {}
 
 CudaOps::~CudaOps() {
   uploading_.reset();            // it writes to what is freed here
