@@ -54,7 +54,6 @@ struct WeightCopy {
   }
   __device__ void rest(const MoeItems<kDown>& items, int32_t done) const {
     const int32_t count = items.count();
-    const int32_t ask = max(plan.steps - 4, 0);
     MoeRing at;
     int32_t turn = 0;  // steps so far
     auto i = static_cast<int32_t>(blockIdx.x);
@@ -62,15 +61,15 @@ struct WeightCopy {
     if (i >= count) item_of_ticket(atomicAdd(given(), 1), count);
     for (int32_t n = 1; i < count; ++n) {
       const MoeItem item = items.get(i);
-      int32_t ticket = 0;
+      const int32_t ticket = atomicAdd(given(), 1);
       for (int32_t step = 0; step < plan.steps; ++step, ++turn) {
-        if (step == ask) ticket = atomicAdd(given(), 1);
         if (turn >= plan.stages) barrier_wait(sh.empty + at.stage, at.parity ^ 1);
         if (turn >= done) load(item, step, at.stage);
         at.next(plan.stages);
+        if (step > 0) continue;
+        i = item_of_ticket(ticket, count);
+        publish(n, i, count);
       }
-      i = item_of_ticket(ticket, count);
-      publish(n, i, count);
     }
   }
 };
@@ -137,14 +136,17 @@ struct ItemCopy {
       sh.x_scales[step * kTokens + token] = __ldcg(m.code_scales + i);
     }
   }
+  // The buffer of item n is free. Loads are on their way before.
+  __device__ void wait_for_buffer(int32_t n) const {
+    if (n >= 2) barrier_wait(sh.item_empty + n % 2, (n / 2 - 1) % 2);
+  }
   __device__ const __nv_bfloat16* inner(int64_t row) const {
     return static_cast<const __nv_bfloat16*>(m.inner) + row * m.width;
   }
   // down: one job is eight columns a lane: 16 lanes a group of e4m3, 8 a step of bf16.
-  __device__ void load_rows(const MoeItems<kDown>& items, const MoeItem& item,
-                            int32_t buffer) const {
+  __device__ void load_rows(const MoeItems<kDown>& items, const MoeItem& item, int32_t n) const {
     constexpr int kLanes = kFormat == Format::kFp8 ? 16 : 8;
-    constexpr int kAtOnce = kTokens > 8 ? 8 : 4;
+    constexpr int kAtOnce = 8;
     const int32_t lane = thread % 32;
     uint8_t* list = sh.places + thread / 32 * 32;
     __syncwarp();
@@ -153,6 +155,7 @@ struct ItemCopy {
     __syncwarp();
     const int32_t jobs = __popc(item.tokens) * plan.steps;
     const int32_t first = thread / kLanes;
+    const int32_t of_warp = thread / 32 * (32 / kLanes);
     constexpr int kStride = kMoeHelpers / kLanes;
     for (int32_t base = 0; base < jobs; base += kAtOnce * kStride) {
       uint4 v[kAtOnce];
@@ -160,17 +163,21 @@ struct ItemCopy {
       int32_t step[kAtOnce];
 #pragma unroll
       for (int j = 0; j < kAtOnce; ++j) {
-        const int32_t job = base + j * kStride + first;
-        const int32_t at = min(job, jobs - 1) / plan.steps;
-        step[j] = min(job, jobs - 1) - at * plan.steps;
+        if (base + j * kStride + of_warp >= jobs) break;
+        const int32_t job = min(base + j * kStride + first, jobs - 1);
+        const int32_t at = job / plan.steps;
+        step[j] = job - at * plan.steps;
         token[j] = list[at];
         const __nv_bfloat16* row = inner(items.row(item, token[j]));
         v[j] =
             __ldcg(reinterpret_cast<const uint4*>(row + step[j] * (8 * kLanes)) + thread % kLanes);
-        if (job >= jobs) token[j] = -1;
       }
+      if (base == 0) wait_for_buffer(n);
 #pragma unroll
-      for (int j = 0; j < kAtOnce; ++j) store_job(v[j], token[j], step[j], buffer);
+      for (int j = 0; j < kAtOnce; ++j) {
+        if (base + j * kStride + of_warp >= jobs) break;
+        store_job(v[j], base + j * kStride + first < jobs ? token[j] : -1, step[j], n % 2);
+      }
     }
   }
   __device__ void store_job(const uint4& v, int32_t token, int32_t step, int32_t buffer) const {
@@ -192,13 +199,19 @@ struct ItemCopy {
     for (int offset = 8; offset > 0; offset /= 2)
       largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFU, largest, offset));
     const float scale = group_scale(largest, m.ue8m0);
+    const float inverse = __frcp_rn(scale);
+#pragma unroll
+    for (float& one : x) {  // one / scale, rounded as a division is
+      const float guess = one * inverse;
+      one = fmaf(fmaf(-guess, scale, one), inverse, guess);
+    }
     uint32_t codes[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const uint32_t low = __nv_cvt_float2_to_fp8x2(
-          make_float2(x[4 * i] / scale, x[4 * i + 1] / scale), __NV_SATFINITE, __NV_E4M3);
-      const uint32_t high = __nv_cvt_float2_to_fp8x2(
-          make_float2(x[4 * i + 2] / scale, x[4 * i + 3] / scale), __NV_SATFINITE, __NV_E4M3);
+      const uint32_t low =
+          __nv_cvt_float2_to_fp8x2(make_float2(x[4 * i], x[4 * i + 1]), __NV_SATFINITE, __NV_E4M3);
+      const uint32_t high = __nv_cvt_float2_to_fp8x2(make_float2(x[4 * i + 2], x[4 * i + 3]),
+                                                     __NV_SATFINITE, __NV_E4M3);
       codes[i] = low | high << 16;
     }
     if (token < 0) return;
@@ -213,9 +226,12 @@ struct ItemCopy {
       if (i < 0) return;
       const MoeItem item = items.get(i);
       const int32_t buffer = n % 2;
-      if (n >= 2) barrier_wait(sh.item_empty + buffer, (n / 2 - 1) % 2);
       if (n > 0 || !asked) scales = ask_scales(item);
-      if constexpr (kDown) load_rows(items, item, buffer);
+      if constexpr (kDown) {
+        load_rows(items, item, n);
+      } else {
+        wait_for_buffer(n);
+      }
       store_scales(scales, buffer);
       publish_to_wgmma();
       barrier_arrive(sh.item_full + buffer);
