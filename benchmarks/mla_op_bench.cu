@@ -401,7 +401,7 @@ std::vector<Case> cases() {
       {"16 heads, 32 x 1k", 16, same(32, 1024)},     {"16 heads, 128 x 1k", 16, same(128, 1024)},
       {"16 heads, 256 x 1k", 16, same(256, 1024)},   {"16 heads, 1 x 32k", 16, same(1, 32768)},
       {"16 heads, 128 ragged, padding", 16, ragged}, {"128 heads, 1 x 1k", 128, same(1, 1024)},
-      {"128 heads, 32 x 1k", 128, same(32, 1024)},
+      {"128 heads, 32 x 1k", 128, same(32, 1024)},   {"128 heads, 64 x 4k", 128, same(64, 4096)},
   };
 }
 
