@@ -56,7 +56,7 @@ const kernels::Matrix* CudaOps::expert_table(const std::vector<Weight>& weights)
   for (const Weight& weight : weights) matrices.push_back(matrix_of(weight));
   const auto bytes = static_cast<int64_t>(matrices.size() * sizeof(kernels::Matrix));
   Result<Tensor> device = upload(Tensor::of(matrices.data(), DType::kU8, {bytes}));
-  FATHOM_CHECK(device.is_ok(), "no memory for a table of experts");
+  FATHOM_CHECK(device.is_ok(), "a table of experts: " + device.status().to_string());
   table = device->as<kernels::Matrix>();
   return table;
 }

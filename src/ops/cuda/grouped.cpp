@@ -52,7 +52,7 @@ const kernels::GroupedMatrix* CudaOps::grouped_table(const std::vector<Weight>& 
   }
   const auto bytes = static_cast<int64_t>(matrices.size() * sizeof(kernels::GroupedMatrix));
   Result<Tensor> device = upload(Tensor::of(matrices.data(), DType::kU8, {bytes}));
-  FATHOM_CHECK(device.is_ok(), "no memory for a table of experts");
+  FATHOM_CHECK(device.is_ok(), "a table of experts: " + device.status().to_string());
   table = device->as<kernels::GroupedMatrix>();
   return table;
 }

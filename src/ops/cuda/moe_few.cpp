@@ -65,7 +65,7 @@ const kernels::MoeFewExpert* CudaOps::few_table(const MoeParams& p) {
   }
   const auto bytes = static_cast<int64_t>(experts.size() * sizeof(kernels::MoeFewExpert));
   Result<Tensor> device = upload(Tensor::of(experts.data(), DType::kU8, {bytes}));
-  FATHOM_CHECK(device.is_ok(), "no memory for a table of experts");
+  FATHOM_CHECK(device.is_ok(), "a table of experts: " + device.status().to_string());
   table = device->as<kernels::MoeFewExpert>();
   return table;
 }
