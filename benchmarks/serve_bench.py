@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -194,8 +195,15 @@ def parse():
     return parser.parse_args()
 
 
+def allow_connections():
+    """As many files as the host lets a process have, for programs that are started from here."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def main():
     options = parse()
+    allow_connections()
     numbers = [int(word) for word in options.clients.split(",")]
     folder = pathlib.Path(tempfile.mkdtemp(prefix="fathom-serve-"))
     flags = [*make_model(options, folder), "--device", options.device,
