@@ -1,7 +1,7 @@
 // The grouped products of a mixture of experts on one GPU: router and lists, gate and up with
 // activation and quantization, down, weighted sum; each timed alone and together, results checked
 // against the plain kernels in the same run. Prints one JSON object a line.
-//   grouped_bench [--quick] [--repeats N] [--shape 0..3] [--tokens N]
+//   grouped_bench [--quick] [--repeats N] [--shape 0..5] [--tokens N]
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -14,11 +14,11 @@
 #include <string>
 #include <vector>
 
-#include "moe/layer_data.cuh"
 #include "kernels/dense.h"
 #include "kernels/grouped_gemm.h"
 #include "kernels/moe.h"
 #include "kernels/number.cuh"
+#include "moe/layer_data.cuh"
 
 namespace fathom::kernels {
 namespace {
@@ -116,8 +116,8 @@ void make_routing(cudaStream_t stream, const Layer& l, Batch& b, Routing routing
   auto* valid = b.own(device_array<uint8_t>(b.tokens));
   require(cudaMemsetAsync(valid, 1, static_cast<size_t>(b.tokens), stream), "valid");
   r.token_valid = valid;
-  r.scores =
-      b.own(device_array<float>(grouped_score_parts(b.tokens, s.hidden) * b.tokens * s.experts));
+  r.scores = b.own(device_array<float>(grouped_score_parts(b.tokens, s.hidden, s.experts) *
+                                       b.tokens * s.experts));
   if (s.format == Format::kFp8) r.quantized = make_rows(b, Format::kFp8, b.tokens, s.hidden);
   b.routed = r;
   b.routed.ids = b.own(device_array<int32_t>(pairs));
@@ -196,7 +196,37 @@ double relative(double* sums) {
 struct Checked {
   double plain_error = 0.0;
   double alone_error = 0.0;
+  int64_t choices_changed = 0;  // of ids, against the plain router; near ties may fall otherwise
 };
+
+int64_t changed_choices(const Run& r, const Layer& l, const Batch& b) {
+  const Shape& s = l.s;
+  std::vector<void*> memory;
+  auto* scores = device_array<float>(b.tokens * s.experts);
+  auto* ids = device_array<int32_t>(b.tokens * s.k);
+  auto* weights = device_array<float>(b.tokens * s.k);
+  Matrix router;
+  router.data = l.router;
+  router.out = s.experts;
+  router.in = router.stride = s.hidden;
+  linear(r.stream, b.routing.x, b.tokens, router, {scores, Format::kF32, s.experts, nullptr, 0},
+         Format::kF32);
+  kernels::route(r.stream, b.routing.shape, b.tokens, scores, nullptr, ids, weights);
+  route(r, b);
+  require(cudaStreamSynchronize(r.stream), "routes");
+  std::vector<int32_t> both[2];
+  for (int i = 0; i < 2; ++i) {
+    both[i].resize(static_cast<size_t>(b.tokens * s.k));
+    require(cudaMemcpy(both[i].data(), i == 0 ? ids : b.routed.ids, both[i].size() * 4,
+                       cudaMemcpyDeviceToHost),
+            "ids");
+  }
+  memory = {scores, ids, weights};
+  release(memory);
+  int64_t changed = 0;
+  for (size_t i = 0; i < both[0].size(); ++i) changed += both[0][i] != both[1][i] ? 1 : 0;
+  return changed;
+}
 
 // The shared expert's rows by the plain kernels: every token on the one matrix.
 struct Plain {
@@ -274,6 +304,7 @@ Checked check(const Run& r, const Layer& l, const Batch& b) {
   require(cudaStreamSynchronize(r.stream), "alone");
   checked.alone_error = relative(result);
   release(plain.memory);
+  checked.choices_changed = changed_choices(r, l, b);
   return checked;
 }
 
@@ -342,10 +373,11 @@ void measure(const Run& r, const Layer& l, int64_t tokens, Routing routing) {
       "{\"shape\": \"%s\", \"format\": \"%s\", \"tokens\": %lld, \"routing\": \"%s\", "
       "\"route_us\": %.1f, \"gate_up_us\": %.1f, \"down_us\": %.1f, \"both_us\": %.1f, "
       "\"sum_us\": %.1f, \"layer_us\": %.1f, \"replayed_layer_us\": %.1f, \"both_tflops\": %.0f, "
-      "\"plain_error\": %.2e, \"alone_error\": %.2e}\n",
+      "\"plain_error\": %.2e, \"alone_error\": %.2e, \"choices_changed\": %lld}\n",
       s.name, s.format == Format::kFp8 ? "fp8" : "bf16", static_cast<long long>(tokens),
       names[static_cast<int>(routing)], route_us, gate_up_us, down_us, both_us, sum_us, layer_us,
-      replayed, 3e-6 * product / both_us, checked.plain_error, checked.alone_error);
+      replayed, 3e-6 * product / both_us, checked.plain_error, checked.alone_error,
+      static_cast<long long>(checked.choices_changed));
   std::fflush(stdout);
   release(b.memory);
 }
@@ -387,9 +419,11 @@ int main(int argc, char** argv) {
   const Shape shapes[] = {{"v3", Format::kFp8, 256, 8, 7168, 2048, 2048},
                           {"v3", Format::kBF16, 256, 8, 7168, 2048, 2048},
                           {"v2 lite", Format::kFp8, 64, 6, 2048, 1408, 2816},
-                          {"v2 lite", Format::kBF16, 64, 6, 2048, 1408, 2816}};
-  for (int i = 0; i < 4; ++i) {
-    if (shape >= 0 && shape != i) continue;
+                          {"v2 lite", Format::kBF16, 64, 6, 2048, 1408, 2816},
+                          {"tiny", Format::kFp8, 8, 2, 512, 256, 512},
+                          {"tiny", Format::kBF16, 8, 2, 512, 256, 512}};
+  for (int i = 0; i < 6; ++i) {
+    if (shape < 0 ? i >= 4 : shape != i) continue;
     const bool wide = shapes[i].hidden > 4096 && shapes[i].format == Format::kBF16;
     std::vector<int64_t> sizes = quick || wide ? few : many;
     if (tokens > 0) sizes = {tokens};

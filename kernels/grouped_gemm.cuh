@@ -60,8 +60,7 @@ struct GroupedFeeder {
     if (lane == 0) slot.item = item;
 #pragma unroll
     for (int i = 0; i < kOrders; ++i) slot.order[lane + 32 * i] = order[i];
-    __syncwarp();
-    if (lane == 0) barrier_arrive(&s.slot_full[place.index]);
+    barrier_arrive(&s.slot_full[place.index]);
     place.advance();
   }
 
@@ -255,13 +254,14 @@ __device__ void multiply_tall(const GroupedSide& side, GroupedShared& s,
   TallMath<kFormat> m{{s, at},
                       __shfl_sync(0xFFFFFFFFU, static_cast<int>(threadIdx.x / 128), 0),
                       static_cast<int>(threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4)};
-  float first[64];
-  float second[64];
+  float sums[128];
+  auto& first = reinterpret_cast<float(&)[64]>(sums[0]);
+  auto& second = reinterpret_cast<float(&)[64]>(sums[64]);
   if constexpr (kFormat == Format::kFp8) {
     multiply_scaled<TallMath<kFormat>, typename TallMath<kFormat>::Scales, 1>(m, side.k_blocks,
                                                                               first, second);
   } else {
-    multiply_exact(m, side.k_blocks, first, second);
+    multiply_both(m, side.k_blocks, sums);
   }
   if (is_gated(slot.item.kind)) {
     store_tall<kFormat, true>(side, s, slot, first, second);
@@ -306,7 +306,7 @@ __device__ void grouped_barriers(GroupedShared& s) {
     barrier_init(&s.empty[i], kGroupedMathThreads / 32);
   }
   for (int i = 0; i < 2; ++i) {
-    barrier_init(&s.slot_full[i], 1);
+    barrier_init(&s.slot_full[i], 32);
     barrier_init(&s.slot_empty[i], kGroupedMathThreads / 32 + 1);
   }
   barrier_init_done();

@@ -86,7 +86,7 @@ struct GroupedRouting {
 
 // Whether the router's product can be had so.
 bool grouped_route_fits(const Rows& x, int64_t columns, int32_t experts);
-int32_t grouped_score_parts(int64_t tokens, int64_t columns);
+int32_t grouped_score_parts(int64_t tokens, int64_t columns, int32_t experts);
 
 // Scores, each token's choices (ids and weights), and the lists.
 cudaError_t grouped_route(cudaStream_t stream, const GroupedRouting& r,

@@ -32,21 +32,23 @@ inline GroupedPairs pairs_of(const GroupedRouting& r) {
           k,     r.first_expert, r.expert_count};
 }
 
-// Up to and with this thread's: of both numbers. `shared`: [2 * kListThreads].
-__device__ inline int2 running_sums(int2 mine, int32_t threads_used, int32_t* shared) {
-  const auto thread = static_cast<int32_t>(threadIdx.x);
-  shared[thread] = mine.x;
-  shared[kListThreads + thread] = mine.y;
-  for (int32_t step = 1; step < threads_used; step *= 2) {
-    __syncthreads();
-    const int2 more = thread >= step
-                          ? make_int2(shared[thread - step], shared[kListThreads + thread - step])
-                          : make_int2(0, 0);
-    __syncthreads();
-    mine = make_int2(mine.x + more.x, mine.y + more.y);
-    shared[thread] = mine.x;
-    shared[kListThreads + thread] = mine.y;
+// Up to and with this thread's: of both numbers. `shared`: [kListThreads / 16].
+__device__ inline int2 running_sums(int2 mine, int32_t* shared) {
+  const auto lane = static_cast<int32_t>(threadIdx.x % 32);
+  const auto warp = static_cast<int32_t>(threadIdx.x / 32);
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    const int2 more = {__shfl_up_sync(0xFFFFFFFFU, mine.x, step),
+                       __shfl_up_sync(0xFFFFFFFFU, mine.y, step)};
+    if (lane >= step) mine = make_int2(mine.x + more.x, mine.y + more.y);
   }
+  if (lane == 31) {
+    shared[2 * warp] = mine.x;
+    shared[2 * warp + 1] = mine.y;
+  }
+  __syncthreads();
+  for (int w = 0; w < warp; ++w)
+    mine = make_int2(mine.x + shared[2 * w], mine.y + shared[2 * w + 1]);
   return mine;
 }
 
@@ -70,7 +72,7 @@ __device__ inline int32_t make_tiles(const GroupedPairs& pairs, const GroupedSch
   GroupedCounters& counters = *schedule.counters;
   const int32_t count = e < pairs.expert_count ? __ldcg(&counters.pairs[e]) : 0;
   const int32_t mine = (count + kGroupedTileRows - 1) / kGroupedTileRows;
-  const int2 to = running_sums(make_int2(count, mine), pairs.expert_count, shared);
+  const int2 to = running_sums(make_int2(count, mine), shared);
   const int32_t first = to.x - count;
   if (e < pairs.expert_count) counters.cursors[e] = first;
   if (e == pairs.expert_count - 1) {

@@ -92,6 +92,10 @@ struct TallMath {
   __device__ void issue(float (&d)[kSums], int box, bool keep) const {
     issue_stage<kFormat, 128>(d, reader.x(group * 64), reader.w(box * kGroupedBox), keep);
   }
+  // Both boxes, which lie one after the other: x's rows are read once for both.
+  __device__ void issue_both(float (&d)[2 * kSums], bool keep) const {
+    issue_stage<kFormat, 256>(d, reader.x(group * 64), reader.w(0), keep);
+  }
   __device__ void load_scales(Scales (&scales)[1], int box) const {
     const float* from = reader.s.scales[reader.at.index][box] + row;
     scales[0] = {from[0], from[8]};
@@ -153,6 +157,25 @@ __device__ void multiply_exact(Math& m, int32_t k_blocks, float (&first)[kSums],
   wgmma_wait<0>();
   wgmma_use(first);
   wgmma_use(second);
+  m.reader.release(last);
+}
+
+// The same of a tall tile, both boxes in one product.
+template <typename Math, int kSums>
+__device__ void multiply_both(Math& m, int32_t k_blocks, float (&sums)[kSums]) {
+  m.reader.wait();
+  m.issue_both(sums, false);
+  int last = m.reader.at.index;
+  m.reader.at.advance();
+  for (int32_t k = 1; k < k_blocks; ++k, m.reader.at.advance()) {
+    m.reader.wait();
+    m.issue_both(sums, true);
+    wgmma_wait<1>();
+    m.reader.release(last);
+    last = m.reader.at.index;
+  }
+  wgmma_wait<0>();
+  wgmma_use(sums);
   m.reader.release(last);
 }
 

@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(kListThreads)
 
 __global__ void __launch_bounds__(kListThreads)
     tiles_kernel(GroupedPairs pairs, GroupedSchedule schedule, int32_t tokens) {
-  __shared__ int32_t shared[2 * kListThreads];
+  __shared__ int32_t shared[kListThreads / 16];
   make_tiles(pairs, schedule, tokens, shared);
 }
 

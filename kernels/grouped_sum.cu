@@ -22,8 +22,9 @@ struct SumArgs {
   int32_t columns;
 };
 
-__device__ void add_row(float (&total)[8], const void* row, float weight) {
-  const uint4 words = __ldcs(static_cast<const uint4*>(row));
+constexpr int kAtOnce = 8;  // pairs whose rows are asked for together
+
+__device__ void add_row(float (&total)[8], const uint4& words, float weight) {
   const uint32_t pairs[4] = {words.x, words.y, words.z, words.w};
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
@@ -31,6 +32,8 @@ __device__ void add_row(float (&total)[8], const void* row, float weight) {
     total[2 * i + 1] += weight * __uint_as_float(pairs[i] & 0xFFFF0000U);
   }
 }
+
+__device__ uint4 read(const void* row) { return __ldcs(static_cast<const uint4*>(row)); }
 
 // A thread has eight columns of one token.
 __global__ void __launch_bounds__(kThreads) sum_kernel(SumArgs a) {
@@ -42,15 +45,26 @@ __global__ void __launch_bounds__(kThreads) sum_kernel(SumArgs a) {
   float total[8] = {};
   const auto* values = static_cast<const __nv_bfloat16*>(a.pairs.data) + column;
   const bool valid = a.token_valid[t] != 0;
-  for (int32_t j = 0; valid && j < a.k; ++j) {
-    const int64_t pair = t * a.k + j;
-    const int32_t e = a.ids[pair] - a.first_expert;
-    if (e >= 0 && e < a.expert_count)
-      add_row(total, values + pair * a.pairs.stride, a.weights[pair]);
-  }
+  uint4 shared = {};
   if (a.shared.data != nullptr)
-    add_row(total, static_cast<const __nv_bfloat16*>(a.shared.data) + t * a.shared.stride + column,
-            1.0F);
+    shared = read(static_cast<const __nv_bfloat16*>(a.shared.data) + t * a.shared.stride + column);
+  for (int32_t first = 0; valid && first < a.k; first += kAtOnce) {
+    uint4 rows[kAtOnce];
+    float weights[kAtOnce];
+    bool here[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int64_t pair = t * a.k + min(first + i, a.k - 1);
+      const int32_t e = a.ids[pair] - a.first_expert;
+      here[i] = first + i < a.k && e >= 0 && e < a.expert_count;
+      weights[i] = a.weights[pair];
+      rows[i] = here[i] ? read(values + pair * a.pairs.stride) : make_uint4(0, 0, 0, 0);
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i)
+      if (here[i]) add_row(total, rows[i], weights[i]);
+  }
+  if (a.shared.data != nullptr) add_row(total, shared, 1.0F);
   *reinterpret_cast<uint4*>(static_cast<__nv_bfloat16*>(a.out.data) + t * a.out.stride + column) =
       make_uint4(pack_pair(total[0], total[1]), pack_pair(total[2], total[3]),
                  pack_pair(total[4], total[5]), pack_pair(total[6], total[7]));

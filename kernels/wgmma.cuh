@@ -49,6 +49,8 @@ struct Wgmma;
 #define FATHOM_D56(d, i) FATHOM_D32(d, i), FATHOM_D24(d, (i) + 32)
 #define FATHOM_D64(d, i) FATHOM_D32(d, i), FATHOM_D32(d, (i) + 32)
 
+#define FATHOM_D128(d, i) FATHOM_D64(d, i), FATHOM_D64(d, (i) + 64)
+
 #define FATHOM_R4 "%0, %1, %2, %3"
 #define FATHOM_R8 FATHOM_R4 ", %4, %5, %6, %7"
 #define FATHOM_R16 FATHOM_R8 ", %8, %9, %10, %11, %12, %13, %14, %15"
@@ -60,6 +62,12 @@ struct Wgmma;
 #define FATHOM_R48 FATHOM_R40 ", %40, %41, %42, %43, %44, %45, %46, %47"
 #define FATHOM_R56 FATHOM_R48 ", %48, %49, %50, %51, %52, %53, %54, %55"
 #define FATHOM_R64 FATHOM_R56 ", %56, %57, %58, %59, %60, %61, %62, %63"
+#define FATHOM_R128 \
+  FATHOM_R64        \
+  ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79" \
+  ", %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95" \
+  ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111" \
+  ", %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 
 // The operands after the accumulators (the last arguments) are numbered from columns / 2.
 #define FATHOM_WGMMA(format, columns, shape, tail, registers, a_at, b_at, keep_at, ...)        \
@@ -90,9 +98,12 @@ FATHOM_WGMMA_COLUMNS(80, "80", FATHOM_R40, "40", "41", "42", FATHOM_D40(d, 0))
 FATHOM_WGMMA_COLUMNS(96, "96", FATHOM_R48, "48", "49", "50", FATHOM_D48(d, 0))
 FATHOM_WGMMA_COLUMNS(112, "112", FATHOM_R56, "56", "57", "58", FATHOM_D56(d, 0))
 FATHOM_WGMMA_COLUMNS(128, "128", FATHOM_R64, "64", "65", "66", FATHOM_D64(d, 0))
+FATHOM_WGMMA(Format::kBF16, 256, "m64n256k16.f32.bf16.bf16", ", 0, 0", FATHOM_R128, "128", "129",
+             "130", FATHOM_D128(d, 0))
 
 #undef FATHOM_WGMMA_COLUMNS
 #undef FATHOM_WGMMA
+#undef FATHOM_R128
 #undef FATHOM_R64
 #undef FATHOM_R56
 #undef FATHOM_R48
@@ -102,6 +113,7 @@ FATHOM_WGMMA_COLUMNS(128, "128", FATHOM_R64, "64", "65", "66", FATHOM_D64(d, 0))
 #undef FATHOM_R16
 #undef FATHOM_R8
 #undef FATHOM_R4
+#undef FATHOM_D128
 #undef FATHOM_D64
 #undef FATHOM_D56
 #undef FATHOM_D48

@@ -77,7 +77,8 @@ kernels::GroupedRouting CudaOps::grouped_routing(const BatchView& batch, const M
   r.first_expert = p.first_expert;
   r.expert_count = static_cast<int32_t>(p.gate_up.size());
   if (input.spec.format == ActFormat::kFp8Block) r.quantized = epilogue_of(input);
-  r.scores = floats(kernels::grouped_score_parts(tokens, r.columns) * tokens * p.experts);
+  r.scores =
+      floats(kernels::grouped_score_parts(tokens, r.columns, p.experts) * tokens * p.experts);
   r.ids = arena_.take(DType::kI32, {tokens * p.experts_per_token}).as<int32_t>();
   r.weights = floats(tokens * p.experts_per_token);
   return r;
