@@ -41,8 +41,9 @@ if [ "$sanitize" = 1 ]; then
   command -v compute-sanitizer >/dev/null || fail "--sanitize needs compute-sanitizer on the PATH"
   for tool in memcheck racecheck initcheck synccheck; do
     echo "== cuda_ops_test under $tool"
-    compute-sanitizer --tool "$tool" --error-exitcode 1 "$bin/cuda_ops_test" | tail -n 2 ||
-      failed+=("$tool")
+    # Our kernels alone, each in a shape that a sanitizer is done with soon.
+    compute-sanitizer --tool "$tool" --error-exitcode 1 "$bin/cuda_ops_test" \
+      --gtest_filter='-*_library:*_again' | tail -n 2 || failed+=("$tool")
   done
 fi
 echo "== compare_devices"

@@ -43,8 +43,9 @@ TEST(ChooseGemm, TakesThePlainKernelWhereTheFastOneCannotRun) {
 }
 
 TEST(ChooseGemm, RoundsRowsUpToATokenTile) {
-  const std::pair<int64_t, int32_t> tiles[] = {{1, 8},   {8, 8},   {9, 16},  {16, 16}, {17, 32},
-                                               {32, 32}, {33, 64}, {64, 64}, {65, 128}, {4096, 128}};
+  const std::pair<int64_t, int32_t> tiles[] = {{1, 8},    {8, 8},     {9, 16},  {16, 16},
+                                               {17, 32},  {32, 32},   {33, 64}, {64, 64},
+                                               {65, 128}, {4096, 128}};
   for (const auto& [rows, tile] : tiles) {
     EXPECT_EQ(choose_gemm(fp8(rows, 4096, 4096)).skinny.token_tile, tile) << rows;
   }

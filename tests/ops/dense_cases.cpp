@@ -229,6 +229,7 @@ namespace {
 
 // More rows than one pass over the weights takes.
 void add_many_rows(std::vector<OpCase>& cases, Numerics n) {
+  const auto before = static_cast<int64_t>(cases.size());
   constexpr WeightFormat kFp8 = WeightFormat::kFp8Block;
   for (const WeightFormat f : {WeightFormat::kBF16, kFp8}) {
     cases.push_back(linear_case({65, 384, 512, f, n}));
@@ -245,6 +246,9 @@ void add_many_rows(std::vector<OpCase>& cases, Numerics n) {
   }
   cases.push_back(linear_case({128, 136, 256, kFp8, n, 32}));
   cases.push_back(joined_linear_case({128, 336, 384, kFp8, n}, 136));
+  // In reference numerics all rows are one kernel's.
+  const bool repeat = n == Numerics::kReference;
+  std::for_each(cases.begin() + before, cases.end(), [&](OpCase& c) { c.repeats = repeat; });
 }
 
 }  // namespace

@@ -325,11 +325,16 @@ OpCase gqa_attention_case(const GqaShape& s, Numerics numerics) {
 
 std::vector<OpCase> gqa_cases() {
   std::vector<OpCase> cases;
-  for (const auto& list : {shapes(), prompt_shapes(), fp8_cache_shapes()}) {
+  for (const auto& list : {shapes(), fp8_cache_shapes()}) {
     for (const GqaShape& s : list) {
       if (!s.fp8_cache) cases.push_back(gqa_attention_case(s, Numerics::kReference));
       cases.push_back(gqa_attention_case(s, Numerics::kNative));
     }
+  }
+  for (const GqaShape& s : prompt_shapes()) {
+    cases.push_back(gqa_attention_case(s, Numerics::kReference));
+    cases.back().repeats = true;  // decode and prompt rows are one kernel's there
+    cases.push_back(gqa_attention_case(s, Numerics::kNative));
   }
   return cases;
 }

@@ -38,6 +38,7 @@ struct CudaOpsOptions {
   bool host_readable = false;  // managed memory, for tests that look at what ops wrote
   int64_t weight_bytes = 0;    // of the model, to share one piece; 0: each tensor has its own
   bool deterministic = false;  // a row's results do not depend on what else is in its step
+  bool library = true;         // cuBLASLt for many rows; off where only our kernels are of interest
 };
 
 class CudaOps final : public Ops {
@@ -249,6 +250,7 @@ class CudaOps final : public Ops {
   const Numerics numerics_;
   const bool host_readable_;
   const bool deterministic_;
+  const bool with_library_;
   cudaStream_t stream_ = nullptr;
   int32_t sms_ = 0;  // of the device
   Tensor large_workspace_;

@@ -18,7 +18,7 @@ constexpr size_t kSegmentsMax = 4;
 
 // Reference numerics run on the plain kernel alone, deterministic steps on the skinny one.
 Status CudaOps::make_large_gemm() {
-  if (numerics_ == Numerics::kReference || deterministic_) return Status::ok();
+  if (numerics_ == Numerics::kReference || deterministic_ || !with_library_) return Status::ok();
   FATHOM_ASSIGN(large_workspace_, reserve(DType::kU8, {kWorkspaceBytes}));
   large_ = LargeGemm::make({large_workspace_.data, static_cast<size_t>(kWorkspaceBytes)});
   if (large_ == nullptr) {

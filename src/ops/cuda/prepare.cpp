@@ -79,7 +79,8 @@ Status CudaOps::make_schedule() {
 CudaOps::CudaOps(const CudaOpsOptions& options)
     : numerics_(options.numerics),
       host_readable_(options.host_readable),
-      deterministic_(options.deterministic) {}
+      deterministic_(options.deterministic),
+      with_library_(options.library) {}
 
 CudaOps::~CudaOps() {
   uploading_.reset();            // it writes to what is freed here
