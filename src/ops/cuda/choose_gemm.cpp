@@ -60,8 +60,8 @@ double weight_bytes(const GemmProblem& p) {
 
 int64_t parts(int64_t n, int64_t of) { return (n + of - 1) / of; }
 
-// Whether passes of 128 rows run: all blocks start at once. x travels twice as far as W, so of large
-// weights they are slow.
+// Whether passes of 128 rows run: all blocks start at once. x travels twice as far as W, so of
+// large weights they are slow.
 bool has_wide(const GemmProblem& p, const kernels::SkinnyPlan& narrow) {
   constexpr int32_t kRows = kSkinnyTileRows / 2;
   return p.weight == WeightFormat::kFp8Block && narrow.split <= kRows / 16 &&
