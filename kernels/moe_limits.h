@@ -47,12 +47,21 @@ struct MoeFewPlan {
   int32_t bytes = 0;
 };
 
+// This kernel's block beside the next one's, or two of one kernel.
+inline constexpr int32_t kMoeHalfOfSharedMemory = 233472 / 2 - 1024;
+
+// Blocks of a product on each SM. With one token the next kernel's block in the other half is worth
+// as much as a second one, with eight and more less.
+constexpr int32_t moe_blocks_of_sm(int32_t tokens, const MoeFewPlan& plan) {
+  return tokens >= 8 && plan.bytes <= kMoeHalfOfSharedMemory ? 2 : 1;
+}
+
 // experts: of this rank, routed: of the router. row_bytes: of a row of weights. token_sets: rows of
 // tokens of so many items at once.
 constexpr MoeFewPlan moe_few_plan(int32_t tokens, int32_t experts, int32_t routed,
                                   int32_t row_bytes, int32_t token_sets) {
   constexpr int32_t kWhole = 227 * 1024;
-  constexpr int32_t kHalf = 233472 / 2 - 1024;  // this kernel's block beside the next one's
+  constexpr int32_t kHalf = kMoeHalfOfSharedMemory;
   MoeFewPlan plan;
   plan.token_tile = moe_token_tile(tokens);
   plan.steps = row_bytes / kMoeStepBytes;
