@@ -84,10 +84,13 @@ TEST(ChooseMoe, SharesAnSmWithTheNextKernelWhereTokensAreFew) {
   EXPECT_EQ(plan.token_tile, 8);
   EXPECT_EQ(plan.steps, 16);
   EXPECT_GE(plan.stages, 8);
-  EXPECT_LE(plan.bytes, 233472 / 2 - 1024);
+  EXPECT_LE(plan.bytes, kernels::kMoeHalfOfSharedMemory);
+  EXPECT_EQ(kernels::moe_blocks_of_sm(1, plan), 1);
+  EXPECT_EQ(kernels::moe_blocks_of_sm(8, plan), 2);
   const kernels::MoeFewPlan most = kernels::moe_few_plan(32, 64, 64, 4096, 1);
   EXPECT_EQ(most.token_tile, 32);
   EXPECT_GE(most.stages, kernels::kMoeStagesMin);
+  EXPECT_EQ(kernels::moe_blocks_of_sm(32, most), 1) << "two do not fit";
   EXPECT_LE(most.bytes, 227 * 1024);
 }
 
