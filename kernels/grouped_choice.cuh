@@ -40,7 +40,8 @@ struct GroupedChoice {
     for (int i = 0; i < kEach; ++i) {
       const int e = lane + 32 * i;
       if (!s.sigmoid) x[i] /= sum;
-      choice[i] = e < s.experts ? x[i] + (bias != nullptr ? bias[e] : 0.0F) : -INFINITY;
+      choice[i] =
+          e < s.experts ? choosable(x[i] + (bias != nullptr ? bias[e] : 0.0F)) : -INFINITY;
     }
   }
 

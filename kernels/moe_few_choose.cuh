@@ -88,7 +88,8 @@ __device__ __noinline__ Chosen choose_experts(const RouterShape& s, const float*
   float x[kEach];
   score_experts<kEach>(s, raw, x);
 #pragma unroll
-  for (int i = 0; i < kEach; ++i) v[i] = lane + 32 * i < s.experts ? x[i] + v[i] : -INFINITY;
+  for (int i = 0; i < kEach; ++i)
+    v[i] = lane + 32 * i < s.experts ? choosable(x[i] + v[i]) : -INFINITY;
   if (s.groups > 1) {
     const int size = s.experts / s.groups;
     uint32_t open = 0;

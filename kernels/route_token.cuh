@@ -2,6 +2,8 @@
 // the best of them, and their weights. Shared by the routers of few and of many tokens.
 #pragma once
 
+#include <cfloat>
+
 #include "moe.h"
 #include "moe_limits.h"
 #include "number.cuh"
@@ -29,6 +31,12 @@ __device__ inline float warp_max(float x) {
   for (int offset = 16; offset > 0; offset /= 2)
     x = fmaxf(x, __shfl_xor_sync(0xFFFFFFFFU, x, offset));
   return x;
+}
+
+// What an expert is chosen by. A row of padding may hold anything, NaN as well: its choices are k
+// different experts all the same, or places of choices would stay unwritten.
+__device__ inline float choosable(float score) {
+  return fminf(fmaxf(score, -FLT_MAX), FLT_MAX);
 }
 
 // x[i]: the score of expert lane + 32 i; 0 past the last.
@@ -83,7 +91,7 @@ __device__ inline void route_token(const RouterShape& s, const float* raw, const
   score_all(s, raw, x);
   for (int i = 0; i < kRouteScores; ++i) {
     const int e = lane + 32 * i;
-    if (e < s.experts) choices[e] = x[i] + (bias != nullptr ? bias[e] : 0.0F);
+    if (e < s.experts) choices[e] = choosable(x[i] + (bias != nullptr ? bias[e] : 0.0F));
   }
   __syncwarp();
   const uint32_t open = open_groups(s, choices);

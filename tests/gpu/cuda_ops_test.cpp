@@ -132,6 +132,9 @@ std::vector<MoeShape> few_token_shapes() {
     MoeShape eight = lite;
     eight.tokens = 8;
     eight.padding = {2};
+    MoeShape lone = lite;  // as a server's first step
+    lone.tokens = 1;
+    lone.padding = {0};
     MoeShape wide{.name = "wide", .tokens = 20, .padding = {0, 19}};
     wide.shared_intermediate = 384;
     wide.hidden = 384;
@@ -148,7 +151,7 @@ std::vector<MoeShape> few_token_shapes() {
     rank.padding = {};
     rank.first_expert = 3;
     rank.experts_here = 2;
-    all.insert(all.end(), {lite, eight, wide, most, rank});
+    all.insert(all.end(), {lite, eight, lone, wide, most, rank});
   }
   return all;
 }

@@ -24,6 +24,9 @@ Inputs make_inputs(const MoeShape& s) {
   const uint32_t seed = 10000 + 1000 * s.seed;
   Inputs in;
   in.x = random_matrix(s.tokens, s.hidden, seed, 2.0F);
+  // What attention leaves in a row without tokens may be anything.
+  for (const int64_t t : s.padding)
+    std::fill_n(in.x.values.begin() + t * s.hidden, s.hidden, std::nanf(""));
   in.router =
       random_matrix(s.experts, s.hidden, seed + 1, 2.0F / std::sqrt(static_cast<float>(s.hidden)));
   in.bias = random_matrix(1, s.experts, seed + 2, s.bias_width);
