@@ -19,6 +19,7 @@ class CudaBackend final : public Backend {
   std::string device_id() const override { return pci_id_; }
   Result<int64_t> memory_bytes_per_rank(const RankGrid& grid, double fraction) override;
   int64_t workspace_bytes(int64_t counted_bytes) const override;
+  bool deterministic() const override { return true; }
   Result<std::unique_ptr<Ops>> make_ops(const OpsSetup& setup) override;
   Result<std::vector<Groups>> make_groups(const RankGrid& grid) override;
 
