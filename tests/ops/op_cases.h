@@ -48,9 +48,9 @@ struct OpCase {
   // Bytes that a call must move, where CountOps knows an upper bound alone (ragged contexts,
   // experts without a row).
   std::function<int64_t()> least_bytes = {};
+  bool cpu_only = false;  // what the CUDA backend does not have: several ranks, a naive form in f32
   // Kernels that smaller cases run too, in a shape that takes seconds under a sanitizer.
   bool repeats = false;
-  bool cpu_only = false;  // what the CUDA backend does not have: several ranks, a naive form in f32
 
   std::string name() const;
 };
