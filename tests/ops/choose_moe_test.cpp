@@ -23,8 +23,14 @@ MoeProblem v2_lite(int64_t tokens) {
 
 TEST(ChooseMoe, TakesFewTokensOfNativeFormats) {
   EXPECT_EQ(choose_moe(v2_lite(1)), MoeKernel::kFewTokens);
-  EXPECT_EQ(choose_moe(v2_lite(64)), MoeKernel::kFewTokens);
-  EXPECT_EQ(choose_moe(v2_lite(65)), MoeKernel::kGrouped);
+  EXPECT_EQ(choose_moe(v2_lite(32)), MoeKernel::kFewTokens);
+  EXPECT_EQ(choose_moe(v2_lite(33)), MoeKernel::kGrouped) << "three rows an expert";
+  MoeProblem v3 = v2_lite(64);
+  v3.experts_per_token = 8;
+  v3.experts = v3.experts_here = 256;
+  EXPECT_EQ(choose_moe(v3), MoeKernel::kFewTokens) << "two rows an expert";
+  v3.tokens = 65;
+  EXPECT_EQ(choose_moe(v3), MoeKernel::kGrouped);
   MoeProblem bf16 = v2_lite(8);
   bf16.weight = WeightFormat::kBF16;
   EXPECT_EQ(choose_moe(bf16), MoeKernel::kPlain) << "weights and activations differ";
