@@ -139,6 +139,7 @@ def test_drain_delay_serves_while_not_ready():
     with Fathomd("--drain-delay-seconds=2", "--drain-seconds=120") as daemon:
         url = daemon.url()
         assert daemon.status("/health/ready") == 200
+        lasting = tokens_lasting(daemon, 8)
         daemon.terminate()
         end = time.monotonic() + 2
         while daemon.status("/health/ready") != 503:
@@ -146,7 +147,7 @@ def test_drain_delay_serves_while_not_ready():
             time.sleep(0.02)
         assert daemon.status("/health/live") == 200
         assert httpx.post(url + "/v1/completions", json=body(2)).status_code == 200, "still serves"
-        streams = [Stream(daemon, 3500) for _ in range(3)]  # outlive the delay
+        streams = [Stream(daemon, lasting) for _ in range(3)]  # outlive the delay
         assert streams[0].first.wait(2)
         end = time.monotonic() + 10
         while (answer := httpx.post(url + "/v1/completions", json=body(1))).status_code == 200:
