@@ -163,7 +163,9 @@ void set_limits(const EngineOptions& options, MemoryPlan& plan) {
   plan.slots.penalty_slots = options.max_num_seqs;
 }
 
-// Chooses the number of blocks, at most as many as every sequence at its longest needs.
+// Chooses the number of blocks: on a GPU all that fit, since what running sequences do not need
+// keeps prefixes; on the host, whose memory others use, at most what all sequences at their longest
+// need.
 Status choose_blocks(const EngineOptions& options, MemoryPlan& plan) {
   int64_t block_bytes_all = 0;
   int64_t blocks_fit = INT64_MAX;
@@ -176,7 +178,7 @@ Status choose_blocks(const EngineOptions& options, MemoryPlan& plan) {
     blocks_fit = std::min(blocks_fit, usable / std::max<int64_t>(stage.kv_block_bytes, 1));
   }
   const int64_t needed = int64_t{options.max_num_seqs} * plan.slots.blocks_max + 1;
-  int64_t blocks = std::min(needed, blocks_fit);
+  int64_t blocks = host ? std::min(needed, blocks_fit) : blocks_fit;
   if (options.kv_cache_bytes)
     blocks = *options.kv_cache_bytes / std::max<int64_t>(block_bytes_all, 1);
   plan.blocks = static_cast<int32_t>(std::clamp<int64_t>(blocks, 0, INT32_MAX / 2));

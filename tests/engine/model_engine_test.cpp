@@ -309,5 +309,39 @@ TEST(MemoryPlanTest, PlansWhatFitsAndRefusesTheRest) {
   EXPECT_EQ(plan_memory(options, weights, *backend).status().subject(), "pipeline_parallel_size");
 }
 
+// A device of its own memory: only its name and size are asked by the plan.
+class NamedBackend final : public Backend {
+ public:
+  NamedBackend(std::string name, int64_t bytes) : name_(std::move(name)), bytes_(bytes) {}
+  std::string device_name() const override { return name_; }
+  Result<int64_t> memory_bytes_per_rank(const RankGrid&, double) override { return bytes_; }
+  Result<std::unique_ptr<Ops>> make_ops(const OpsSetup&) override { return internal_error("no ops"); }
+  Result<std::vector<Groups>> make_groups(const RankGrid&) override { return internal_error("none"); }
+
+ private:
+  std::string name_;
+  int64_t bytes_;
+};
+
+TEST(MemoryPlanTest, ACacheTakesAllOfAGpuAndOfAHostWhatSequencesNeed) {
+  const ModelDirectory directory{tiny_config()};
+  const DeepseekConfig config = read_deepseek_config(directory.path()).value();
+  const HashCheckpoint weights(config, HashFormat::kFp8);
+  EngineOptions options = EngineRig::tiny_options();
+  options.model_dir = directory.path();
+  constexpr int64_t kBytes = int64_t{8} << 30;
+
+  NamedBackend gpu("a GPU", kBytes);
+  const auto on_gpu = plan_memory(options, weights, gpu);
+  ASSERT_TRUE(on_gpu.is_ok()) << on_gpu.status().to_string();
+  EXPECT_LE(on_gpu->total_bytes(), kBytes);
+  EXPECT_GT(on_gpu->total_bytes(), kBytes - on_gpu->stages[0].kv_block_bytes);
+
+  NamedBackend host("cpu", kBytes);
+  const auto on_host = plan_memory(options, weights, host);
+  ASSERT_TRUE(on_host.is_ok()) << on_host.status().to_string();
+  EXPECT_EQ(on_host->blocks, options.max_num_seqs * on_host->slots.blocks_max + 1);
+}
+
 }  // namespace
 }  // namespace fathom::testing
