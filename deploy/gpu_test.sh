@@ -64,6 +64,11 @@ if [ "$sanitize" = 1 ]; then
     sanitize "$tool" || failed+=("$tool")
   done
 fi
+echo "== tiny checkpoints through the server"
+E2E_FATHOMD=$(realpath "$bin/fathomd") python3 tests/e2e/families.py --device cuda ||
+  failed+=(families)
+echo "== demo model's figures"
+python3 deploy/demo-model/tools/eval.py --bin "$bin" --device cuda --against cpu || failed+=(eval)
 echo "== compare_devices"
 python3 tests/gpu/compare_devices.py --bin "$bin/fathomd" --seconds "$seconds" ||
   failed+=(compare_devices)

@@ -103,7 +103,7 @@ check_self_contained() {
 assemble_gpu_tests() {
   local to=$1 bundle=$2 from=build/$preset kind name
   rm -rf "$to"
-  mkdir -p "$to/bin" "$to/deploy"
+  mkdir -p "$to/bin" "$to/deploy" "$to/share/fathom/demo-model"
   install -m 755 deploy/gpu_test.sh "$to/deploy/"
   ln -s ../share/fathom/demo-model "$to/deploy/demo-model"
   install -m 644 "$from/gpu_tests.txt" "$to/"

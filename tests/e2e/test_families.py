@@ -1,81 +1,9 @@
-"""Every tiny checkpoint of tests/model/goldens/families through the real server, with weights from
-its seed, against what transformers computed: the text of the greedy answer, and the largest logits
-at every position (as differences of log probabilities, which are differences of logits)."""
-import json
-import pathlib
-import shutil
-import struct
-import urllib.request
-
+"""The tiny checkpoints of families.py, a test each, on the CPU."""
 import pytest
 
-from server import Fathomd, ROOT
-
-FAMILIES = ROOT / "tests/model/goldens/families"
-TOKENIZER = ROOT / "deploy/demo-model"
-TOLERANCE = 2e-3  # of the logits' root mean square
-MARGIN = 1e-3     # below it the two may rightly choose otherwise
+from families import check_family, names
 
 
-class Golden:
-    def __init__(self, path):
-        data = path.read_bytes()
-        _, self.seed, prompt, greedy, _, top, projections = struct.unpack_from("<7i", data)
-        tokens = struct.unpack_from(f"<{prompt + greedy}i", data, 28)
-        self.prompt, self.greedy = list(tokens[:prompt]), list(tokens[prompt:])
-        self.positions = []
-        at = 28 + 4 * len(tokens)
-        for _ in range(prompt + greedy - 1):
-            rms = struct.unpack_from("<2f", data, at)[1]
-            values = struct.unpack_from(f"<{top}f", data, at + 8 + 4 * top)
-            self.positions.append((rms, values))
-            at += 8 + 8 * top + 4 * projections
-
-
-def complete(daemon, **body):
-    request = urllib.request.Request(daemon.url() + "/v1/completions",
-                                     json.dumps(body).encode(),
-                                     {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=120) as answer:
-        return json.load(answer)["choices"][0]
-
-
-def matches(found, expected, offset, tolerance):
-    return sum(any(abs(a - b - offset) < tolerance for b in expected) for a in found)
-
-
-def check_logits(entries, positions):
-    """The answer names tokens by their text, which bytes of characters share: entries may be
-    missing, and the token that follows may be one more. What is left must lie at the golden's
-    distances."""
-    compared = 0
-    for entry, (rms, values) in zip(entries, positions, strict=True):
-        found = list(entry.values())
-        offsets = [a - b for a in found for b in values]
-        best = max(matches(found, values, offset, TOLERANCE * rms) for offset in offsets)
-        assert best >= len(found) - 1, (found, values)
-        compared += best
-    assert compared > 4 * len(positions)
-
-
-@pytest.mark.parametrize("name", sorted(path.name for path in FAMILIES.iterdir()))
+@pytest.mark.parametrize("name", names())
 def test_equals_transformers(name, tmp_path):
-    golden = Golden(FAMILIES / name / "golden.bin")
-    shutil.copy(FAMILIES / name / "config.json", tmp_path)
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(TOKENIZER / file, tmp_path)
-    with Fathomd("--model", str(tmp_path), "--load-format=synthetic", f"--seed={golden.seed}",
-                 "--numerics=reference", "--device=cpu") as daemon:
-        choice = complete(daemon, model=tmp_path.name, prompt=golden.prompt, temperature=0,
-                          max_tokens=len(golden.greedy), ignore_eos=True, return_token_ids=True)
-        for i, (made, expected) in enumerate(zip(choice["token_ids"], golden.greedy, strict=True)):
-            if made == expected:
-                continue
-            values = golden.positions[len(golden.prompt) - 1 + i][1]
-            assert values[0] - values[1] < MARGIN, f"token {i}"
-            break
-        # All tokens are forced, so that one chosen otherwise hides no other.
-        tokens = golden.prompt + golden.greedy
-        choice = complete(daemon, model=tmp_path.name, prompt=tokens, max_tokens=0, echo=True,
-                          logprobs=8)
-        check_logits(choice["logprobs"]["top_logprobs"][1:], golden.positions)
+    check_family(name, tmp_path, "cpu")

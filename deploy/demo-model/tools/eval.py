@@ -1,7 +1,8 @@
 """Figures of the demo model through Fathom: perplexity, recall of a key, drafts.
 
-    python3 eval.py --bin build/release/bin [--out FILE]
+    python3 eval.py --bin build/release/bin [--device cuda [--against cpu]] [--out FILE]
 
+With --against, perplexity in native numerics on that device too: over 0.5 % apart is a failure.
 Standard library only. Perplexity is defined in ../metrics.json; the reference figures stand there
 too. The recall prompts are those of tests/demo/goldens/recall.json (their keys are checked).
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import recall
 
-MODEL = Path(__file__).resolve().parents[1]
+MODEL = Path(__file__).absolute().parents[1]  # in a bundle a link
 GOLDENS = MODEL.parents[1] / "tests/demo/goldens"
 
 
@@ -101,12 +102,12 @@ def recalled(server):
     return {"exact": exact, "prompts": len(prompts)}
 
 
-def drafts(binary):
+def drafts(binary, *flags):
     """50 golden prompts, greedy, without and with one draft a step."""
     cases = json.loads((GOLDENS / "greedy.json").read_text())["cases"]
     seconds, answers, figures = [], [], {}
     for wanted in ("0", "1"):
-        server = Server(binary, "--speculative-tokens", wanted)
+        server = Server(binary, "--speculative-tokens", wanted, *flags)
         begin = time.monotonic()
         answers.append(
             [
@@ -132,24 +133,35 @@ def drafts(binary):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin", type=Path, required=True)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--against", metavar="DEVICE")
     parser.add_argument("--out")
     options = parser.parse_args()
     binary = options.bin / "fathomd"
+    device = ("--device", options.device)
     heldout = hashlib.sha256((MODEL / "heldout.jsonl").read_bytes()).hexdigest()
     report = {"heldout_sha256": heldout}
-    for numerics in ("reference", "native"):
-        server = Server(binary, "--numerics", numerics, "--allow-control-tokens")
-        report[numerics] = perplexity(server)
+    runs = [("reference", "reference", options.device), ("native", "native", options.device)]
+    if options.against:
+        runs.append((f"native on {options.against}", "native", options.against))
+    for name, numerics, where in runs:
+        server = Server(binary, "--numerics", numerics, "--allow-control-tokens", "--device", where)
+        report[name] = perplexity(server)
         server.stop()
-        print(numerics, report[numerics], flush=True)
-    report["drafts"] = drafts(binary)
+        print(name, report[name], flush=True)
+    report["drafts"] = drafts(binary, *device)
     print("drafts", report["drafts"], flush=True)
-    server = Server(binary)
+    server = Server(binary, *device)
     report["recall"] = recalled(server)
     server.stop()
     print(json.dumps(report, indent=1))
     if options.out:
         Path(options.out).write_text(json.dumps(report, indent=1) + "\n")
+    if options.against:
+        there = report[f"native on {options.against}"]["perplexity"]
+        apart = abs(report["native"]["perplexity"] / there - 1)
+        if apart > 0.005:
+            raise SystemExit(f"perplexity is {100 * apart:.2f} % from that on {options.against}")
 
 
 if __name__ == "__main__":
