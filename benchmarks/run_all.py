@@ -72,6 +72,11 @@ PARTS = [
     Part("prefill", "prefill_bench", [], 120, [], 10),
     Part("grouped", "grouped_bench", ["--quick"], 120, ["--shape", "0", "--tokens", "8192"], 12),
     Part("sample", "sample_bench", [], 60, [], 6),
+    Part("serve tls v2-lite fp8", "serve_bench.py", serve("v2-lite", "fp8", "256", "--tls"), 300,
+         ["--waves", "1", "--cut", "34"], 45),
+    Part("serve deterministic v2-lite fp8", "serve_bench.py",
+         serve("v2-lite", "fp8", "256", "--flags=--deterministic"), 300,
+         ["--waves", "1", "--cut", "34"], 45),
 ]
 
 
