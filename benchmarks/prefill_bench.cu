@@ -17,143 +17,12 @@
 #include <string>
 #include <vector>
 
-#include "attention/bench_device.cuh"
-#include "kernels/prefill_attention.h"
+#include "attention/prefill_setup.cuh"
 
 namespace fathom::kernels {
 namespace {
 
-using bench::check;
-using bench::Device;
-using bench::fill_random;
-
 constexpr int kRounds = 21;
-constexpr int kLatent = 512;
-constexpr int kRope = 64;
-
-using Numbers = Device<__nv_bfloat16>;
-
-std::unique_ptr<Numbers> random_numbers(size_t n, uint64_t seed, float spread) {
-  auto numbers = std::make_unique<Numbers>(n);
-  fill_random<<<1024, 256>>>(numbers->data, n, seed << 40, spread);
-  check(cudaDeviceSynchronize(), "fill");
-  return numbers;
-}
-
-struct Row {
-  int32_t context = 0;
-  int32_t query = 0;
-  int32_t bound = 0;  // of a decode row: its tokens, which are left alone
-  bool prefill = true;
-};
-
-struct Case {
-  std::string name;
-  int32_t heads = 0;
-  int32_t kv_heads = 0;  // 0: MLA
-  int32_t head_dims = 128;
-  std::vector<Row> rows;
-  int64_t slice_bytes = kPrefillSliceBytes;
-  double must = 0.0;
-  double goal = 0.0;
-  bool timed = true;
-  bool across = false;  // layout of the keys' up-projection
-};
-
-struct Setup {
-  explicit Setup(const Case& c);
-  void place_rows();
-  void place_numbers();
-
-  bool mla() const { return c.kv_heads == 0; }
-  int32_t entry() const { return mla() ? kLatent + kRope : 2 * c.kv_heads * c.head_dims; }
-  int32_t value_dims() const { return mla() ? 128 : c.head_dims; }
-  int32_t key_dims() const { return mla() ? 192 : c.head_dims; }
-  void run(cudaStream_t stream, const MlaPrefillPlan& plan);
-
-  Case c;
-  std::vector<int32_t> table, slot, first{0}, query, context;
-  int32_t blocks_max = 0, begin = -1;
-  int64_t tokens = 0, blocks = 1;
-  double pairs = 0.0;  // (query, key)
-  std::unique_ptr<Numbers> queries, rope_queries, cache, up_key, up_value, out, expanded;
-  std::unique_ptr<Device<int32_t>> table_d, slot_d, first_d, query_d, context_d;
-  std::unique_ptr<Device<float>> carry;
-  PrefillRows rows;
-  GqaPrefillDesc gqa;
-  MlaPrefillDesc latent;
-  MlaPrefillPlan plan;  // one slice when that fits the memory of the case
-  float scale = 0.0F;
-};
-
-Setup::Setup(const Case& one) : c(one) {
-  place_rows();
-  place_numbers();
-}
-
-void Setup::place_rows() {
-  const auto count = static_cast<int32_t>(c.rows.size());
-  const auto blocks_of = [](const Row& r) { return (r.context + r.query + 63) / 64; };
-  for (const Row& r : c.rows) blocks_max = std::max(blocks_max, blocks_of(r) + 1);
-  table.assign(static_cast<size_t>(count + 1) * blocks_max, 0);
-  std::vector<int32_t> order;
-  int64_t all = 0;
-  for (const Row& r : c.rows) all += blocks_of(r);
-  for (int32_t b = 1; b <= all; ++b) order.push_back(b);
-  std::shuffle(order.begin(), order.end(), std::mt19937(7));
-  blocks = all + 1;
-  size_t at = 0;
-  for (int32_t r = 0; r < count; ++r) {
-    const Row& row = c.rows[r];
-    slot.push_back(count - r);
-    query.push_back(row.query);
-    context.push_back(row.context);
-    tokens += row.bound;
-    first.push_back(static_cast<int32_t>(tokens));
-    if (row.prefill && begin < 0) begin = r;
-    for (int32_t b = 0; b < blocks_of(row); ++b)
-      table[static_cast<size_t>(slot[r]) * blocks_max + b] = order[at++];
-    if (row.prefill) pairs += double(row.query) * (row.context + (row.query + 1) / 2.0);
-  }
-}
-
-void Setup::place_numbers() {
-  const auto count = static_cast<int32_t>(c.rows.size());
-  cache = random_numbers(static_cast<size_t>(blocks) * 64 * entry(), 1, 1.0F);
-  // What an earlier sequence may have left past a row's end.
-  for (int32_t r = 0; r < count; ++r) {
-    const int32_t end = context[r] + query[r];
-    if (end % 64 == 0) continue;
-    const int64_t block = table[static_cast<size_t>(slot[r]) * blocks_max + end / 64];
-    check(cudaMemset(cache->data + (block * 64 + end % 64) * entry(), 0xFF,
-                     static_cast<size_t>(64 - end % 64) * entry() * 2),
-          "poison");
-  }
-  check(cudaMemset(cache->data, 0xFF, static_cast<size_t>(64) * entry() * 2), "poison block 0");
-  queries = random_numbers(static_cast<size_t>(tokens) * c.heads * key_dims(), 2, 1.5F);
-  out = std::make_unique<Numbers>(static_cast<size_t>(tokens) * c.heads * value_dims());
-  table_d = std::make_unique<Device<int32_t>>(table);
-  slot_d = std::make_unique<Device<int32_t>>(slot);
-  first_d = std::make_unique<Device<int32_t>>(first);
-  query_d = std::make_unique<Device<int32_t>>(query);
-  context_d = std::make_unique<Device<int32_t>>(context);
-  rows = {begin,         count,           slot_d->data,  first_d->data,
-          query_d->data, context_d->data, table_d->data, blocks_max};
-  scale = 1.0F / std::sqrt(static_cast<float>(key_dims()));
-  gqa = {c.heads, c.kv_heads, c.head_dims, 64, true};
-  latent.rows = count - begin;
-  latent.tokens = tokens - first[begin];
-  for (int32_t r = 0; r < count; ++r)
-    latent.context_tokens_max = std::max(latent.context_tokens_max, context[r] + query[r]);
-  latent.heads = c.heads;
-  plan = plan_mla_prefill(latent, c.slice_bytes);
-  if (!mla()) return;
-  rope_queries = random_numbers(static_cast<size_t>(tokens) * c.heads * kRope, 3, 1.5F);
-  up_key = random_numbers(static_cast<size_t>(c.heads) * 128 * kLatent, 4, 0.044F);
-  up_value = random_numbers(static_cast<size_t>(c.heads) * 128 * kLatent, 5, 0.044F);
-  expanded = std::make_unique<Numbers>(plan.expanded_numbers());
-  carry = std::make_unique<Device<float>>(plan.carry_floats());
-}
 
 MlaPrefillCall mla_call(Setup& s, const MlaPrefillPlan& plan) {
   MlaPrefillCall call;
@@ -162,7 +31,7 @@ MlaPrefillCall mla_call(Setup& s, const MlaPrefillPlan& plan) {
   call.queries = s.queries->data;
   call.query_stride = int64_t{s.c.heads} * 192;
   call.rope_queries = s.rope_queries->data;
-  call.cache = s.cache->data;
+  call.cache = s.c.fp8 ? static_cast<const void*>(s.codes_d->data) : s.cache->data;
   call.blocks = s.blocks;
   call.up_key = s.up_key->data;
   call.up_key_across = s.c.across;
@@ -177,26 +46,40 @@ MlaPrefillCall mla_call(Setup& s, const MlaPrefillPlan& plan) {
     s.carry = std::make_unique<Device<float>>(plan.carry_floats());
   call.expanded = s.expanded->data;
   call.carry = s.carry->data;
+  if (s.c.fp8) call.spread = s.spread_of(plan.spread_numbers());
   return call;
 }
 
-void Setup::run(cudaStream_t stream, const MlaPrefillPlan& how) {
-  if (mla()) {
-    check(mla_prefill(stream, latent, how, mla_call(*this, how)), "mla_prefill");
+void run_spread(cudaStream_t stream, Setup& s, const GqaPrefillCall& call) {
+  const GqaSpreadPlan& plan = s.spread_plan;
+  if (!s.carry || s.carry->count < static_cast<size_t>(plan.carry_floats()))
+    s.carry = std::make_unique<Device<float>>(plan.carry_floats() + 1);
+  check(gqa_prefill_fp8(stream, s.gqa, plan, call,
+                        {s.spread_of(plan.spread_numbers()), s.carry->data}),
+        "gqa_prefill_fp8");
+}
+
+void run(cudaStream_t stream, Setup& s, const MlaPrefillPlan& how) {
+  if (s.mla()) {
+    check(mla_prefill(stream, s.latent, how, mla_call(s, how)), "mla_prefill");
     return;
   }
   GqaPrefillCall call;
-  call.rows = rows;
-  call.tokens = tokens;
-  call.query_tiles = prefill_tiles_max(latent.rows, latent.tokens);
-  call.queries = queries->data;
-  call.cache = cache->data;
-  call.blocks = blocks;
-  call.softmax_scale = scale;
-  call.out.data = out->data;
+  call.rows = s.rows;
+  call.tokens = s.tokens;
+  call.query_tiles = prefill_tiles_max(s.latent.rows, s.latent.tokens);
+  call.queries = s.queries->data;
+  call.cache = s.c.fp8 ? static_cast<const void*>(s.codes_d->data) : s.cache->data;
+  call.blocks = s.blocks;
+  call.softmax_scale = s.scale;
+  call.out.data = s.out->data;
   call.out.format = Format::kBF16;
-  call.out.stride = int64_t{c.heads} * c.head_dims;
-  check(gqa_prefill(stream, gqa, call), "gqa_prefill");
+  call.out.stride = int64_t{s.c.heads} * s.c.head_dims;
+  if (s.c.fp8) {
+    run_spread(stream, s, call);
+  } else {
+    check(gqa_prefill(stream, s.gqa, call), "gqa_prefill");
+  }
 }
 
 float as_float(uint16_t bits) {
@@ -214,13 +97,22 @@ std::vector<float> some(const Numbers& from, size_t at, size_t n) {
   return out;
 }
 
-// The entries that a query sees, in order.
-std::vector<float> entries_of(Setup& s, int32_t row, int32_t visible) {
+// The entries that a query sees, in order: of e4m3 ones, what the head needs.
+std::vector<float> entries_of(Setup& s, int32_t row, int32_t visible, int32_t head) {
   std::vector<float> all;
   for (int32_t b = 0; b < (visible + 63) / 64; ++b) {
     const int64_t block = s.table[static_cast<size_t>(s.slot[row]) * s.blocks_max + b];
-    const auto page = some(*s.cache, block * 64 * s.entry(), size_t{64} * s.entry());
-    all.insert(all.end(), page.begin(), page.end());
+    const size_t at = all.size();
+    if (!s.c.fp8) {
+      const auto page = some(*s.cache, block * 64 * s.entry(), size_t{64} * s.entry());
+      all.insert(all.end(), page.begin(), page.end());
+      continue;
+    }
+    all.resize(at + size_t{64} * s.entry());
+    const int32_t dims = s.mla() ? s.entry() : s.c.head_dims;
+    const int32_t first = s.mla() ? 0 : head / (s.c.heads / s.c.kv_heads) * dims;
+    s.codes.numbers(block, first, dims, all.data() + at);
+    if (!s.mla()) s.codes.numbers(block, s.entry() / 2 + first, dims, all.data() + at);
   }
   return all;
 }
@@ -228,7 +120,7 @@ std::vector<float> entries_of(Setup& s, int32_t row, int32_t visible) {
 // Softmax-weighted values of one (query, head), MLA in absorbed form: the same but for rounding.
 std::vector<double> exact(Setup& s, int32_t row, int32_t i, int32_t head) {
   const int32_t visible = s.context[row] + i + 1;
-  const auto entries = entries_of(s, row, visible);
+  const auto entries = entries_of(s, row, visible, head);
   const int64_t t = s.first[row] + i;
   const auto q = some(*s.queries, (t * s.c.heads + head) * s.key_dims(), s.key_dims());
   std::vector<double> key(q.begin(), q.end());
@@ -323,7 +215,7 @@ std::vector<uint16_t> run_once(cudaStream_t stream, Setup& s, const MlaPrefillPl
   check(cudaMemset(s.out->data, 0xFF, s.out->count * 2), "poison");
   if (s.carry) check(cudaMemset(s.carry->data, 0xFF, s.carry->count * 4), "poison");
   check(cudaDeviceSynchronize(), "poison");  // the stream does not wait for the default one
-  s.run(stream, plan);
+  run(stream, s, plan);
   check(cudaStreamSynchronize(stream), s.c.name.c_str());
   const auto values = s.out->host();
   std::vector<uint16_t> out(values.size());
@@ -388,16 +280,24 @@ bool run_case(cudaStream_t stream, const Case& c) {
     const bool equal = run_once(stream, s, other) == out;
     if (!equal) std::printf("{\"wrong\": \"%d slices differ\"}\n", other.slices);
     right = right && equal;
+  } else if (c.fp8) {
+    const GqaSpreadPlan plan = s.spread_plan;
+    s.spread_plan = plan_gqa_spread(s.gqa, s.latent.rows, s.latent.tokens,
+                                    s.latent.context_tokens_max, int64_t{1} << 20);
+    const bool equal = run_once(stream, s, s.plan) == out;
+    if (!equal) std::printf("{\"wrong\": \"%d slices differ\"}\n", s.spread_plan.slices);
+    right = right && equal;
+    s.spread_plan = plan;
   }
   double us = 0.0;
-  if (c.timed) us = median_us(stream, [&] { s.run(stream, s.plan); });
+  if (c.timed) us = median_us(stream, [&] { run(stream, s, s.plan); });
   const double flops = s.pairs * c.heads * 2 * (s.key_dims() + s.value_dims());
   std::printf(
       "{\"case\": \"%s\", \"right\": %s, \"error\": %.2e, \"us\": %.1f, \"flops\": %.4g, "
       "\"tflops\": %.0f, \"must\": %.0f, \"goal\": %.0f}\n",
       c.name.c_str(), right ? "true" : "false", error, us, flops, c.timed ? flops / us / 1e6 : 0.0,
       c.must, c.goal);
-  if (c.timed && s.mla()) time_parts(stream, s);
+  if (c.timed && s.mla() && !c.fp8) time_parts(stream, s);
   std::fflush(stdout);
   return right;
 }
@@ -423,7 +323,12 @@ std::vector<Case> cases() {
       {"mla 16 heads, 8 x 1k", 16, 0, 128, std::vector<Row>(8, {0, 1024, 1024})},
       {"mla 128 heads, 4k", 128, 0, 128, {{0, 4096, 4096}}},
   };
-  all[3].across = true;
+  for (const Case& c : std::vector<Case>(all)) {
+    all.push_back(c);
+    all.back().name = "fp8 " + c.name;
+    all.back().fp8 = true;
+  }
+  all[3].across = all[15].across = true;
   all[8].across = true;
   for (Case& c : all) c.timed = c.name.find("ragged") == std::string::npos;
   all[4].must = 520;

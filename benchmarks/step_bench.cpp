@@ -1,12 +1,14 @@
 // Times decode and prefill steps of whole models through the engine's StepProgram, with generated
 // weights in true shapes, and says where the time goes.
 //
-//   step_bench [--rounds N] [--seconds S] [--tb-per-s T] [--json FILE] MODEL CASES [MODEL CASES]...
+//   step_bench [--rounds N] [--seconds S] [--tb-per-s T] [--fp8-cache 1] [--json FILE]
+//              MODEL CASES [MODEL CASES]...
 //   step_bench --floors 1 MODEL CASES...    floors alone; needs no GPU
 //
 // MODEL: llama-8b:bf16, v2-lite:fp8, v3-slice:fp8, ... (step/step_models.h), or a config.json.
 // CASES, with commas between: 32x1024 decodes 32 sequences of 1024 tokens; p8192 computes a prompt
-// of 8192 tokens, p2048+65536 one of 2048 on 65536 that are cached. Medians after five warm-ups.
+// of 8192 tokens, p2048+65536 one of 2048 on 65536 that are cached, 32x1024+p2048 a new prompt
+// beside 32 sequences that decode. Medians after five warm-ups.
 // The floor of a step is its least bytes at --tb-per-s (3.0), or its operations at 989 TFLOPS (1979
 // for FP8 models), whichever is more.
 #include <unistd.h>
@@ -37,12 +39,16 @@ struct Options {
   double seconds = 4.0;
   double tb_per_s = 3.0;
   bool floors = false;
+  bool fp8_cache = false;
   std::string json;
   std::vector<Asked> asked;
 };
 
 std::string name_of(const StepCase& one) {
-  if (one.prompt == 0) return std::to_string(one.rows) + "x" + std::to_string(one.context);
+  if (one.rows > 0) {
+    const std::string beside = one.prompt > 0 ? "+p" + std::to_string(one.prompt) : "";
+    return std::to_string(one.rows) + "x" + std::to_string(one.context) + beside;
+  }
   const std::string cached = one.context > 0 ? "+" + std::to_string(one.context) : "";
   return "p" + std::to_string(one.prompt) + cached;
 }
@@ -53,8 +59,8 @@ std::optional<StepCase> parse_case(const std::string& text) {
     return one;
   }
   one = StepCase{};
-  if (std::sscanf(text.c_str(), "%dx%d", &one.rows, &one.context) != 2) return {};
-  if (one.rows < 1 || one.context < 1) return {};
+  if (std::sscanf(text.c_str(), "%dx%d+p%d", &one.rows, &one.context, &one.prompt) < 2) return {};
+  if (one.rows < 1 || one.context < 1 || one.prompt < 0) return {};
   return one;
 }
 
@@ -130,7 +136,7 @@ json run_case(StepRunner& runner, const std::string& model, const StepCase& one,
   const double floor = floor_us(costs.bytes(), costs.flops(), options, fp8);
   double ops = 0.0;
   for (const auto& [label, us] : times->ops_us) ops += us;
-  const int32_t tokens = one.prompt > 0 ? one.prompt : one.rows;
+  const int32_t tokens = one.prompt + one.rows;
   line.update({{"gpu_us", gpu},
                {"step_us", step},
                {"between_us", median(times->between_us)},
@@ -175,7 +181,8 @@ Status print_floors(const Asked& asked, const Options& options) {
   const ConfigFolder folder(*text);
   const bool fp8 = asked.model.find("fp8") != std::string::npos;
   for (const StepCase& one : asked.cases) {
-    FATHOM_ASSIGN(const StepCosts costs, StepRunner::costs_of(folder.path(), one));
+    FATHOM_ASSIGN(const StepCosts costs,
+                  StepRunner::costs_of(folder.path(), one, options.fp8_cache));
     std::printf("%-16s %-10s %9.3f GB %10.3f GFLOP, floor %9.1f us\n", asked.model.c_str(),
                 name_of(one).c_str(), costs.bytes() * 1e-9, costs.flops() * 1e-9,
                 floor_us(costs.bytes(), costs.flops(), options, fp8));
@@ -191,7 +198,8 @@ Status run_model(const Asked& asked, const Options& options, json& report) {
   const auto text = model_config(asked.model);
   if (!text) return invalid_argument("no model " + asked.model);
   const ConfigFolder folder(*text);
-  FATHOM_ASSIGN(const auto runner, StepRunner::make(folder.path(), asked.cases));
+  FATHOM_ASSIGN(const auto runner, StepRunner::make(folder.path(), asked.cases,
+                                                     options.fp8_cache));
   std::fprintf(stderr, "%s: %.1f B parameters, loaded and captured in %.1f s\n",
                asked.model.c_str(), 1e-9 * static_cast<double>(runner->info().parameters),
                runner->load_seconds());
@@ -244,6 +252,8 @@ std::optional<Options> parse(int argc, char** argv) {
       options.tb_per_s = std::max(0.001, std::atof(value.c_str()));
     else if (word == "--floors")
       options.floors = value != "0";
+    else if (word == "--fp8-cache")
+      options.fp8_cache = value != "0";
     else if (word == "--json")
       options.json = value;
     else if (const auto cases = parse_cases(value); cases && !word.starts_with("--"))
@@ -262,8 +272,8 @@ int main(int argc, char** argv) {
   const auto options = fathom::bench::parse(argc, argv);
   if (!options) {
     std::fprintf(stderr,
-                 "usage: step_bench [--rounds N] [--seconds S] [--tb-per-s T] [--json FILE]\n"
-                 "                  MODEL CASES [MODEL CASES]...\n");
+                 "usage: step_bench [--rounds N] [--seconds S] [--tb-per-s T] [--fp8-cache 1]\n"
+                 "                  [--json FILE] MODEL CASES [MODEL CASES]...\n");
     return 2;
   }
   return fathom::bench::run(*options);

@@ -1,10 +1,11 @@
-// The granule of grouped decode attention over a cache of e4m3 codes: each code becomes a bf16
-// number in registers, its scale a factor of its token's score or weight.
-//
-// A code's bits moved to their places in a bf16 are its value times 2^-120. Scores take 2^120 back
-// in float32. Weights are multiplied by 2^100 before their product, so that no sum falls below
-// float32's normal numbers, and the sums by 2^20 after it.
+// The granule of grouped decode attention over a cache of e4m3 codes: two codes become f16 numbers,
+// exactly, with one instruction; their scale is a factor of their token's score or weight. Queries
+// and weights are f16 too, each multiplied by a power of two that puts the largest just under
+// f16's end: of a bf16 query nothing is lost that is over 2^-29 of the head's largest, and a weight
+// keeps 11 digits. See docs/kernels/gqa_decode.md.
 #pragma once
+
+#include <cuda_fp16.h>
 
 #include "gqa_decode_tile.cuh"
 
@@ -16,11 +17,67 @@ inline constexpr uint32_t kGqaScaleBytes = kGqaGranuleTokens * 4;
 template <int kDims>
 inline constexpr uint32_t kGqaCodeBytes = kGqaGranuleTokens * kDims;
 
-// Codes 0 and 1, or 2 and 3, of a word as bf16 times 2^-120.
-template <uint32_t kSelect>
-__device__ uint32_t spread_codes(uint32_t word) {
-  const uint32_t high = __byte_perm(word, 0, kSelect);  // each code in the upper byte of its half
-  return (high & 0x80008000U) | ((high & 0x7F007F00U) >> 4);
+// Codes 0 and 1 (kHalf 0), or 2 and 3, of a word.
+template <int kHalf>
+__device__ uint32_t codes_as_f16(uint32_t word) {
+  uint32_t numbers;
+  asm("cvt.rn.f16x2.e4m3x2 %0, %1;"
+      : "=r"(numbers)
+      : "h"(static_cast<uint16_t>(kHalf == 0 ? word : word >> 16)));
+  return numbers;
+}
+
+__device__ inline uint32_t pack_halves(float low, float high) {
+  const __half2 pair = __floats2half2_rn(low, high);
+  uint32_t bits;
+  memcpy(&bits, &pair, sizeof bits);
+  return bits;
+}
+
+__device__ inline void multiply_add_f16(float (&d)[4], const uint32_t (&a)[4],
+                                        const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// 2 to the (biased) exponent.
+__device__ inline float power_of_two(uint32_t exponent) { return __uint_as_float(exponent << 23); }
+
+// Queries as f16, the largest of a head in [2^14, 2^15); t.unscale takes that back.
+template <int kDims, int kGroups>
+__device__ void scale_queries(GqaTile<kDims, kGroups>& t) {
+  constexpr uint32_t kAll = 0xFFFFFFFFU;
+  const uint32_t lane = threadIdx.x % 32;
+#pragma unroll
+  for (int n = 0; n < kGroups; ++n) {
+    uint32_t pairs = 0;
+#pragma unroll
+    for (int k = 0; k < kDims / 16; ++k) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) pairs = __vmaxu2(pairs, t.query[n][k][i] & 0x7FFF7FFFU);
+    }
+    uint32_t most = max(pairs >> 16, pairs & 0xFFFFU);
+    most = max(most, __shfl_xor_sync(kAll, most, 1));
+    most = max(most, __shfl_xor_sync(kAll, most, 2));
+    const uint32_t up = min(268U - (most >> 7), 254U);  // a bf16 number's exponent is at bit 7
+    const float factor = power_of_two(up);
+    const float back = power_of_two(254U - up);
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+      t.unscale[n][i] = __shfl_sync(kAll, back, (lane % 4 * 2 + i) * 4);
+#pragma unroll
+    for (int k = 0; k < kDims / 16; ++k) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const uint32_t word = t.query[n][k][i];
+        t.query[n][k][i] = pack_halves(__uint_as_float(word << 16) * factor,
+                                       __uint_as_float(word & 0xFFFF0000U) * factor);
+      }
+    }
+  }
 }
 
 // 16-byte unit `unit` of a token's row.
@@ -37,10 +94,11 @@ __device__ void add_scores_fp8(const GqaTile<kDims, kGroups>& t, uint32_t keys,
   const uint32_t lane = threadIdx.x % 32;
 #pragma unroll
   for (uint32_t m = 0; m < 2; ++m) {
+    float sums[2][kGroups][4];  // of every second product: two chains
 #pragma unroll
     for (int n = 0; n < kGroups; ++n) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) scores[m][n][i] = 0.0F;
+      for (int i = 0; i < 4; ++i) sums[0][n][i] = sums[1][n][i] = 0.0F;
     }
 #pragma unroll
     for (uint32_t k = 0; k < kDims / 32; ++k) {
@@ -50,10 +108,11 @@ __device__ void add_scores_fp8(const GqaTile<kDims, kGroups>& t, uint32_t keys,
       for (uint32_t part = 0; part < 2; ++part) {
         const uint32_t low = words[2 * part];
         const uint32_t high = words[2 * part + 1];
-        const uint32_t key[4] = {spread_codes<0x1404>(low), spread_codes<0x1404>(high),
-                                 spread_codes<0x3424>(low), spread_codes<0x3424>(high)};
+        const uint32_t key[4] = {codes_as_f16<0>(low), codes_as_f16<0>(high), codes_as_f16<1>(low),
+                                 codes_as_f16<1>(high)};
 #pragma unroll
-        for (int n = 0; n < kGroups; ++n) multiply_add(scores[m][n], key, t.query[n][2 * k + part]);
+        for (int n = 0; n < kGroups; ++n)
+          multiply_add_f16(sums[part][n], key, t.query[n][2 * k + part]);
       }
     }
     const float first = scales[m * 16 + lane / 4];
@@ -61,34 +120,55 @@ __device__ void add_scores_fp8(const GqaTile<kDims, kGroups>& t, uint32_t keys,
 #pragma unroll
     for (int n = 0; n < kGroups; ++n) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) scores[m][n][i] *= 0x1p120F * (i < 2 ? first : second);
+      for (int i = 0; i < 4; ++i)
+        scores[m][n][i] =
+            (sums[0][n][i] + sums[1][n][i]) * ((i < 2 ? first : second) * t.unscale[n][i % 2]);
     }
   }
 }
 
-// Weights times their tokens' scales; tokens past a row's end have weight 0 and any scale.
+// Weights times their tokens' scales as f16, for the next product's right side. What takes back
+// the power of two that they are multiplied by is returned: `seen` of the tokens count, whose
+// largest scale it follows.
 template <int kGroups>
-__device__ void scale_weights(float (&weights)[2][kGroups][4], const float* scales) {
+__device__ float scale_weights(const float (&weights)[2][kGroups][4], const float* scales,
+                               int32_t seen, uint32_t (&to)[2][kGroups][2]) {
   const uint32_t lane = threadIdx.x % 32;
+  const uint32_t mine = static_cast<int32_t>(lane) < seen ? __float_as_uint(scales[lane]) : 0U;
+  const uint32_t exponent = __reduce_max_sync(0xFFFFFFFFU, mine) >> 23;
+  const uint32_t up = min(267U - exponent, 254U);  // scales become less than 2^14, weights are 1
+  const float factor = power_of_two(up);
 #pragma unroll
   for (uint32_t m = 0; m < 2; ++m) {
 #pragma unroll
     for (uint32_t j = 0; j < 2; ++j) {
-      const float scale = scales[m * 16 + lane / 4 + 8 * j] * 0x1p100F;
+      const float scale = scales[m * 16 + lane / 4 + 8 * j] * factor;
 #pragma unroll
       for (int n = 0; n < kGroups; ++n) {
-#pragma unroll
-        for (uint32_t i = 2 * j; i < 2 * j + 2; ++i)
-          weights[m][n][i] = weights[m][n][i] == 0.0F ? 0.0F : weights[m][n][i] * scale;
+        const float first = weights[m][n][2 * j];
+        const float second = weights[m][n][2 * j + 1];
+        to[m][n][j] = turn_matrix(pack_halves(first == 0.0F ? 0.0F : first * scale,
+                                              second == 0.0F ? 0.0F : second * scale));
       }
     }
   }
+  return power_of_two(254U - up);
+}
+
+// Codes past a row's end may be NaNs: 0 times that must be 0.
+template <int kDims>
+__device__ void clear_codes(uint8_t* values, int32_t first) {
+  constexpr int32_t kUnits = kDims / 16;
+  const auto lane = static_cast<int32_t>(threadIdx.x % 32);
+  for (int32_t i = first * kUnits + lane; i < kGqaGranuleTokens * kUnits; i += 32)
+    *reinterpret_cast<uint4*>(values + i * 16) = uint4{0, 0, 0, 0};
+  __syncwarp();
 }
 
 // sums = values transposed times weights. Of 16 dimensions a lane's rows are 2 (lane / 4) + {0, 1}.
 template <int kDims, int kGroups>
 __device__ void add_values_fp8(GqaTile<kDims, kGroups>& t, uint32_t values,
-                               const SplitWeights (&weights)[2][kGroups]) {
+                               const uint32_t (&weights)[2][kGroups][2]) {
   const uint32_t lane = threadIdx.x % 32;
 #pragma unroll
   for (uint32_t d = 0; d < kDims / 16; ++d) {
@@ -97,24 +177,16 @@ __device__ void add_values_fp8(GqaTile<kDims, kGroups>& t, uint32_t values,
 #pragma unroll
       for (int i = 0; i < 4; ++i) t.sums[d][n][i] = 0.0F;
     }
-    uint32_t words[4];  // eight tokens each
+    uint32_t words[4];  // eight tokens each: codes (token, dimension) 0 0, 0 1, 1 0, 1 1
     load_matrices_across(words, values + code_at<kDims>(lane, d));
 #pragma unroll
     for (uint32_t m = 0; m < 2; ++m) {
-      const uint32_t low = words[2 * m];
-      const uint32_t high = words[2 * m + 1];
-      const uint32_t value[4] = {spread_codes<0x2404>(low), spread_codes<0x3414>(low),
-                                 spread_codes<0x2404>(high), spread_codes<0x3414>(high)};
+      const uint32_t low = __byte_perm(words[2 * m], 0, 0x3120);  // tokens side by side
+      const uint32_t high = __byte_perm(words[2 * m + 1], 0, 0x3120);
+      const uint32_t value[4] = {codes_as_f16<0>(low), codes_as_f16<1>(low), codes_as_f16<0>(high),
+                                 codes_as_f16<1>(high)};
 #pragma unroll
-      for (int n = 0; n < kGroups; ++n) {
-        multiply_add(t.sums[d][n], value, weights[m][n].low);
-        multiply_add(t.sums[d][n], value, weights[m][n].high);
-      }
-    }
-#pragma unroll
-    for (int n = 0; n < kGroups; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) t.sums[d][n][i] *= 0x1p20F;
+      for (int n = 0; n < kGroups; ++n) multiply_add_f16(t.sums[d][n], value, weights[m][n]);
     }
   }
 }

@@ -17,12 +17,10 @@ struct GqaShared {
   static constexpr uint32_t kSumBytes = kPairs * kDims * 4;  // they lie in the place of values
   static constexpr uint32_t kStageBytes = kCopyBytes > kSumBytes ? kCopyBytes : kSumBytes;
 
-  // Scales are read lane by lane: each says for itself that it is done.
-  static constexpr uint32_t kReaders = kFp8 ? 32 : 1;
-
   alignas(1024) uint8_t ring[kGqaWarps][kStages][kStageBytes];
   alignas(128) float scales[kFp8 ? kGqaWarps : 1][kFp8 ? kStages : 1][kGqaGranuleTokens];
   float2 statistics[kGqaWarps][kPairs];
+  float factor[kGqaWarps];  // e4m3 cache: that a warp's sums are still to be multiplied by
   uint64_t full[kGqaWarps][kStages];
   uint64_t free[kGqaWarps][kStages];
   uint32_t place[kGqaWarps];  // the stage where a warp left its sums
@@ -112,7 +110,6 @@ __device__ bool compute_granule(const GqaDecodeArgs& a, GqaShared<kDims, kGroups
     return false;
   }
   float scores[2][kGroups][4];
-  SplitWeights weights[2][kGroups];
   barrier_wait(&s.full[warp][at.index], at.phase);
   const uint32_t keys = shared_address(s.ring[warp][at.index]);
   if constexpr (kFp8) {
@@ -121,17 +118,21 @@ __device__ bool compute_granule(const GqaDecodeArgs& a, GqaShared<kDims, kGroups
     add_scores(tile, keys, scores);
   }
   __syncwarp();
-  if (lane < s.kReaders) barrier_arrive(&s.free[warp][at.index]);
+  if (lane == 0) barrier_arrive(&s.free[warp][at.index]);
   at.advance();
   weigh(tile, scores, first_token, a.scale_log2);
-  if constexpr (!kFp8) split_weights(scores, weights);
   barrier_wait(&s.full[warp][at.index], at.phase);
   uint8_t* values = s.ring[warp][at.index];
   if constexpr (kFp8) {
-    scale_weights(scores, s.scales[warp][at.index]);
-    split_weights(scores, weights);
+    uint32_t weights[2][kGroups][2];
+    const int32_t count = seen - first_token;
+    if (count < kGqaGranuleTokens) clear_codes<kDims>(values, count);
+    const float factor = scale_weights(scores, s.scales[warp][at.index], count, weights);
+    if (lane == 0) s.factor[warp] = factor;
     add_values_fp8(tile, shared_address(values), weights);
   } else {
+    SplitWeights weights[2][kGroups];
+    split_weights(scores, weights);
     if (first_token + kGqaGranuleTokens > seen) clear_tokens<kDims>(values, seen - first_token);
     add_values(tile, shared_address(values), weights);
   }
@@ -160,8 +161,9 @@ __device__ GqaPartial<kDims / 32> chunk_of(const GqaShared<kDims, kGroups, kFp8>
     const auto part = *reinterpret_cast<const LaneFloats<kEach>*>(
         sums + sum_at<kDims>(pair, lane * kEach));
     all.total = __fmaf_rn(statistics.y, weight, all.total);
+    const float by = kFp8 ? weight * s.factor[w] : weight;
 #pragma unroll
-    for (int d = 0; d < kEach; ++d) all.sum[d] = __fmaf_rn(part.x[d], weight, all.sum[d]);
+    for (int d = 0; d < kEach; ++d) all.sum[d] = __fmaf_rn(part.x[d], by, all.sum[d]);
   }
   return all;
 }
@@ -271,6 +273,7 @@ __device__ void compute_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, k
   for_each_run(a, s.work, [&](const GqaRun& run) {
     const int32_t seen = s.work.seen[run.row];
     load_queries<kFp8>(a, run, tile);
+    if constexpr (kFp8) scale_queries(tile);
     state.prefix = 0;
     state.written = 0;
     for (int32_t c = run.begin; c < run.end; ++c) {
@@ -281,7 +284,7 @@ __device__ void compute_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, k
       asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
       compute_barrier();
       if (had) {
-        if (threadIdx.x % 32 < s.kReaders) barrier_arrive(&s.free[warp][at.index]);
+        if (threadIdx.x % 32 == 0) barrier_arrive(&s.free[warp][at.index]);
         at.advance();
       }
       if (c % kGqaSegmentChunks == kGqaSegmentChunks - 1 || c == run.end - 1)
@@ -300,7 +303,7 @@ __global__ void __launch_bounds__(kGqaThreads, kGroups == 1 ? 2 : 1)
       *reinterpret_cast<GqaShared<kDims, kGroups, kFp8>*>(raw + (0U - shared_address(raw)) % 1024U);
   if (threadIdx.x < kGqaWarps * s.kStages) {
     barrier_init(&s.full[0][0] + threadIdx.x, 1);
-    barrier_init(&s.free[0][0] + threadIdx.x, s.kReaders);
+    barrier_init(&s.free[0][0] + threadIdx.x, 1);
     barrier_init_done();
   }
   let_next_kernel_start();

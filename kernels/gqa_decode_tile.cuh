@@ -48,6 +48,7 @@ __device__ inline void multiply_add(float (&d)[4], const uint32_t (&a)[4], const
 template <int kDims, int kGroups>
 struct GqaTile {
   uint32_t query[kGroups][kDims / 16][2];  // of pair 8 n + lane / 4
+  float unscale[kGroups][2];               // e4m3 cache: what a pair's scores are multiplied by
   int32_t visible[kGroups][2];             // tokens that a pair sees; 0: no pair
   float sums[kDims / 16][kGroups][4];      // values transposed: [dimension, pair]
   float peak[kGroups][2];                  // largest score, base 2

@@ -5,6 +5,7 @@
 
 #include "prefill_core.cuh"
 #include "prefill_expand.cuh"
+#include "prefill_spread.cuh"
 #include "tensor_map.h"
 
 namespace fathom::kernels {
@@ -61,6 +62,51 @@ cudaError_t launch(cudaStream_t stream, const PrefillMaps& maps, const PrefillAr
   return cudaGetLastError();
 }
 
+template <int kTiles>
+cudaError_t launch_gqa(cudaStream_t stream, const GqaPrefillDesc& desc, const GqaPrefillCall& call,
+                       const PrefillArgs& args, const void* entries, int64_t blocks) {
+  PrefillMaps maps;
+  const auto columns = static_cast<uint64_t>(desc.heads * desc.head_dims);
+  const auto entry = static_cast<uint64_t>(2 * args.kv_heads * desc.head_dims);
+  cudaError_t error = encode_rows(&maps.queries, call.queries, columns, call.tokens);
+  if (error == cudaSuccess) error = encode_pages(&maps.entries, entries, entry, blocks);
+  if (error != cudaSuccess) return error;
+  maps.rope_queries = maps.queries;
+  maps.rope_keys = maps.entries;
+  return launch<kTiles, false>(stream, maps, args);
+}
+
+PrefillArgs gqa_args(const GqaPrefillDesc& desc, const GqaPrefillCall& call) {
+  PrefillArgs args;
+  args.rows = call.rows;
+  args.heads = desc.heads;
+  args.kv_heads = desc.kv_heads;
+  args.query_columns = desc.head_dims;
+  args.query_tiles = call.query_tiles;
+  args.scale_log2 = call.softmax_scale * kLog2E;
+  args.out = call.out;
+  args.slice_end = INT_MAX;
+  return args;
+}
+
+// This slice's latents and rope keys as bf16.
+cudaError_t spread_latents(cudaStream_t stream, const MlaPrefillPlan& plan,
+                           const MlaPrefillCall& call, int32_t slice_begin) {
+  const SpreadArgs args{call.rows, static_cast<const uint8_t*>(call.cache), slice_begin,
+                        static_cast<__nv_bfloat16*>(call.spread)};
+  const auto blocks = static_cast<unsigned>(plan.slice_tiles * kSpreadParts);
+  spread_latents_kernel<<<blocks, kSpreadThreads, 0, stream>>>(args);
+  return cudaGetLastError();
+}
+
+// The entries that the kernels copy tiles from: of the cache, or of a slice's.
+cudaError_t encode_latents(CUtensorMap* map, const MlaPrefillDesc& desc, const MlaPrefillPlan& plan,
+                           const MlaPrefillCall& call) {
+  return desc.fp8_cache
+             ? encode_pages(map, call.spread, kEntry, plan.slice_tokens() / kPrefillBlockTokens)
+             : encode_pages(map, call.cache, kEntry, call.blocks);
+}
+
 }  // namespace
 
 cudaError_t load_prefill_attention() {
@@ -78,25 +124,38 @@ cudaError_t load_prefill_attention() {
 cudaError_t gqa_prefill(cudaStream_t stream, const GqaPrefillDesc& desc,
                         const GqaPrefillCall& call) {
   if (call.query_tiles == 0) return cudaSuccess;
-  PrefillArgs args;
-  args.rows = call.rows;
-  args.heads = desc.heads;
-  args.kv_heads = desc.kv_heads;
-  args.query_columns = desc.head_dims;
-  args.query_tiles = call.query_tiles;
-  args.scale_log2 = call.softmax_scale * kLog2E;
-  args.out = call.out;
-  args.slice_end = INT_MAX;
-  PrefillMaps maps;
-  const auto columns = static_cast<uint64_t>(desc.heads * desc.head_dims);
-  const auto entry = static_cast<uint64_t>(2 * desc.kv_heads * desc.head_dims);
-  cudaError_t error = encode_rows(&maps.queries, call.queries, columns, call.tokens);
-  if (error == cudaSuccess) error = encode_pages(&maps.entries, call.cache, entry, call.blocks);
-  if (error != cudaSuccess) return error;
-  maps.rope_queries = maps.queries;
-  maps.rope_keys = maps.entries;
-  return desc.head_dims == 64 ? launch<1, false>(stream, maps, args)
-                              : launch<2, false>(stream, maps, args);
+  const PrefillArgs args = gqa_args(desc, call);
+  return desc.head_dims == 64 ? launch_gqa<1>(stream, desc, call, args, call.cache, call.blocks)
+                              : launch_gqa<2>(stream, desc, call, args, call.cache, call.blocks);
+}
+
+cudaError_t gqa_prefill_fp8(cudaStream_t stream, const GqaPrefillDesc& desc,
+                            const GqaSpreadPlan& plan, const GqaPrefillCall& call,
+                            const GqaSpreadMemory& memory) {
+  if (call.query_tiles == 0) return cudaSuccess;
+  PrefillArgs args = gqa_args(desc, call);
+  args.heads = plan.heads;
+  args.kv_heads = plan.kv_heads;
+  args.carry = memory.carry;
+  args.spread = true;
+  SpreadArgs spread{call.rows, static_cast<const uint8_t*>(call.cache), 0,
+                    static_cast<__nv_bfloat16*>(memory.spread)};
+  const auto blocks = static_cast<unsigned>(plan.slice_tiles * kSpreadParts);
+  const int64_t pages = plan.slice_tokens() / kPrefillBlockTokens;
+  for (int32_t head = 0; head < desc.kv_heads; head += plan.kv_heads) {
+    args.first_head = head * (desc.heads / desc.kv_heads);
+    for (int32_t slice = 0; slice < plan.slices; ++slice) {
+      args.slice_begin = spread.slice_begin = slice * plan.slice_tiles;
+      args.slice_end = args.slice_begin + plan.slice_tiles;
+      const SpreadHeads heads{desc.kv_heads, head, plan.kv_heads, desc.head_dims};
+      spread_heads_kernel<<<blocks, kSpreadThreads, 0, stream>>>(spread, heads);
+      const cudaError_t error =
+          desc.head_dims == 64 ? launch_gqa<1>(stream, desc, call, args, memory.spread, pages)
+                               : launch_gqa<2>(stream, desc, call, args, memory.spread, pages);
+      if (error != cudaSuccess) return error;
+    }
+  }
+  return cudaSuccess;
 }
 
 cudaError_t mla_prefill_expand(cudaStream_t stream, const MlaPrefillDesc& desc,
@@ -110,11 +169,14 @@ cudaError_t mla_prefill_expand(cudaStream_t stream, const MlaPrefillDesc& desc,
   args.parts = std::clamp(kBlocksWanted / plan.slice_tiles, 1, 2 * plan.heads);
   args.slice_begin = part.slice * plan.slice_tiles;
   args.slice_tiles = plan.slice_tiles;
+  args.spread = desc.fp8_cache;
   args.out = static_cast<__nv_bfloat16*>(call.expanded);
   CUtensorMap cache;
   CUtensorMap up_key;
   CUtensorMap up_value;
-  cudaError_t error = encode_pages(&cache, call.cache, kEntry, call.blocks);
+  cudaError_t error = encode_latents(&cache, desc, plan, call);
+  if (error == cudaSuccess && desc.fp8_cache)
+    error = spread_latents(stream, plan, call, args.slice_begin);
   if (error == cudaSuccess) {
     error = call.up_key_across ? encode_rows(&up_key, call.up_key, 128, desc.heads * kLatent, 64)
                                : encode_rows(&up_key, call.up_key, kLatent, desc.heads * 128);
@@ -144,6 +206,7 @@ cudaError_t mla_prefill_attend(cudaStream_t stream, const MlaPrefillDesc& desc,
   args.slice_begin = part.slice * plan.slice_tiles;
   args.slice_end = args.slice_begin + plan.slice_tiles;
   args.carry = call.carry;
+  args.spread = desc.fp8_cache;
   PrefillMaps maps;
   const auto heads = static_cast<uint64_t>(desc.heads);
   const auto entry = static_cast<uint64_t>(plan.heads) * 256;
@@ -154,7 +217,7 @@ cudaError_t mla_prefill_attend(cudaStream_t stream, const MlaPrefillDesc& desc,
   if (error == cudaSuccess)
     error = encode_pages(&maps.entries, call.expanded, entry,
                          plan.slice_tokens() / kPrefillBlockTokens);
-  if (error == cudaSuccess) error = encode_pages(&maps.rope_keys, call.cache, kEntry, call.blocks);
+  if (error == cudaSuccess) error = encode_latents(&maps.rope_keys, desc, plan, call);
   if (error != cudaSuccess) return error;
   return launch<2, true>(stream, maps, args);
 }

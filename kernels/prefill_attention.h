@@ -25,7 +25,7 @@ struct GqaPrefillCall {
   int64_t tokens = 0;             // of the step
   int32_t query_tiles = 0;        // prefill_tiles_max
   const void* queries = nullptr;  // bf16 [tokens, heads, head_dims]
-  const void* cache = nullptr;    // bf16 [blocks, 64, 2 * kv_heads * head_dims]
+  const void* cache = nullptr;    // bf16 [blocks, 64, 2 * kv_heads * head_dims], or e4m3
   int64_t blocks = 0;
   float softmax_scale = 0.0F;
   Epilogue out;  // [tokens, heads * head_dims]; kFp8 for 128 dimensions a head, from column 0
@@ -35,14 +35,24 @@ struct GqaPrefillCall {
 cudaError_t gqa_prefill(cudaStream_t stream, const GqaPrefillDesc& desc,
                         const GqaPrefillCall& call);
 
+// The same over an e4m3 cache (blocks as in gqa_decode.h), by way of `spread`.
+struct GqaSpreadMemory {
+  void* spread = nullptr;  // bf16 [plan.spread_numbers()]
+  float* carry = nullptr;  // [plan.carry_floats()]
+};
+cudaError_t gqa_prefill_fp8(cudaStream_t stream, const GqaPrefillDesc& desc,
+                            const GqaSpreadPlan& plan, const GqaPrefillCall& call,
+                            const GqaSpreadMemory& memory);
+
 struct MlaPrefillCall {
   PrefillRows rows;
   int64_t tokens = 0;                  // of the step
   const void* queries = nullptr;       // bf16 [tokens, heads, 192]: the first 128 of each are read
   int64_t query_stride = 0;            // of a token, in numbers; a multiple of 8
   const void* rope_queries = nullptr;  // bf16 [tokens, heads, 64], turned
-  const void* cache = nullptr;         // bf16 [blocks, 64, 576]
+  const void* cache = nullptr;         // bf16 [blocks, 64, 576]; e4m3: bytes [blocks, 64, 656]
   int64_t blocks = 0;
+  void* spread = nullptr;  // e4m3 cache: bf16 [plan.spread_numbers()]
   const void* up_key = nullptr;  // bf16 [heads, 128, 512]; across: [heads, 512, 128]
   bool up_key_across = false;
   const void* up_value = nullptr;  // bf16 [heads, 128, 512]

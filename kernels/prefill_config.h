@@ -17,18 +17,69 @@ inline int32_t prefill_tiles_max(int32_t rows, int64_t tokens) {
   return static_cast<int32_t>(tokens / kPrefillQueryTile) + rows;
 }
 
+inline constexpr int32_t kPrefillCarryFloats = 68 * 256;  // of a tile and head
+inline constexpr int64_t kPrefillSliceBytes = int64_t{128} << 20;
+inline constexpr int64_t kPrefillCarryBytes = int64_t{128} << 20;  // unless one group takes more
+
+// Tiles of 128 cached tokens that any `rows` rows of up to `context_tokens_max` may take.
+inline int64_t prefill_key_tiles_max(int32_t rows, int32_t context_tokens_max) {
+  const int64_t each = (int64_t{context_tokens_max} + kPrefillKeyTile - 1) / kPrefillKeyTile;
+  return std::max<int64_t>(1, each * rows);
+}
+
 // Grouped-query attention over cached keys and values.
 struct GqaPrefillDesc {
   int32_t heads = 0;
   int32_t kv_heads = 0;
   int32_t head_dims = 0;
   int32_t block_tokens = 64;
-  bool bf16 = true;  // queries and cache
+  bool bf16 = true;       // queries; the cache too, or e4m3
+  bool fp8_cache = false;
 };
 
 inline bool gqa_prefill_fits(const GqaPrefillDesc& d) {
   return d.bf16 && d.block_tokens == kPrefillBlockTokens && d.kv_heads > 0 &&
          d.heads % d.kv_heads == 0 && (d.head_dims == 64 || d.head_dims == 128);
+}
+
+// Over an e4m3 cache: keys and values of `slice_tiles` tiles of cached tokens and `kv_heads` heads
+// become bf16 at a time. Contexts lie, and a cut row carries, as in MlaPrefillPlan.
+struct GqaSpreadPlan {
+  int32_t kv_heads = 0;  // of a group; divides the model's
+  int32_t heads = 0;     // query heads of the group
+  int32_t head_dims = 0;
+  int32_t slice_tiles = 0;
+  int32_t slices = 0;
+  int32_t query_tiles = 0;
+
+  int64_t slice_tokens() const { return int64_t{slice_tiles} * kPrefillKeyTile; }
+  // bf16 numbers: keys of all heads of the group, then values.
+  int64_t spread_numbers() const { return slice_tokens() * 2 * kv_heads * head_dims; }
+  // Floats; none when nothing is cut.
+  int64_t carry_floats() const {
+    return slices > 1 ? int64_t{query_tiles} * heads * kPrefillCarryFloats : 0;
+  }
+};
+
+// Of `rows` prefill rows with `tokens` tokens, whose contexts are up to `context_tokens_max`.
+inline GqaSpreadPlan plan_gqa_spread(const GqaPrefillDesc& d, int32_t rows, int64_t tokens,
+                                     int32_t context_tokens_max,
+                                     int64_t slice_bytes = kPrefillSliceBytes) {
+  GqaSpreadPlan p;
+  p.head_dims = d.head_dims;
+  p.query_tiles = prefill_tiles_max(rows, tokens);
+  const int64_t all_tiles = prefill_key_tiles_max(rows, context_tokens_max);
+  const auto cut = [&](int32_t kv_heads) {
+    const int64_t tile_bytes = int64_t{kPrefillKeyTile} * 2 * kv_heads * d.head_dims * 2;
+    p.kv_heads = kv_heads;
+    p.heads = d.heads / d.kv_heads * kv_heads;
+    p.slice_tiles =
+        static_cast<int32_t>(std::clamp<int64_t>(slice_bytes / tile_bytes, 1, all_tiles));
+    p.slices = static_cast<int32_t>((all_tiles + p.slice_tiles - 1) / p.slice_tiles);
+  };
+  cut(d.kv_heads);
+  while (p.kv_heads % 2 == 0 && p.carry_floats() * 4 > kPrefillCarryBytes) cut(p.kv_heads / 2);
+  return p;
 }
 
 // Multi-head latent attention whose keys and values are made from the latents (naive form).
@@ -42,7 +93,8 @@ struct MlaPrefillDesc {
   int32_t value_dims = 128;
   int32_t kv_lora = 512;
   int32_t block_tokens = 64;
-  bool bf16 = true;  // queries, cache and up-projections
+  bool bf16 = true;  // queries and up-projections; the cache too, or e4m3
+  bool fp8_cache = false;
 };
 
 // Keys and values of `slice_tiles` tiles of cached tokens and `heads` heads are made at a time. The
@@ -58,18 +110,15 @@ struct MlaPrefillPlan {
   int64_t slice_tokens() const { return int64_t{slice_tiles} * kPrefillKeyTile; }
   // bf16 numbers: keys of all heads of the group, then values.
   int64_t expanded_numbers() const { return slice_tokens() * heads * 256; }
+  // bf16 numbers: a slice's entries, where the cache is e4m3.
+  int64_t spread_numbers() const { return slice_tokens() * 576; }
   // Floats; none when nothing is cut.
-  int64_t carry_floats() const;
+  int64_t carry_floats() const {
+    return slices > 1 ? int64_t{query_tiles} * heads * kPrefillCarryFloats : 0;
+  }
 };
 
-inline constexpr int32_t kPrefillCarryFloats = 68 * 256;  // of a tile and head
 inline constexpr int32_t kPrefillGroupHeads = 16;
-inline constexpr int64_t kPrefillSliceBytes = int64_t{128} << 20;
-inline constexpr int64_t kPrefillCarryBytes = int64_t{128} << 20;
-
-inline int64_t MlaPrefillPlan::carry_floats() const {
-  return slices > 1 ? int64_t{query_tiles} * heads * kPrefillCarryFloats : 0;
-}
 
 inline MlaPrefillPlan plan_mla_prefill(const MlaPrefillDesc& d,
                                        int64_t slice_bytes = kPrefillSliceBytes) {
@@ -78,8 +127,7 @@ inline MlaPrefillPlan plan_mla_prefill(const MlaPrefillDesc& d,
            d.kv_lora == 512 && d.block_tokens == kPrefillBlockTokens && d.heads > 0 && d.rows > 0;
   if (!p.fits) return p;
   p.query_tiles = prefill_tiles_max(d.rows, d.tokens);
-  const int64_t row_tiles = (int64_t{d.context_tokens_max} + kPrefillKeyTile - 1) / kPrefillKeyTile;
-  const int64_t all_tiles = std::max<int64_t>(1, row_tiles * d.rows);
+  const int64_t all_tiles = prefill_key_tiles_max(d.rows, d.context_tokens_max);
   const auto cut = [&](int32_t heads) {
     const int64_t tile_bytes = int64_t{kPrefillKeyTile} * heads * 256 * 2;
     p.heads = heads;

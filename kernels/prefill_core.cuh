@@ -49,13 +49,18 @@ struct PrefillCopier {
 
   // Pages past the row's end are its last one: their tokens are seen by nobody.
   __device__ int32_t page(int32_t tile, int half) const {
+    if (a.spread) return in_slice(tile, half);
     const int32_t last = (w.context + w.query - 1) / kPrefillBlockTokens;
     return a.rows
         .block_table[a.rows.slot[w.row] * a.rows.table_stride + min(tile * 2 + half, last)];
   }
 
+  __device__ int32_t in_slice(int32_t tile, int half) const {
+    return (w.offset + tile) * 2 + half;
+  }
+
   __device__ int32_t entries_of(int32_t tile, int half) const {
-    return kRope ? (w.offset + tile) * 2 + half : page(tile, half);
+    return kRope ? in_slice(tile, half) : page(tile, half);
   }
 
   __device__ void queries() const {

@@ -28,6 +28,7 @@ struct ExpandArgs {
   int32_t parts = 1;       // blocks that share a tile of tokens
   int32_t slice_begin = 0;
   int32_t slice_tiles = 0;
+  bool spread = false;  // the latents are this slice's, tile by tile, not pages
   __nv_bfloat16* out = nullptr;  // [slice_tiles * 128, 2 * heads * 128]
 
   __device__ int32_t first_tile(int32_t part) const { return 2 * heads * part / parts; }
@@ -54,7 +55,9 @@ __device__ void expand_copy(const ExpandArgs& a, ExpandShared& s, const CUtensor
   const int32_t seen = a.rows.context[place.row] + a.rows.query[place.row];
   const int32_t last = (seen - 1) / kPrefillBlockTokens;
   const int32_t* table = a.rows.block_table + a.rows.slot[place.row] * a.rows.table_stride;
-  const int32_t pages[2] = {table[min(place.tile * 2, last)], table[min(place.tile * 2 + 1, last)]};
+  const int32_t in_slice = (place.keys_before + place.tile - a.slice_begin) * 2;
+  const int32_t pages[2] = {a.spread ? in_slice : table[min(place.tile * 2, last)],
+                            a.spread ? in_slice + 1 : table[min(place.tile * 2 + 1, last)]};
   RingPlace<kExpandStages> at;
   for (int32_t tile = a.first_tile(part); tile < a.first_tile(part + 1); ++tile) {
     const bool is_key = tile < a.heads;

@@ -25,6 +25,7 @@ struct PrefillArgs {
   int32_t slice_begin = 0;
   int32_t slice_end = 0;
   float* carry = nullptr;  // [query_tiles, heads, kPrefillCarryFloats]
+  bool spread = false;     // the cache is a slice of contexts, tile by tile, not pages
 };
 
 // A tile of a row, and the key tiles of the rows before it.

@@ -25,13 +25,13 @@ int32_t blocks_of(const StepCase& one) {
 
 StepShape shape_of(const StepCase& one) {
   StepShape shape;
-  shape.rows = one.rows;
-  shape.context_tokens_max = one.context + one.prompt;
-  shape.sample_rows = one.rows;
-  shape.tokens = one.prompt > 0 ? one.prompt : one.rows;
+  shape.rows = one.all_rows();
+  shape.context_tokens_max = std::max(one.context, one.prompt_context() + one.prompt);
+  shape.sample_rows = one.all_rows();
+  shape.tokens = one.rows + one.prompt;
   shape.prefill_tokens_max = one.prompt;
-  shape.decode_rows = one.prompt > 0 ? 0 : one.rows;
-  shape.query_tokens_max = one.prompt > 0 ? 0 : 1;
+  shape.decode_rows = one.rows;
+  shape.query_tokens_max = one.rows > 0 ? 1 : 0;
   return shape;
 }
 
@@ -83,25 +83,28 @@ double median(std::vector<double> values) {
 }
 
 Result<std::unique_ptr<StepRunner>> StepRunner::make(const std::string& directory,
-                                                     const std::vector<StepCase>& cases) {
+                                                     const std::vector<StepCase>& cases,
+                                                     bool fp8_cache) {
   std::unique_ptr<StepRunner> runner(new StepRunner());
   const double begin = now_us();
-  FATHOM_RETURN_IF_ERROR(runner->load(directory, cases));
+  FATHOM_RETURN_IF_ERROR(runner->load(directory, cases, fp8_cache));
   runner->load_seconds_ = 1e-6 * (now_us() - begin);
   return runner;
 }
 
-Status StepRunner::load(const std::string& directory, const std::vector<StepCase>& cases) {
+Status StepRunner::load(const std::string& directory, const std::vector<StepCase>& cases,
+                        bool fp8_cache) {
   StepProgramOptions options;
   int64_t arena = 0;
   int32_t blocks = 1;
   ModelOptions model_options;
   model_options.block_tokens = kBlockTokens;
+  model_options.fp8_cache = fp8_cache;
   for (const StepCase& one : cases) {
     model_options.tokens_max = std::max(model_options.tokens_max, length_of(one));
-    options.step.rows_max = std::max(options.step.rows_max, one.rows);
-    options.step.tokens_max = std::max({options.step.tokens_max, one.rows, one.prompt});
-    blocks = std::max(blocks, 1 + one.rows * blocks_of(one));
+    options.step.rows_max = std::max(options.step.rows_max, one.all_rows());
+    options.step.tokens_max = std::max(options.step.tokens_max, one.rows + one.prompt);
+    blocks = std::max(blocks, 1 + one.all_rows() * blocks_of(one));
   }
   options.step.sample_rows_max = options.step.rows_max;
   FATHOM_ASSIGN(const auto source, ShapeSource::open(directory));
@@ -129,8 +132,10 @@ StepCosts StepRunner::costs(const StepCase& one) {
   return counted_->step(shape_of(one), counted_->info().vocab);
 }
 
-Result<StepCosts> StepRunner::costs_of(const std::string& directory, const StepCase& one) {
+Result<StepCosts> StepRunner::costs_of(const std::string& directory, const StepCase& one,
+                                       bool fp8_cache) {
   ModelOptions options;
+  options.fp8_cache = fp8_cache;
   options.tokens_max = length_of(one);
   options.block_tokens = kBlockTokens;
   FATHOM_ASSIGN(const auto source, ShapeSource::open(directory));
@@ -138,25 +143,27 @@ Result<StepCosts> StepRunner::costs_of(const std::string& directory, const StepC
   return counted->step(shape_of(one), counted->info().vocab);
 }
 
-// Closes what is open; slots 1 to rows get random tokens and scattered blocks.
+// Closes what is open; slots 1 on get random tokens and scattered blocks.
 StepPlan StepRunner::open_rows(const StepCase& one) {
   StepPlan plan;
   plan.number = ++number_;
   plan.close = std::move(open_);
   open_.clear();
   std::mt19937 random(static_cast<uint32_t>(number_));
-  std::vector<BlockId> blocks(static_cast<size_t>(one.rows * blocks_of(one)));
+  const int32_t rows = one.rows > 0 ? one.rows : 1;
+  std::vector<BlockId> blocks(static_cast<size_t>(rows * blocks_of(one)));
   std::iota(blocks.begin(), blocks.end(), 1);
   std::shuffle(blocks.begin(), blocks.end(), random);
-  for (int32_t row = 0; row < one.rows; ++row) {
-    std::vector<TokenId> tokens(static_cast<size_t>(one.context + one.prompt));
+  for (int32_t row = 0; row < rows; ++row) {
+    const int32_t prompt = one.rows > 0 ? 0 : one.prompt;
+    std::vector<TokenId> tokens(static_cast<size_t>(one.context + prompt));
     for (TokenId& id : tokens) {
       id = static_cast<TokenId>(random() % static_cast<uint32_t>(slots_.vocab));
     }
     OpenSlot open;
     open.slot = row + 1;
     open.prompt_tokens = static_cast<int32_t>(tokens.size());
-    open.computed_tokens = one.prompt > 0 ? one.context : one.context - 1;
+    open.computed_tokens = one.rows > 0 ? one.context - 1 : one.context;
     open.tokens = std::make_shared<const std::vector<TokenId>>(std::move(tokens));
     open.sampling = sampling_of(row);
     plan.open.push_back(open);
@@ -168,15 +175,39 @@ StepPlan StepRunner::open_rows(const StepCase& one) {
 }
 
 StepPlan StepRunner::step_of(const StepCase& one) {
-  if (one.prompt > 0) {
+  if (one.rows == 0) {
     StepPlan plan = open_rows(one);
     plan.rows = {{1, RowKind::kPrefill, one.prompt, true}};
     return plan;
   }
   StepPlan plan;
   plan.number = ++number_;
-  for (const SlotId slot : open_) plan.rows.push_back({slot, RowKind::kDecode, 1, true});
+  for (SlotId slot = 1; slot <= one.rows; ++slot)
+    plan.rows.push_back({slot, RowKind::kDecode, 1, true});
+  if (one.prompt > 0) open_prompt(one, plan);
   return plan;
+}
+
+// A new prompt beside the rows that decode, in the slot and the blocks behind theirs.
+void StepRunner::open_prompt(const StepCase& one, StepPlan& plan) {
+  const SlotId slot = one.rows + 1;
+  if (open_.size() > static_cast<size_t>(one.rows)) {
+    plan.close.push_back(slot);
+  } else {
+    open_.push_back(slot);
+  }
+  OpenSlot open;
+  open.slot = slot;
+  open.prompt_tokens = one.prompt;
+  open.computed_tokens = 0;
+  open.tokens = std::make_shared<const std::vector<TokenId>>(
+      static_cast<size_t>(one.prompt), static_cast<TokenId>(number_ % 1000));
+  open.sampling = sampling_of(one.rows);
+  plan.open.push_back(open);
+  std::vector<BlockId> blocks(static_cast<size_t>(blocks_of(one)));
+  std::iota(blocks.begin(), blocks.end(), 1 + one.rows * blocks_of(one));
+  plan.append.push_back({slot, 0, 0, std::move(blocks)});
+  plan.rows.push_back({slot, RowKind::kPrefill, one.prompt, true});
 }
 
 Status StepRunner::run(const StepPlan& plan) {

@@ -13,12 +13,15 @@
 
 namespace fathom::bench {
 
-// `rows` sequences with `context` tokens each decode; or, with `prompt`, one prompt of as many
-// tokens on a cached prefix of `context`.
+// `rows` sequences with `context` tokens each decode; without rows, a prompt of `prompt` tokens on
+// a cached prefix of `context`; with both, they decode beside a prompt that has none.
 struct StepCase {
-  int32_t rows = 1;
+  int32_t rows = 0;
   int32_t context = 0;
   int32_t prompt = 0;
+
+  int32_t all_rows() const { return rows + (prompt > 0 ? 1 : 0); }
+  int32_t prompt_context() const { return rows > 0 ? 0 : context; }
 };
 
 struct StepTimes {
@@ -36,21 +39,24 @@ class StepRunner {
  public:
   // Sized for `cases`.
   static Result<std::unique_ptr<StepRunner>> make(const std::string& directory,
-                                                  const std::vector<StepCase>& cases);
+                                                  const std::vector<StepCase>& cases,
+                                                  bool fp8_cache);
 
   Result<StepTimes> time(const StepCase& one, int32_t rounds, double seconds_max);
   StepCosts costs(const StepCase& one);
   // The same without a GPU.
-  static Result<StepCosts> costs_of(const std::string& directory, const StepCase& one);
+  static Result<StepCosts> costs_of(const std::string& directory, const StepCase& one,
+                                    bool fp8_cache);
   const ModelInfo& info() const { return counted_->info(); }
   double load_seconds() const { return load_seconds_; }
 
  private:
   StepRunner() = default;
 
-  Status load(const std::string& directory, const std::vector<StepCase>& cases);
+  Status load(const std::string& directory, const std::vector<StepCase>& cases, bool fp8_cache);
   StepPlan open_rows(const StepCase& one);
   StepPlan step_of(const StepCase& one);
+  void open_prompt(const StepCase& one, StepPlan& plan);
   Status run(const StepPlan& plan);
   Status run_many(const StepCase& one, int32_t steps, double seconds_max, StepTimes& times);
   Status break_down(const StepCase& one, double step_us, StepTimes& times);

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include "fathom/fp8_cache.h"
+#include "ops/count/count_ops.h"
+
 namespace fathom::kernels {
 namespace {
 
@@ -75,6 +78,73 @@ TEST(PrefillConfig, LeavesOtherShapesToThePlainKernels) {
   d = desc(1, 10, 10, 16);
   d.bf16 = false;
   EXPECT_FALSE(plan_mla_prefill(d).fits);
+}
+
+GqaPrefillDesc fp8_heads(int32_t heads, int32_t kv_heads, int32_t head_dims) {
+  return {heads, kv_heads, head_dims, 64, true, true};
+}
+
+TEST(PrefillConfig, EntriesOfShortContextsAreSpreadAtOnce) {
+  const GqaSpreadPlan p = plan_gqa_spread(fp8_heads(32, 8, 128), 3, 2000, 1000);
+  EXPECT_EQ(p.kv_heads, 8);
+  EXPECT_EQ(p.heads, 32);
+  EXPECT_EQ(p.slices, 1);
+  EXPECT_EQ(p.slice_tiles, 24);
+  EXPECT_EQ(p.query_tiles, 18);
+  EXPECT_EQ(p.spread_numbers(), int64_t{24} * 128 * 2 * 8 * 128);
+  EXPECT_EQ(p.carry_floats(), 0);
+}
+
+TEST(PrefillConfig, EntriesOfLongContextsAreSpreadInSlices) {
+  const GqaSpreadPlan p = plan_gqa_spread(fp8_heads(32, 8, 128), 1, 2048, 131072);
+  EXPECT_EQ(p.kv_heads, 8);
+  EXPECT_EQ(p.slice_tokens(), 32768);
+  EXPECT_EQ(p.slices, 4);
+  EXPECT_EQ(p.spread_numbers() * 2, kPrefillSliceBytes);
+  EXPECT_EQ(p.carry_floats(), int64_t{17} * 32 * kPrefillCarryFloats);
+  // A larger step carries more: its heads go in groups.
+  const GqaSpreadPlan many = plan_gqa_spread(fp8_heads(32, 8, 128), 1, 8192, 131072);
+  EXPECT_EQ(many.kv_heads, 4);
+  EXPECT_EQ(many.heads, 16);
+  EXPECT_EQ(many.slice_tokens(), 65536);
+  EXPECT_LE(many.carry_floats() * 4, kPrefillCarryBytes);
+}
+
+// What a step of prompts over an e4m3 cache takes in the op is in the workspace that is planned.
+TEST(PrefillConfig, ThePlannerCountsSpreadEntries) {
+  struct Model {
+    int32_t heads, kv_heads, dims;
+  };
+  for (const Model m :
+       {Model{32, 8, 128}, Model{28, 4, 128}, Model{9, 3, 64}, Model{32, 32, 128}}) {
+    for (const int32_t rows : {1, 4, 64, 300}) {
+      for (const int32_t tokens : {512, 8192}) {
+        for (const int32_t context : {700, 9000, 131072}) {
+          CountOps ops({.numerics = Numerics::kNative, .threads = 1});
+          const Fp8HeadsLayout layout{m.kv_heads, m.dims, 64};
+          BatchView batch;
+          batch.shape.rows = rows;
+          batch.shape.tokens = tokens;
+          batch.shape.prefill_tokens_max = tokens;
+          batch.shape.context_tokens_max = context;
+          GqaParams p;
+          p.heads = m.heads;
+          p.kv_heads = m.kv_heads;
+          p.head_dims = m.dims;
+          KvView cache;
+          cache.cache = Tensor::of(nullptr, DType::kF8E4M3, {2, 64, layout.entry_bytes()});
+          const int64_t columns = (m.heads + 2 * m.kv_heads) * m.dims;
+          ops.gqa_attention(batch, cache, Tensor::of(nullptr, DType::kBF16, {tokens, columns}), p);
+          const GqaSpreadPlan plan =
+              plan_gqa_spread(fp8_heads(m.heads, m.kv_heads, m.dims), rows, tokens, context);
+          const int64_t queries = int64_t{tokens} * m.heads * m.dims * 2;
+          EXPECT_LE(plan.spread_numbers() * 2 + plan.carry_floats() * 4 + queries,
+                    ops.report().arena_peak_bytes)
+              << m.heads << " heads, " << rows << " rows, context " << context;
+        }
+      }
+    }
+  }
 }
 
 // Slices cover every tile of every row, whatever the budget.

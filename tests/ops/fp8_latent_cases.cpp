@@ -200,6 +200,20 @@ std::vector<OpCase> fp8_latent_cases() {
   mixed.rows = {decode(200), {70, 9, 9, true}, {0, 3, 4, true}};
   mixed.seed = 2;
   cases.push_back(make_case(mixed));
+  AttentionShape tails;
+  tails.name = "prompts of all tails";
+  tails.heads = 2;
+  tails.rows = {{0, 1, 1, true},      {0, 63, 64, true}, {64, 64, 64, true},
+                {130, 129, 140, true}, {70, 0, 5, true},  {127, 1, 1, true}};
+  tails.seed = 3;
+  cases.push_back(make_case(tails));
+  AttentionShape prefix;
+  prefix.name = "prompts on a long prefix beside decode rows";
+  prefix.heads = 2;
+  prefix.rows = {{5, 1, 1}, {300, 2, 2}, {700, 33, 33, true}, {0, 9, 9, true}};
+  prefix.padding_row = true;
+  prefix.seed = 4;
+  cases.push_back(make_case(prefix));
   return cases;
 }
 

@@ -285,6 +285,34 @@ std::vector<GqaShape> fp8_cache_shapes() {
        .norms = true,
        .seed = 12,
        .fp8_cache = true},
+      {.name = "FP8 cache, prompts of all tails",
+       .heads = 4,
+       .kv_heads = 2,
+       .rows = {{0, 1, 1, true},
+                {0, 63, 64, true},
+                {64, 64, 64, true},
+                {130, 129, 140, true},
+                {70, 0, 5, true},
+                {500, 170, 170, true},
+                {127, 1, 1, true}},
+       .seed = 13,
+       .fp8_cache = true},
+      {.name = "FP8 cache, prompts beside decode rows, 64 dims",
+       .heads = 9,
+       .kv_heads = 3,
+       .head_dims = 64,
+       .rows = {{33, 1, 1}, {100, 2, 2}, {64, 1, 2}, {20, 70, 70, true}, {0, 131, 140, true}},
+       .padding_row = true,
+       .seed = 14,
+       .fp8_cache = true},
+      {.name = "FP8 cache, a prompt beside drafts, quantized",
+       .heads = 8,
+       .kv_heads = 2,
+       .rows = {{70, 3, 3}, {126, 1, 3}, {300, 140, 140, true}},
+       .bias = true,
+       .out = ActFormat::kFp8Block,
+       .seed = 15,
+       .fp8_cache = true},
   };
 }
 
@@ -316,7 +344,7 @@ OpCase gqa_attention_case(const GqaShape& s, Numerics numerics) {
                  std::to_string(s.kv_heads) + " heads",
              numerics,
              !native       ? Precision::kFloat32
-             : s.fp8_cache ? Precision::kFp8Chain
+             : s.fp8_cache ? (codes ? Precision::kFp8Weights : Precision::kFp8Chain)
              : prompts     ? (codes ? Precision::kFp8Weights : Precision::kBF16Weights)
                            : (codes ? Precision::kFp8Output : Precision::kBF16Chain),
              prepare,

@@ -44,6 +44,28 @@ struct Costs {
   int64_t bytes = 0;  // of the cache, and of the up-projections once per class
 };
 
+// What prompts' rows take on a GPU where their keys and values are made before they are attended to
+// (kernels/prefill_config.h): of every context, at most 128 MiB at a time, with `token_bytes` for
+// each of its tokens; and where that cuts contexts, the running softmax of a group of heads, 128
+// MiB or that of the least group.
+int64_t made_floats(const StepShape& shape, int64_t token_bytes, int64_t least_heads) {
+  constexpr int64_t kBound = int64_t{128} << 20;
+  constexpr int64_t kTile = 128;
+  constexpr int64_t kStateFloats = 68 * 256;  // of a tile and a head
+  const int64_t rows = shape.rows - shape.decode_rows;
+  if (rows <= 0) return 0;
+  const int64_t tiles = rows * ((shape.context_tokens_max + kTile - 1) / kTile);
+  const int64_t bytes = std::max<int64_t>(tiles, 1) * kTile * token_bytes;
+  if (bytes <= kBound) return bytes / 4;
+  const int64_t state = (shape.tokens / kTile + rows) * least_heads * kStateFloats;
+  return kBound / 4 + std::max(kBound / 4, state);
+}
+
+int64_t odd_part(int64_t n) {
+  while (n > 0 && n % 2 == 0) n /= 2;
+  return n;
+}
+
 int64_t up_bytes(const MlaParams& p) { return p.up.key.bytes() + p.up.value.bytes(); }
 
 Costs absorbed(const RowClass& c, const MlaParams& p, int64_t context, int64_t entry_bytes) {
@@ -93,6 +115,11 @@ Act CountOps::mla_attention(const BatchView& batch, const KvView& cache, const T
   const int64_t head_dims = p.nope_dims + p.rope_dims + p.value_dims;
   const int64_t row = std::max(entry + p.kv_lora, head_dims) + block + 3;
   scratch_floats(options_.threads * (kTileRows * row + block * (entry + head_dims)));
+  if (options_.numerics == Numerics::kNative) {
+    const int64_t made = 2 * std::min<int64_t>(heads, 16) * (p.nope_dims + p.value_dims);
+    scratch_floats(made_floats(shape, made, odd_part(heads)));
+    if (fp8) scratch_floats(made_floats(shape, 2 * entry, 0));
+  }
 
   const Costs first = form == MlaForm::kNaive ? naive(decode, p, context, entry_bytes)
                                               : absorbed(decode, p, context, entry_bytes);
@@ -148,6 +175,8 @@ Act CountOps::gqa_attention(const BatchView& batch, const KvView& cache, const T
   scratch_floats(options_.threads * tile_rows * (2 * p.head_dims + cache.block_tokens + 3));
   if (fp8) scratch_floats(options_.threads * 2 * cache.block_tokens * p.head_dims);
   scratch_floats(partial_floats(shape, p));
+  if (fp8)
+    scratch_floats(made_floats(shape, 2 * entry, p.heads / p.kv_heads * odd_part(p.kv_heads)));
 
   const auto [decode, prefill] = step_rows(shape);
   OpCount& line = called("gqa_attention");

@@ -6,19 +6,28 @@
 
 namespace fathom {
 
+namespace {
+
+kernels::GqaPrefillDesc desc_of(const KvView& cache, const GqaParams& p) {
+  const bool fp8 = cache.cache.dtype == DType::kF8E4M3;
+  return {p.heads, p.kv_heads, p.head_dims, cache.block_tokens,
+          fp8 || cache.cache.dtype == DType::kBF16, fp8};
+}
+
+}  // namespace
+
 bool prefills_on_tensor_cores(const KvView& cache, const Tensor& qkv, const GqaParams& p) {
   const Tensor& t = cache.cache;
-  const bool bf16 = qkv.dtype == DType::kBF16 && t.dtype == DType::kBF16 &&
-                    t.stride[0] == int64_t{cache.block_tokens} * t.shape[2];
-  return kernels::gqa_prefill_fits({p.heads, p.kv_heads, p.head_dims, cache.block_tokens, bf16});
+  return qkv.dtype == DType::kBF16 &&
+         t.stride[0] == int64_t{cache.block_tokens} * t.shape[2] &&
+         kernels::gqa_prefill_fits(desc_of(cache, p));
 }
 
 void CudaOps::gqa_prefill_rows(const GqaStep& step) {
   const StepShape& shape = step.batch.shape;
   if (shape.decode_rows == shape.rows) return;
   const GqaParams& p = step.params;
-  const kernels::GqaPrefillDesc desc{p.heads, p.kv_heads, p.head_dims, step.cache.block_tokens,
-                                     true};
+  const kernels::GqaPrefillDesc desc = desc_of(step.cache, p);
   kernels::GqaPrefillCall call;
   call.rows = prefill_rows(step.batch, step.tokens, shape.decode_rows);
   call.tokens = shape.tokens;
@@ -29,7 +38,18 @@ void CudaOps::gqa_prefill_rows(const GqaStep& step) {
   call.blocks = step.cache.cache.shape[0];
   call.softmax_scale = p.softmax_scale;
   call.out = step.out;
-  check(kernels::gqa_prefill(stream_, desc, call), "gqa_attention");
+  if (!desc.fp8_cache) {
+    check(kernels::gqa_prefill(stream_, desc, call), "gqa_attention");
+    return;
+  }
+  const kernels::GqaSpreadPlan plan =
+      kernels::plan_gqa_spread(desc, shape.rows - shape.decode_rows,
+                               shape.tokens - shape.decode_rows, shape.context_tokens_max);
+  ArenaScope scope(arena_);
+  kernels::GqaSpreadMemory memory;
+  memory.spread = arena_.take(DType::kBF16, {plan.spread_numbers()}).data;
+  if (plan.carry_floats() > 0) memory.carry = floats(plan.carry_floats());
+  check(kernels::gqa_prefill_fp8(stream_, desc, plan, call, memory), "gqa_attention");
 }
 
 }  // namespace fathom

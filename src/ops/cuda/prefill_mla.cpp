@@ -25,7 +25,8 @@ kernels::MlaPrefillDesc desc_of(const MlaCall& call, int32_t first_row) {
   desc.value_dims = p.value_dims;
   desc.kv_lora = p.kv_lora;
   desc.block_tokens = call.cache.block_tokens;
-  desc.bf16 = call.q.dtype == DType::kBF16 && cache.dtype == DType::kBF16 &&
+  desc.fp8_cache = cache.dtype == DType::kF8E4M3;
+  desc.bf16 = call.q.dtype == DType::kBF16 && (desc.fp8_cache || cache.dtype == DType::kBF16) &&
               cache.stride[0] == int64_t{call.cache.block_tokens} * cache.shape[2] &&
               key.dtype == DType::kBF16 && p.up.value.dtype == DType::kBF16 &&
               call.q.stride[0] % 8 == 0;
@@ -68,6 +69,7 @@ bool CudaOps::mla_prefill_naive(const MlaCall& call, int32_t first_row) {
   prefill.out.data = call.out.data;
   prefill.out.format = format_of(call.out.dtype);
   prefill.out.stride = call.out.stride[0];
+  if (desc.fp8_cache) prefill.spread = arena_.take(DType::kBF16, {plan.spread_numbers()}).data;
   prefill.expanded = arena_.take(DType::kBF16, {plan.expanded_numbers()}).data;
   if (plan.carry_floats() > 0) prefill.carry = floats(plan.carry_floats());
   check(kernels::mla_prefill(stream_, desc, plan, prefill), "mla_attention");
