@@ -205,8 +205,13 @@ Status run_model(const Asked& asked, const Options& options, json& report) {
                runner->load_seconds());
   for (const StepCase& one : asked.cases) {
     report["steps"].push_back(run_case(*runner, asked.model, one, options));
+    report["workspace"][asked.model] = {{"planned_bytes", runner->workspace_planned()},
+                                        {"used_bytes", runner->workspace_used()}};
     if (!options.json.empty()) std::ofstream(options.json) << report.dump(1) << "\n";
   }
+  std::fprintf(stderr, "%s: step workspace %.1f MiB planned, %.1f used\n", asked.model.c_str(),
+               static_cast<double>(runner->workspace_planned()) / (1 << 20),
+               static_cast<double>(runner->workspace_used()) / (1 << 20));
   return Status::ok();
 }
 

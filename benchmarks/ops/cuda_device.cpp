@@ -85,7 +85,7 @@ class CudaDevice final : public Device {
   }
 
   Result<std::unique_ptr<Ops>> make_ops(Numerics numerics, int64_t arena_bytes) override {
-    // As the CUDA backend does: CountOps counts the CPU's workspace.
+    // CountOps counted the CPU's workspace.
     constexpr int64_t kMoreBytes = int64_t{256} << 20;
     FATHOM_ASSIGN(std::unique_ptr<CudaOps> ops,
                   CudaOps::make({numerics, 3 * arena_bytes + kMoreBytes}));

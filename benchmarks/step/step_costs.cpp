@@ -43,8 +43,9 @@ double StepCosts::flops() const {
 
 Result<std::unique_ptr<CountedModel>> CountedModel::load(const std::string& directory,
                                                          const WeightSource& shapes,
-                                                         const ModelOptions& options) {
-  std::unique_ptr<CountedModel> counted(new CountedModel());
+                                                         const ModelOptions& options,
+                                                         const ScratchBounds* scratch) {
+  std::unique_ptr<CountedModel> counted(new CountedModel(scratch));
   FATHOM_ASSIGN(counted->model_, load_model(directory, shapes, counted->ops_, {}, options));
   return counted;
 }

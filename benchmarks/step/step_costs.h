@@ -25,11 +25,13 @@ struct StepCosts {
   double flops() const;
 };
 
+// scratch: of the backend that will run, outlives this; null: the CPU's.
 class CountedModel {
  public:
   static Result<std::unique_ptr<CountedModel>> load(const std::string& directory,
                                                     const WeightSource& shapes,
-                                                    const ModelOptions& options);
+                                                    const ModelOptions& options,
+                                                    const ScratchBounds* scratch = nullptr);
 
   StepCosts step(const StepShape& shape, int32_t vocab);
   const ModelInfo& info() const { return model_->info(); }
@@ -37,7 +39,8 @@ class CountedModel {
   int64_t weight_bytes() const { return count_.report().weight_bytes; }
 
  private:
-  CountedModel() : count_({}), ops_(count_) {}
+  explicit CountedModel(const ScratchBounds* scratch)
+      : count_({.scratch = scratch}), ops_(count_) {}
 
   CountOps count_;
   ObservedOps ops_;

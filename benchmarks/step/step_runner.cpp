@@ -7,6 +7,7 @@
 #include <numeric>
 #include <random>
 
+#include "ops/cuda/cuda_scratch.h"
 #include "step_clock.h"
 
 namespace fathom::bench {
@@ -32,6 +33,19 @@ StepShape shape_of(const StepCase& one) {
   shape.prefill_tokens_max = one.prompt;
   shape.decode_rows = one.rows;
   shape.query_tokens_max = one.rows > 0 ? 1 : 0;
+  return shape;
+}
+
+// As the memory plan takes it: as many rows, tokens and as long a context as any step has.
+StepShape worst_shape(const StepLimits& limits, int32_t context) {
+  StepShape shape;
+  shape.rows = limits.rows_max;
+  shape.decode_rows = std::max(limits.rows_max - 1, 1);
+  shape.tokens = limits.tokens_max;
+  shape.query_tokens_max = 1;
+  shape.prefill_tokens_max = limits.tokens_max;
+  shape.context_tokens_max = context;
+  shape.sample_rows = limits.sample_rows_max;
   return shape;
 }
 
@@ -95,7 +109,6 @@ Result<std::unique_ptr<StepRunner>> StepRunner::make(const std::string& director
 Status StepRunner::load(const std::string& directory, const std::vector<StepCase>& cases,
                         bool fp8_cache) {
   StepProgramOptions options;
-  int64_t arena = 0;
   int32_t blocks = 1;
   ModelOptions model_options;
   model_options.block_tokens = kBlockTokens;
@@ -108,10 +121,15 @@ Status StepRunner::load(const std::string& directory, const std::vector<StepCase
   }
   options.step.sample_rows_max = options.step.rows_max;
   FATHOM_ASSIGN(const auto source, ShapeSource::open(directory));
-  FATHOM_ASSIGN(counted_, CountedModel::load(directory, *source, model_options));
-  for (const StepCase& one : cases) arena = std::max(arena, costs(one).arena_bytes);
-  // As the CUDA backend sizes it, and more: CountOps counts the CPU's workspace.
-  FATHOM_ASSIGN(ops_, SyntheticOps::make(counted_->weight_bytes(), 3 * arena + kMoreArenaBytes));
+  FATHOM_ASSIGN(const int32_t sms, device_multiprocessors());
+  scratch_ = std::make_unique<CudaScratch>(Numerics::kNative, sms);
+  FATHOM_ASSIGN(counted_,
+                CountedModel::load(directory, *source, model_options, scratch_.get()));
+  const StepShape worst = worst_shape(options.step, model_options.tokens_max);
+  workspace_planned_ = counted_->step(worst, counted_->info().vocab).arena_bytes;
+  // More than planned, so that a bound that is broken is seen and not died of.
+  FATHOM_ASSIGN(ops_, SyntheticOps::make(counted_->weight_bytes(),
+                                         workspace_planned_ + kMoreArenaBytes));
   FATHOM_ASSIGN(model_, load_model(directory, *source, *ops_, {}, model_options));
 
   slots_.slots = options.step.rows_max + 1;

@@ -49,6 +49,9 @@ class StepRunner {
                                     bool fp8_cache);
   const ModelInfo& info() const { return counted_->info(); }
   double load_seconds() const { return load_seconds_; }
+  // Bytes of the step arena: what the memory plan would reckon, and the most that was taken so far.
+  int64_t workspace_planned() const { return workspace_planned_; }
+  int64_t workspace_used() const { return ops_->arena().peak(); }
 
  private:
   StepRunner() = default;
@@ -61,6 +64,7 @@ class StepRunner {
   Status run_many(const StepCase& one, int32_t steps, double seconds_max, StepTimes& times);
   Status break_down(const StepCase& one, double step_us, StepTimes& times);
 
+  std::unique_ptr<ScratchBounds> scratch_;
   std::unique_ptr<CountedModel> counted_;
   std::unique_ptr<SyntheticOps> ops_;
   std::unique_ptr<Model> model_;
@@ -69,6 +73,7 @@ class StepRunner {
   std::vector<SlotId> open_;
   uint64_t number_ = 0;
   double load_seconds_ = 0.0;
+  int64_t workspace_planned_ = 0;
 };
 
 double median(std::vector<double> values);

@@ -10,6 +10,7 @@
 
 #include "fathom/comm.h"
 #include "fathom/ops.h"
+#include "fathom/scratch.h"
 #include "fathom/status.h"
 
 namespace fathom {
@@ -46,7 +47,9 @@ class Backend {
   // device's memory is in use at most. What is in use already, and what a backend takes beside the
   // plan, are taken off.
   virtual Result<int64_t> memory_bytes_per_rank(const RankGrid& grid, double fraction) = 0;
-  // Step workspace for the step that CountOps counted: its bound is the CPU's.
+  // What its ops take from the step arena beside their outputs; null: what the CPU's take.
+  virtual std::unique_ptr<ScratchBounds> scratch_bounds(Numerics) const { return nullptr; }
+  // Step workspace for the worst step, which CountOps counted with these bounds.
   virtual int64_t workspace_bytes(int64_t counted_bytes) const { return counted_bytes; }
   // Called on the rank's own thread.
   virtual Result<std::unique_ptr<Ops>> make_ops(const OpsSetup& setup) = 0;
@@ -57,7 +60,7 @@ class Backend {
 // What a backend plugin exports with C linkage as kBackendSymbol. Null with a sentence in `why`
 // when there is no device that it can use; null without one when `abi` is not the one it was built
 // with.
-inline constexpr int32_t kBackendAbi = 3;
+inline constexpr int32_t kBackendAbi = 4;
 inline constexpr const char* kBackendSymbol = "fathom_make_backend";
 using MakeBackend = Backend* (*)(int32_t abi, std::string* why);
 

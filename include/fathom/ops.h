@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -108,15 +109,24 @@ class Arena {
     used_ += (t.bytes() + 255) / 256 * 256;
     peak_ = std::max(peak_, used_);
     if (base_ == nullptr) return t;
-    FATHOM_CHECK(used_ <= capacity_, "step arena is too small");
+    FATHOM_CHECK(used_ <= capacity_, overrun(t.bytes()));
     t.data = base_ + at;
     return t;
   }
   int64_t used() const { return used_; }
   int64_t peak() const { return peak_; }
   void rewind(int64_t used) { used_ = used; }
+  // Who takes from now on, for the sentence that says that there is no room. A literal.
+  void name_op(const char* op) { op_ = op; }
 
  private:
+  std::string overrun(int64_t bytes) const {
+    return std::string("step arena is too small: ") + op_ + " takes " + std::to_string(bytes) +
+           " bytes, which makes " + std::to_string(used_) + " of " + std::to_string(capacity_) +
+           " that were planned";
+  }
+
+  const char* op_ = "the model";
   std::byte* base_ = nullptr;  // null: only counts
   int64_t capacity_ = 0;
   int64_t used_ = 0;

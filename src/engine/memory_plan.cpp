@@ -83,8 +83,11 @@ StepPlan worst_step(const MemoryPlan& plan, const StepMix& mix) {
 }
 
 Result<StageMemory> measure_stage(const EngineOptions& options, const WeightSource& weights,
-                                  const MemoryPlan& plan, int32_t stage) {
-  CountOps ops({.numerics = options.numerics, .threads = threads_per_rank(options)});
+                                  const ScratchBounds* scratch, const MemoryPlan& plan,
+                                  int32_t stage) {
+  CountOps ops({.numerics = options.numerics,
+                .threads = threads_per_rank(options),
+                .scratch = scratch});
   PlaceComm tp(0, options.tensor_parallel);
   PlaceComm pp(stage, options.pipeline_parallel);
   const Groups groups{.tp = &tp, .pp = &pp, .world = nullptr};
@@ -260,8 +263,9 @@ Result<MemoryPlan> plan_memory(const EngineOptions& options, const WeightSource&
   FATHOM_RETURN_IF_ERROR(check_against_model(options, plan.model));
   set_limits(options, plan);
   std::vector<KvLayout> layouts;
+  const std::unique_ptr<ScratchBounds> scratch = backend.scratch_bounds(options.numerics);
   for (int32_t stage = 0; stage < options.pipeline_parallel; ++stage) {
-    FATHOM_ASSIGN(StageMemory memory, measure_stage(options, weights, plan, stage));
+    FATHOM_ASSIGN(StageMemory memory, measure_stage(options, weights, scratch.get(), plan, stage));
     memory.workspace_bytes = backend.workspace_bytes(memory.workspace_bytes);
     layouts.push_back(memory.layout);
     plan.stages.push_back(std::move(memory));

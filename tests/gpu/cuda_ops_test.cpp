@@ -11,7 +11,9 @@
 #include <thread>
 
 #include "ops/cpu/cpu_ops.h"
+#include "ops/count/count_ops.h"
 #include "ops/cuda/cuda_ops.h"
+#include "ops/cuda/cuda_scratch.h"
 #include "ops/op_builders.h"
 #include "ops/op_compare.h"
 
@@ -32,6 +34,15 @@ void copy_from_device(const Tensor& from, void* to) {
       to, static_cast<size_t>(columns * size), from.data, static_cast<size_t>(stride * size),
       static_cast<size_t>(columns * size), static_cast<size_t>(rows), cudaMemcpyDefault);
   FATHOM_CHECK(error == cudaSuccess, cudaGetErrorString(error));
+}
+
+// What the case may take of the step arena, as the memory plan reckons.
+int64_t planned_bytes(const OpCase& one) {
+  const CudaScratch scratch(one.numerics, device_multiprocessors().value());
+  CountOps count({.numerics = one.numerics, .scratch = &scratch});
+  ArenaScope scope(count.arena());
+  one.prepare(count).launch();
+  return count.report().arena_peak_bytes;
 }
 
 // Cases of one op in one numerics; cuBLASLt's come again with our kernels alone, which is what
@@ -94,6 +105,7 @@ TEST_P(CudaOpsTable, EqualsTheOracle) {
     auto made = CudaOps::make(options);
     ASSERT_TRUE(made.is_ok()) << made.status().to_string();
     const std::vector<HostOutput> outputs = run_case(one, **made, copy_from_device);
+    EXPECT_LE((*made)->arena().peak(), planned_bytes(one)) << "more workspace than planned";
     for (const OutputError& error : compare_backends(one, outputs, expected)) {
       EXPECT_EQ(error.complaint, "");
       largest = std::max(largest, error.largest);

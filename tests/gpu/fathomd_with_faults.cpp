@@ -38,6 +38,9 @@ class FaultBackend final : public Backend {
 
   std::string device_name() const override { return inner_->device_name(); }
   std::string device_id() const override { return inner_->device_id(); }
+  std::unique_ptr<ScratchBounds> scratch_bounds(Numerics numerics) const override {
+    return inner_->scratch_bounds(numerics);
+  }
   int64_t workspace_bytes(int64_t counted) const override {
     return inner_->workspace_bytes(counted);
   }

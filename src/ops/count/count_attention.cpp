@@ -7,9 +7,6 @@
 namespace fathom {
 namespace {
 
-// Query rows that a thread works on at a time, at most.
-constexpr int64_t kTileRows = 64;
-
 // Rows of one class and their (query, key) pairs.
 struct RowClass {
   int64_t rows = 0;
@@ -43,28 +40,6 @@ struct Costs {
   int64_t flops = 0;
   int64_t bytes = 0;  // of the cache, and of the up-projections once per class
 };
-
-// What prompts' rows take on a GPU where their keys and values are made before they are attended to
-// (kernels/prefill_config.h): of every context, at most 128 MiB at a time, with `token_bytes` for
-// each of its tokens; and where that cuts contexts, the running softmax of a group of heads, 128
-// MiB or that of the least group.
-int64_t made_floats(const StepShape& shape, int64_t token_bytes, int64_t least_heads) {
-  constexpr int64_t kBound = int64_t{128} << 20;
-  constexpr int64_t kTile = 128;
-  constexpr int64_t kStateFloats = 68 * 256;  // of a tile and a head
-  const int64_t rows = shape.rows - shape.decode_rows;
-  if (rows <= 0) return 0;
-  const int64_t tiles = rows * ((shape.context_tokens_max + kTile - 1) / kTile);
-  const int64_t bytes = std::max<int64_t>(tiles, 1) * kTile * token_bytes;
-  if (bytes <= kBound) return bytes / 4;
-  const int64_t state = (shape.tokens / kTile + rows) * least_heads * kStateFloats;
-  return kBound / 4 + std::max(kBound / 4, state);
-}
-
-int64_t odd_part(int64_t n) {
-  while (n > 0 && n % 2 == 0) n /= 2;
-  return n;
-}
 
 int64_t up_bytes(const MlaParams& p) { return p.up.key.bytes() + p.up.value.bytes(); }
 
@@ -104,22 +79,7 @@ Act CountOps::mla_attention(const BatchView& batch, const KvView& cache, const T
   const int64_t context = shape.context_tokens_max;
   const auto [decode, prefill] = step_rows(shape);
 
-  ArenaScope scope(arena_);
-  // Queries and outputs of every token; per thread a tile of query rows with its running softmax
-  // over one block, and that block's entries, keys and values.
-  const int64_t heads = p.heads;
-  scratch_floats(shape.tokens * heads * (p.nope_dims + p.rope_dims));
-  scratch_floats(shape.tokens * heads * p.value_dims);
-  scratch_floats(entry);
-  const int64_t block = cache.block_tokens;
-  const int64_t head_dims = p.nope_dims + p.rope_dims + p.value_dims;
-  const int64_t row = std::max(entry + p.kv_lora, head_dims) + block + 3;
-  scratch_floats(options_.threads * (kTileRows * row + block * (entry + head_dims)));
-  if (options_.numerics == Numerics::kNative) {
-    const int64_t made = 2 * std::min<int64_t>(heads, 16) * (p.nope_dims + p.value_dims);
-    scratch_floats(made_floats(shape, made, odd_part(heads)));
-    if (fp8) scratch_floats(made_floats(shape, 2 * entry, 0));
-  }
+  take_scratch(scratch_.mla(shape, cache, p));
 
   const Costs first = form == MlaForm::kNaive ? naive(decode, p, context, entry_bytes)
                                               : absorbed(decode, p, context, entry_bytes);
@@ -131,25 +91,6 @@ Act CountOps::mla_attention(const BatchView& batch, const KvView& cache, const T
   line.bytes_written += act_bytes(act) + shape.tokens * entry_bytes;
   return act;
 }
-
-namespace {
-
-// Partial results of decode rows that a GPU of 132 multiprocessors cuts among two blocks of
-// threads each (docs/kernels/gqa_decode.md); any row of a step may be one.
-int64_t partial_floats(const StepShape& shape, const GqaParams& p) {
-  constexpr int64_t kBlocks = 264;
-  constexpr int64_t kChunkTokens = 128;
-  constexpr int64_t kSegmentTokens = 2048;
-  const int64_t pairs = int64_t{p.heads / p.kv_heads} * std::max(shape.query_tokens_max, 1);
-  const int64_t streams = shape.rows * p.kv_heads * ((pairs + 15) / 16);
-  const int64_t context = shape.context_tokens_max;
-  const int64_t blocks =
-      std::min(kBlocks, streams * ((context + kChunkTokens - 1) / kChunkTokens));
-  const int64_t slots = 2 * 16 + (context + kSegmentTokens - 1) / kSegmentTokens + 2;
-  return blocks * slots * std::min<int64_t>(pairs, 16) * (p.head_dims + 2) + 2 * kBlocks;
-}
-
-}  // namespace
 
 Act CountOps::gqa_attention(const BatchView& batch, const KvView& cache, const Tensor& qkv,
                             const GqaParams& p) {
@@ -165,18 +106,7 @@ Act CountOps::gqa_attention(const BatchView& batch, const KvView& cache, const T
                "queries, keys and values or the cache have another width");
   const Act act = make_act(shape.tokens, columns, p.out);
 
-  ArenaScope scope(arena_);
-  // Queries and outputs of every token, a row of the input; per thread a tile of query rows with
-  // its running softmax over one block.
-  scratch_floats(shape.tokens * columns);
-  scratch_floats(shape.tokens * columns);
-  scratch_floats(columns + entry);
-  const int64_t tile_rows = std::max<int64_t>(kTileRows, p.heads / p.kv_heads);
-  scratch_floats(options_.threads * tile_rows * (2 * p.head_dims + cache.block_tokens + 3));
-  if (fp8) scratch_floats(options_.threads * 2 * cache.block_tokens * p.head_dims);
-  scratch_floats(partial_floats(shape, p));
-  if (fp8)
-    scratch_floats(made_floats(shape, 2 * entry, p.heads / p.kv_heads * odd_part(p.kv_heads)));
+  take_scratch(scratch_.gqa(shape, cache, p));
 
   const auto [decode, prefill] = step_rows(shape);
   OpCount& line = called("gqa_attention");

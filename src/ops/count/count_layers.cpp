@@ -6,18 +6,8 @@
 namespace fathom {
 namespace {
 
-// Decoded weight rows that one thread of a product holds at most.
-constexpr int64_t kDecodedRowsPerThread = 16;
-// Rows of experts that may be at work at a time, if the step has fewer tokens.
-constexpr int64_t kExpertRows = 128;
-
 int64_t scale_groups(int64_t columns, const ActSpec& spec) {
   return (spec.first_column_in_block + columns + 127) / 128;
-}
-
-// Values and scales of a row, as float32.
-int64_t row_floats(const Act& x) {
-  return x.data.shape[1] + (x.scales.defined() ? x.scales.shape[1] : 0);
 }
 
 }  // namespace
@@ -40,12 +30,6 @@ int64_t CountOps::reduce_bytes(const Tensor& tensor, Comm* group) const {
   return group != nullptr && group->size() > 1 ? tensor.bytes() : 0;
 }
 
-void CountOps::product_scratch(int64_t rows, const Weight& weight) {
-  scratch_floats(rows * (weight.in() + scale_groups(weight.in(), act_spec(weight))));
-  scratch_floats(rows * weight.out());
-  scratch_floats(int64_t{options_.threads} * kDecodedRowsPerThread * (weight.in() + 64));
-}
-
 void CountOps::count_product(OpCount& line, int64_t rows, const Weight& weight) const {
   line.flops += 2 * rows * weight.in() * weight.out();
   line.bytes_read += fathom::weight_bytes(weight);
@@ -53,8 +37,7 @@ void CountOps::count_product(OpCount& line, int64_t rows, const Weight& weight) 
 
 Tensor CountOps::embed(const Tensor& ids, const Tensor& table, int32_t, Comm* group) {
   const Tensor out = arena_.take(act_dtype(), {ids.shape[0], table.shape[1]});
-  ArenaScope scope(arena_);
-  scratch_floats(table.shape[1]);
+  take_scratch(scratch_.rows(ids.shape[0], table.shape[1]));
   OpCount& line = called("embed");
   line.bytes_read += ids.bytes() + ids.shape[0] * table.shape[1] * dtype_bytes(table.dtype);
   line.bytes_written += out.bytes();
@@ -64,8 +47,7 @@ Tensor CountOps::embed(const Tensor& ids, const Tensor& table, int32_t, Comm* gr
 
 Act CountOps::norm(const Tensor& x, const Tensor& weight, float, ActSpec out) {
   const Act act = make_act(x.shape[0], x.shape[1], out);
-  ArenaScope scope(arena_);
-  scratch_floats(int64_t{options_.threads} * x.shape[1]);
+  take_scratch(scratch_.rows(x.shape[0], x.shape[1]));
   OpCount& line = called("norm");
   line.flops += 4 * x.elements();
   line.bytes_read += x.bytes() + weight.bytes();
@@ -76,9 +58,7 @@ Act CountOps::norm(const Tensor& x, const Tensor& weight, float, ActSpec out) {
 Act CountOps::reduce_add_norm(const Partial& partial, const Tensor& residual, const Tensor& weight,
                               float, ActSpec out, Comm* group) {
   const Act act = make_act(residual.shape[0], residual.shape[1], out);
-  ArenaScope scope(arena_);
-  scratch_floats(int64_t{options_.threads} * 2 * residual.shape[1]);
-  scratch_floats(int64_t{options_.threads} * residual.shape[1]);
+  take_scratch(scratch_.rows(residual.shape[0], residual.shape[1]));
   OpCount& line = called("reduce_add_norm");
   line.flops += 4 * residual.elements();
   line.bytes_read += residual.bytes() + weight.bytes();
@@ -94,8 +74,7 @@ Act CountOps::reduce_add_norm(const Partial& partial, const Tensor& residual, co
 void CountOps::reduce_add(const Partial& partial, const Tensor& residual, Comm* group) {
   OpCount& line = called("reduce_add");
   if (!partial.data.defined()) return;
-  ArenaScope scope(arena_);
-  scratch_floats(int64_t{options_.threads} * 2 * residual.shape[1]);
+  take_scratch(scratch_.rows(residual.shape[0], residual.shape[1]));
   line.flops += residual.elements();
   line.bytes_read += residual.bytes() + partial.data.bytes();
   line.bytes_written += residual.bytes();
@@ -112,8 +91,7 @@ Partial CountOps::linear_partial(const Act& x, const Weight& weight, const Tenso
   FATHOM_CHECK(x.data.shape[1] == weight.in(), "activation and weight differ in columns");
   FATHOM_CHECK(out.shape[0] == x.data.shape[0] && out.shape[1] == weight.out(),
                "linear output has another shape");
-  ArenaScope scope(arena_);
-  product_scratch(x.data.shape[0], weight);
+  take_scratch(scratch_.product(x.data.shape[0], weight));
   OpCount& line = called("linear");
   count_product(line, x.data.shape[0], weight);
   line.bytes_read += act_bytes(x);
@@ -126,8 +104,7 @@ Act CountOps::gated_linear(const Act& x, const Weight& gate_up, ActSpec out) {
   const int64_t rows = x.data.shape[0];
   const int64_t width = gate_up.out() / 2;
   const Act act = make_act(rows, width, out);
-  ArenaScope scope(arena_);
-  product_scratch(rows, gate_up);
+  take_scratch(scratch_.gated(rows, gate_up));
   OpCount& line = called("gated_linear");
   count_product(line, rows, gate_up);
   line.flops += 5 * rows * width;
@@ -136,26 +113,13 @@ Act CountOps::gated_linear(const Act& x, const Weight& gate_up, ActSpec out) {
   return act;
 }
 
-// One expert over `rows` tokens: both products, and the activation between them.
-void CountOps::count_expert_scratch(int64_t rows, const Weight& gate_up, const Weight& down) {
-  ArenaScope scope(arena_);
-  product_scratch(rows, gate_up);
-  make_act(rows, gate_up.out() / 2, act_spec(down));
-  product_scratch(rows, down);
-}
-
 Partial CountOps::moe(const BatchView& batch, const Act& x, const MoeParams& params,
                       const Tensor& out) {
   const int64_t tokens = batch.shape.tokens;
   const int64_t hidden = x.data.shape[1];
   const int64_t choices = tokens * params.experts_per_token;
   const auto here = static_cast<int64_t>(params.gate_up.size());
-  ArenaScope scope(arena_);
-  // Scores, routes, dispatch lists, inputs as the experts and the shared expert want them, sums.
-  scratch_floats(tokens * row_floats(x));
-  scratch_floats(tokens * params.experts + 3 * params.experts + 2 * params.groups);
-  for (int i = 0; i < 4; ++i) scratch_floats(choices + here + 1);
-  scratch_floats(tokens * hidden);
+  take_scratch(scratch_.moe(tokens, hidden, x.spec, params));
   OpCount& line = called("moe");
   line.flops += 2 * tokens * hidden * params.experts;
   line.bytes_read += act_bytes(x) + params.router.bytes();
@@ -163,19 +127,12 @@ Partial CountOps::moe(const BatchView& batch, const Act& x, const MoeParams& par
   if (here > 0) {
     const Weight& gate_up = params.gate_up.front();
     const Weight& down = params.down.front();
-    make_act(tokens, hidden, act_spec(gate_up));
-    scratch_floats(tokens * (hidden + scale_groups(hidden, act_spec(gate_up))) + hidden);
-    count_expert_scratch(std::max(tokens, kExpertRows), gate_up, down);
     const int64_t expert_flops = 2 * gate_up.in() * gate_up.out() + 2 * down.in() * down.out();
     line.flops += choices * expert_flops * here / params.experts;
     line.bytes_read +=
         std::min(here, choices) * (fathom::weight_bytes(gate_up) + fathom::weight_bytes(down));
   }
   if (params.shared_gate_up.values.defined()) {
-    make_act(tokens, hidden, act_spec(params.shared_gate_up));
-    scratch_floats(tokens * (hidden + scale_groups(hidden, act_spec(params.shared_gate_up))) +
-                   hidden);
-    count_expert_scratch(std::max(tokens, kExpertRows), params.shared_gate_up, params.shared_down);
     count_product(line, tokens, params.shared_gate_up);
     count_product(line, tokens, params.shared_down);
   }
@@ -192,8 +149,7 @@ Tensor CountOps::gather_rows(const Tensor& x, const Tensor& index) {
 
 Act CountOps::concat(const Act& left, const Act& right, ActSpec out) {
   const Act act = make_act(left.data.shape[0], left.data.shape[1] + right.data.shape[1], out);
-  ArenaScope scope(arena_);
-  scratch_floats(int64_t{options_.threads} * act.data.shape[1]);
+  take_scratch(scratch_.rows(act.data.shape[0], act.data.shape[1]));
   OpCount& line = called("concat");
   line.bytes_read += act_bytes(left) + act_bytes(right);
   line.bytes_written += act_bytes(act);
@@ -204,9 +160,9 @@ Tensor CountOps::logits(const Act& x, const Weight& head, Comm* group) {
   const int64_t rows = x.data.shape[0];
   const int64_t ranks = group == nullptr ? 1 : group->size();
   const Tensor out = arena_.take(DType::kF32, {rows, ranks * head.out()});
-  ArenaScope scope(arena_);
-  product_scratch(rows, head);
-  if (ranks > 1) arena_.take(DType::kF32, {ranks * rows, head.out()});
+  // Shards of all ranks beside the product's own, where there are several.
+  const int64_t shards = ranks > 1 ? ranks * rows * head.out() * 4 : 0;
+  take_scratch(scratch_.product(rows, head) + shards);
   OpCount& line = called("logits");
   count_product(line, rows, head);
   line.bytes_read += act_bytes(x);

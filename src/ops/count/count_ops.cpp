@@ -39,7 +39,15 @@ int64_t blocks(int64_t first, int64_t count, int32_t block) {
 
 }  // namespace
 
-CountOps::CountOps(const CountOptions& options) : options_(options) {}
+CountOps::CountOps(const CountOptions& options)
+    : options_(options),
+      cpu_scratch_(options.numerics, options.threads),
+      scratch_(options.scratch != nullptr ? *options.scratch : cpu_scratch_) {}
+
+void CountOps::take_scratch(int64_t bytes) {
+  ArenaScope scope(arena_);
+  arena_.take(DType::kU8, {bytes});
+}
 
 int64_t weight_bytes(const Weight& w) {
   int64_t bytes = w.values.defined() ? w.values.bytes() : 0;
@@ -134,9 +142,7 @@ Result<Tensor> CountOps::reserve(DType dtype, std::initializer_list<int64_t> sha
 }
 
 ActSpec CountOps::act_spec(const Weight& weight) const {
-  if (options_.numerics == Numerics::kReference) return ActSpec{};
-  if (weight.format != WeightFormat::kFp8Block) return ActSpec{ActFormat::kBF16, false, 0};
-  return ActSpec{ActFormat::kFp8Block, weight.ue8m0_activations, weight.first_column_in_block};
+  return act_spec_of(weight, options_.numerics);
 }
 
 }  // namespace fathom

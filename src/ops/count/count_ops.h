@@ -19,8 +19,7 @@
 //   logits         2 n hidden vocabulary
 // Copies, tables and sampling count bytes only, 1 flop per logit in `sample`.
 //
-// Scratch is the bound that the CPU backend keeps to: float32 copies of what an op reads and writes
-// and some decoded weight rows per thread; a test holds CpuOps to it.
+// Scratch is what the backend that will run takes at most, as its ScratchBounds says.
 #pragma once
 
 #include <cstdint>
@@ -29,12 +28,14 @@
 #include <vector>
 
 #include "fathom/ops.h"
+#include "ops/count/cpu_scratch.h"
 
 namespace fathom {
 
 struct CountOptions {
   Numerics numerics = Numerics::kNative;
   int32_t threads = 1;  // of the backend that will run: each has scratch of its own
+  const ScratchBounds* scratch = nullptr;  // of that backend, outlives this; none: the CPU's
 };
 
 // One line of the report: all calls of one op since the last reset.
@@ -111,14 +112,14 @@ class CountOps final : public Ops {
   // The report's line of `op`, with one more call.
   OpCount& called(std::string_view op);
   Act make_act(int64_t rows, int64_t columns, const ActSpec& spec);
-  void scratch_floats(int64_t n) { arena_.take(DType::kF32, {n}); }
-  // What a matrix product of `rows` rows takes beside its input and output.
-  void product_scratch(int64_t rows, const Weight& weight);
+  // Beside an op's output, while it runs.
+  void take_scratch(int64_t bytes);
   void count_product(OpCount& line, int64_t rows, const Weight& weight) const;
-  void count_expert_scratch(int64_t rows, const Weight& gate_up, const Weight& down);
   int64_t reduce_bytes(const Tensor& tensor, Comm* group) const;
 
   const CountOptions options_;
+  const CpuScratch cpu_scratch_;
+  const ScratchBounds& scratch_;
   Arena arena_;
   int64_t weight_bytes_ = 0;
   int64_t reserved_bytes_ = 0;

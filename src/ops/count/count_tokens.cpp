@@ -34,12 +34,7 @@ void CountOps::advance(const SlotTable&, const StepPlan&, BatchView& batch) {
 
 void CountOps::sample(const SlotTable& slots, const BatchView& batch, const Tensor& logits,
                       const std::vector<TokenId>&, SampleOutput& out) {
-  ArenaScope scope(arena_);
-  // Where each row's samples begin; per thread: one row's weights, candidates and penalty counts.
-  scratch_floats(batch.shape.rows + 1);
-  const int64_t vocab = slots.limits.vocab_padded;
-  scratch_floats(int64_t{options_.threads} * 3 * vocab);
-  scratch_floats(int64_t{options_.threads} * 2 * vocab);
+  take_scratch(scratch_.sample(batch.shape.rows, slots.limits.vocab_padded));
   OpCount& line = called("sample");
   line.flops += logits.elements();
   line.bytes_read += logits.bytes();

@@ -18,17 +18,19 @@ class CudaBackend final : public Backend {
   std::string device_name() const override { return name_; }
   std::string device_id() const override { return pci_id_; }
   Result<int64_t> memory_bytes_per_rank(const RankGrid& grid, double fraction) override;
+  std::unique_ptr<ScratchBounds> scratch_bounds(Numerics numerics) const override;
   int64_t workspace_bytes(int64_t counted_bytes) const override;
   bool deterministic() const override { return true; }
   Result<std::unique_ptr<Ops>> make_ops(const OpsSetup& setup) override;
   Result<std::vector<Groups>> make_groups(const RankGrid& grid) override;
 
  private:
-  CudaBackend(std::string name, std::string pci_id)
-      : name_(std::move(name)), pci_id_(std::move(pci_id)) {}
+  CudaBackend(std::string name, std::string pci_id, int32_t sms)
+      : name_(std::move(name)), pci_id_(std::move(pci_id)), sms_(sms) {}
 
   std::string name_;
   std::string pci_id_;
+  int32_t sms_;
 };
 
 }  // namespace fathom

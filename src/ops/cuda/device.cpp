@@ -89,6 +89,13 @@ Result<std::string> device_pci_id() {
   return std::string(id);
 }
 
+Result<int32_t> device_multiprocessors() {
+  int sms = 0;
+  FATHOM_RETURN_IF_ERROR(
+      cuda_status(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0), "device"));
+  return sms;
+}
+
 Result<DeviceMemory> device_memory() {
   size_t free = 0;
   size_t total = 0;

@@ -43,6 +43,7 @@ Result<std::string> open_device();
 
 // Of device 0, as NVML finds it: "00000000:3B:00.0".
 Result<std::string> device_pci_id();
+Result<int32_t> device_multiprocessors();
 
 // Of device 0, now.
 struct DeviceMemory {

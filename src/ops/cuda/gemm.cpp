@@ -87,6 +87,7 @@ void CudaOps::multiply_in_passes(const kernels::Rows& x, GemmProblem problem,
 
 // The product passes through memory as it is rounded: bf16 holds it in native numerics.
 Act CudaOps::gated_linear(const Act& x, const Weight& gate_up, ActSpec out) {
+  arena_.name_op("gated_linear");
   const int64_t rows = x.data.shape[0];
   const int64_t width = gate_up.out() / 2;
   const Act act = take_act(rows, width, out);

@@ -105,6 +105,7 @@ void CudaOps::gqa_decode_rows(const GqaStep& step, const kernels::GqaDecodePlan&
 
 Act CudaOps::gqa_attention(const BatchView& batch, const KvView& cache, const Tensor& qkv,
                            const GqaParams& p) {
+  arena_.name_op("gqa_attention");
   const int64_t tokens = batch.shape.tokens;
   const int64_t columns = int64_t{p.heads} * p.head_dims;
   FATHOM_CHECK(p.head_dims <= kHeadDimsMax && p.head_dims % 2 == 0,

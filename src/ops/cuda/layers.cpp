@@ -28,6 +28,7 @@ Act CudaOps::take_act(int64_t rows, int64_t columns, const ActSpec& spec) {
 }
 
 Tensor CudaOps::linear(const Act& x, const Weight& weight) {
+  arena_.name_op("linear");
   const Tensor out = arena_.take(act_dtype(), {x.data.shape[0], weight.out()});
   linear_partial(x, weight, out);
   return out;
@@ -40,6 +41,7 @@ Partial CudaOps::linear_partial(const Act& x, const Weight& weight, const Tensor
 
 Tensor CudaOps::logits(const Act& x, const Weight& head, Comm* group) {
   check_single(group);
+  arena_.name_op("logits");
   const Tensor out = arena_.take(DType::kF32, {x.data.shape[0], head.out()});
   multiply(x, head, out, Format::kF32);
   return out;

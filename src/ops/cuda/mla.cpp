@@ -194,6 +194,7 @@ void CudaOps::mla_decode_rows(const MlaCall& call, int64_t tokens) {
 
 Act CudaOps::mla_attention(const BatchView& batch, const KvView& cache, const Tensor& q,
                            const Tensor& kv_a, const MlaParams& p, MlaForm form) {
+  arena_.name_op("mla_attention");
   const StepShape& shape = batch.shape;
   const int64_t columns = int64_t{p.heads} * p.value_dims;
   const Act act = take_act(shape.tokens, columns, p.out);

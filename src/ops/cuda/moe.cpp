@@ -45,6 +45,7 @@ float* CudaOps::shared_expert(const Act& input, const MoeParams& p) {
 
 Partial CudaOps::moe(const BatchView& batch, const Act& x, const MoeParams& p, const Tensor& out) {
   if (batch.shape.tokens == 0) return Partial{out};
+  arena_.name_op("moe");
   const bool grouped = chooses_grouped(batch, p);  // and makes its tables, before any return
   if (!deterministic_ && run_few(batch, x, p, out)) {
     check(cudaGetLastError(), "moe");
@@ -62,6 +63,7 @@ Partial CudaOps::moe(const BatchView& batch, const Act& x, const MoeParams& p, c
   const float* shared = nullptr;
   if (p.shared_gate_up.values.defined()) {
     const ActSpec spec = act_spec(p.shared_gate_up);
+    arena_.name_op("moe's shared expert");
     shared = shared_expert(input.spec == spec ? input : convert(x, spec), p);
   }
   kernels::combine(stream_, pairs.values, pairs.ids, pairs.weights, batch.token_valid.as<uint8_t>(),

@@ -1,6 +1,7 @@
 // Load time: the CPU backend lays a weight out, and the result is copied to the device.
 #include <algorithm>
 
+#include "fathom/scratch.h"
 #include "kernels/grouped_gemm.h"
 #include "kernels/moe_decode.h"
 #include "kernels/moe_few.h"
@@ -164,9 +165,7 @@ Result<Tensor> CudaOps::place_table(const HostWeight& table, DType as) {
 }
 
 ActSpec CudaOps::act_spec(const Weight& weight) const {
-  if (numerics_ == Numerics::kReference) return ActSpec{};
-  if (weight.format != WeightFormat::kFp8Block) return ActSpec{ActFormat::kBF16, false, 0};
-  return ActSpec{ActFormat::kFp8Block, weight.ue8m0_activations, weight.first_column_in_block};
+  return act_spec_of(weight, numerics_);
 }
 
 Status CudaOps::synchronize() {

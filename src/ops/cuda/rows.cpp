@@ -22,6 +22,7 @@ void CudaOps::finish(const float* x, int64_t rows, int64_t stride, const Act& ac
 
 Tensor CudaOps::embed(const Tensor& ids, const Tensor& table, int32_t first_row, Comm* group) {
   check_single(group);
+  arena_.name_op("embed");
   const int64_t columns = table.shape[1];
   const Tensor out = arena_.take(act_dtype(), {ids.shape[0], columns});
   if (!rows_in_vectors({&table, &out})) {
@@ -48,6 +49,7 @@ Act CudaOps::reduce_add_norm(const Partial& partial, const Tensor& residual, con
 // `part` may be undefined.
 Act CudaOps::add_norm(const Tensor& part, const Tensor& x, const Tensor& weight, float epsilon,
                       ActSpec out) {
+  arena_.name_op("norm");
   const int64_t rows = x.shape[0];
   const int64_t columns = x.shape[1];
   const Act act = take_act(rows, columns, out);
@@ -81,6 +83,7 @@ void CudaOps::reduce_add(const Partial& partial, const Tensor& residual, Comm* g
 }
 
 Tensor CudaOps::gather_rows(const Tensor& x, const Tensor& index) {
+  arena_.name_op("gather_rows");
   const int64_t count = index.shape[0];
   const int64_t columns = x.shape[1];
   const Tensor out = arena_.take(x.dtype, {count, columns});
@@ -97,6 +100,7 @@ Tensor CudaOps::gather_rows(const Tensor& x, const Tensor& index) {
 }
 
 Act CudaOps::concat(const Act& left, const Act& right, ActSpec out) {
+  arena_.name_op("concat");
   const int64_t rows = left.data.shape[0];
   const int64_t columns = left.data.shape[1] + right.data.shape[1];
   const Act act = take_act(rows, columns, out);

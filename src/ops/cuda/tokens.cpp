@@ -14,6 +14,7 @@ void CudaOps::sample(const SlotTable& slots, const BatchView& batch, const Tenso
     eos_ = device->as<int32_t>();
   }
   FATHOM_CHECK(slots.limits.vocab <= kernels::kSampleVocabMax, "the vocabulary is too large");
+  arena_.name_op("sample");
   ArenaScope scope(arena_);
   const int64_t numbers = int64_t{batch.shape.rows} * slots.limits.vocab_padded;
   kernels::SampleScratchArrays scratch;

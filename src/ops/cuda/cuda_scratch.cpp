@@ -1,0 +1,223 @@
+// Sums of what the ops' files take, each part rounded as the arena rounds.
+#include "ops/cuda/cuda_scratch.h"
+
+#include <algorithm>
+
+#include "kernels/gqa_decode_plan.h"
+#include "kernels/mla_decode_config.h"
+#include "kernels/moe_limits.h"
+#include "kernels/prefill_config.h"
+#include "ops/cuda/choose_gqa.h"
+#include "ops/cuda/choose_moe.h"
+
+namespace fathom {
+namespace {
+
+// Of an entry of a grouped schedule (kernels/grouped_gemm.h), at most.
+constexpr int64_t kGroupedTileBytes = 64;
+
+int64_t rounded(int64_t bytes) { return (bytes + 255) / 256 * 256; }
+int64_t words(int64_t n) { return rounded(n * 4); }
+
+// Float32 rows between plain kernels, where rows or groups do not lie in vectors of eight columns.
+int64_t plain_rows(int64_t rows, int64_t columns, const ActSpec& spec) {
+  const bool vectors = columns % 8 == 0 && spec.first_column_in_block == 0;
+  return vectors ? 0 : words(rows * columns);
+}
+
+// As experts.cpp asks.
+bool scale_rows_aligned(const std::vector<Weight>& weights) {
+  return std::all_of(weights.begin(), weights.end(), [](const Weight& w) {
+    return w.format != WeightFormat::kFp8Block || w.scales.shape[0] * 128 == w.out();
+  });
+}
+
+MoeProblem problem_of(int64_t tokens, const ActSpec& input, const ActSpec& inner,
+                      const MoeParams& p) {
+  MoeProblem problem;
+  problem.tokens = tokens;
+  problem.experts_per_token = p.experts_per_token;
+  problem.experts = p.experts;
+  problem.experts_here = static_cast<int32_t>(p.gate_up.size());
+  problem.hidden = p.gate_up.front().in();
+  problem.width = p.gate_up.front().out() / 2;
+  problem.weight = p.gate_up.front().format;
+  problem.act = input.format == inner.format ? input.format : ActFormat::kF32;
+  problem.scale_rows_aligned = scale_rows_aligned(p.gate_up) && scale_rows_aligned(p.down);
+  problem.first_column_in_block =
+      p.gate_up.front().first_column_in_block + p.down.front().first_column_in_block;
+  return problem;
+}
+
+bool bf16_cache(const KvView& cache) { return cache.cache.dtype == DType::kBF16; }
+
+}  // namespace
+
+// A norm of rows that no fast kernel takes holds them as float32.
+int64_t CudaScratch::rows(int64_t rows, int64_t columns) const { return words(rows * columns); }
+
+// cuBLASLt wants scales by group; it rounds through bf16 what is stored as float32.
+int64_t CudaScratch::product(int64_t rows, const Weight& weight) const {
+  if (numerics_ == Numerics::kReference) return 0;
+  const int64_t groups = weight.in() / 128 + 2;
+  const bool fp8 = weight.format == WeightFormat::kFp8Block;
+  return fp8 ? words(rows * groups) : 0;
+}
+
+int64_t CudaScratch::gated(int64_t rows, const Weight& gate_up) const {
+  return rounded(rows * gate_up.out() * act_size()) + product(rows, gate_up);
+}
+
+int64_t CudaScratch::converted(int64_t rows, int64_t columns, const ActSpec& spec) const {
+  return act_bytes_max(rows, columns, spec) + plain_rows(rows, columns, spec);
+}
+
+// Its sum, then its activation while the second product runs.
+int64_t CudaScratch::shared_expert(int64_t tokens, const MoeParams& p) const {
+  const Weight& gate_up = p.shared_gate_up;
+  const ActSpec inner = spec_of(p.shared_down);
+  const int64_t down = product(tokens, p.shared_down) + rounded(tokens * p.shared_down.out() * 2);
+  return converted(tokens, gate_up.in(), spec_of(gate_up)) + words(tokens * p.shared_down.out()) +
+         converted(tokens, gate_up.out() / 2, inner) + std::max(gated(tokens, gate_up), down);
+}
+
+// Choices with what their experts gave, and what the kernels of a step with so many tokens take.
+int64_t CudaScratch::routed_experts(int64_t tokens, const ActSpec& input,
+                                    const MoeParams& p) const {
+  const int64_t pairs = tokens * p.experts_per_token;
+  const auto here = static_cast<int64_t>(p.gate_up.size());
+  const int64_t hidden = p.down.front().out();
+  const int64_t width = p.gate_up.front().out() / 2;
+  const ActSpec inner = spec_of(p.down.front());
+  const int64_t activation = converted(pairs, width, inner);
+  const int64_t chosen = 2 * words(pairs) + activation;
+  switch (choose_moe(problem_of(tokens, input, inner, p))) {
+    case MoeKernel::kFewTokens:
+      return chosen + words(pairs * hidden) + words(pairs) + words((here + pairs) * 3) + words(1);
+    case MoeKernel::kGrouped: {
+      const int64_t pair_rows = rounded(pairs * hidden * 2);
+      const int64_t lists = words(pairs) + words(2 * int64_t{kernels::kMoeExpertsMax}) + words(1);
+      return chosen + pair_rows + lists + rounded((here + pairs / 32) * kGroupedTileBytes);
+    }
+    case MoeKernel::kPlain: break;
+  }
+  return chosen + words(pairs * hidden) + words(pairs * 2 * width) + words(pairs * width);
+}
+
+int64_t CudaScratch::moe(int64_t tokens, int64_t hidden, const ActSpec& x,
+                         const MoeParams& p) const {
+  int64_t bytes = 0;
+  if (!p.gate_up.empty()) {
+    const ActSpec input = spec_of(p.gate_up.front());
+    if (!(x == input)) bytes += converted(tokens, hidden, input);
+    const int64_t few = std::min<int64_t>(tokens, kernels::kMoeDecodeTokensMax);
+    bytes += words(tokens * p.experts) +
+             std::max(routed_experts(tokens, input, p), routed_experts(few, input, p));
+  }
+  if (p.shared_gate_up.values.defined()) bytes += shared_expert(tokens, p);
+  return bytes;
+}
+
+// Latents of the tokens of decode rows, and partial results of sequences that are cut.
+int64_t CudaScratch::mla_decode(const StepShape& shape, int64_t tokens, const KvView& cache,
+                                const MlaParams& p) const {
+  const int64_t latents = rounded(tokens * p.heads * p.kv_lora * act_size());
+  int64_t partial = 0;
+  for (int32_t query = 1; query <= std::max(shape.query_tokens_max, 1); ++query) {
+    kernels::MlaDecodeDesc desc;
+    desc.rows = std::min(shape.rows, kernels::kMlaRowsMax);
+    desc.query_tokens_max = query;
+    desc.heads = p.heads;
+    desc.kv_lora = p.kv_lora;
+    desc.rope_dims = p.rope_dims;
+    desc.block_tokens = cache.block_tokens;
+    desc.bf16 = numerics_ == Numerics::kNative;
+    desc.multiprocessors = sms_;
+    for (const bool fp8 : {false, true}) {
+      desc.fp8_cache = fp8;
+      const int64_t pairs = kernels::choose_mla_decode(desc).partial_pairs();
+      partial = std::max(partial, words(pairs * p.kv_lora) + words(2 * pairs));
+    }
+  }
+  return latents + partial;
+}
+
+// The naive form's slices where its kernels fit, else the absorbed form over all tokens.
+int64_t CudaScratch::mla_prefill(const StepShape& shape, const KvView& cache,
+                                 const MlaParams& p) const {
+  const int64_t tokens = shape.tokens;
+  kernels::MlaPrefillDesc desc;
+  desc.rows = std::max(shape.rows, 1);
+  desc.tokens = tokens;
+  desc.context_tokens_max = shape.context_tokens_max;
+  desc.heads = p.heads;
+  desc.nope_dims = p.nope_dims;
+  desc.rope_dims = p.rope_dims;
+  desc.value_dims = p.value_dims;
+  desc.kv_lora = p.kv_lora;
+  desc.block_tokens = cache.block_tokens;
+  desc.bf16 = numerics_ == Numerics::kNative && bf16_cache(cache);
+  if (!kernels::plan_mla_prefill(desc).fits) {
+    return rounded(tokens * p.heads * (p.kv_lora + p.rope_dims) * act_size()) +
+           rounded(tokens * p.heads * p.kv_lora * act_size());
+  }
+  // Of any cut: fewer heads at a time mean more of the context, and the other way round.
+  int32_t heads = p.heads;
+  while (heads % 2 == 0 && heads > kernels::kPrefillGroupHeads) heads /= 2;
+  int32_t least = heads;
+  while (least % 2 == 0) least /= 2;
+  constexpr int64_t kTile = kernels::kPrefillKeyTile;
+  const int64_t tiles = (shape.context_tokens_max + kTile - 1) / kTile * desc.rows;
+  const int64_t tile_bytes = kTile * heads * 256 * 2;
+  const int64_t expanded =
+      std::min(std::max<int64_t>(tiles, 1) * tile_bytes,
+               std::max(kernels::kPrefillSliceBytes, tile_bytes));
+  const int64_t carry = int64_t{kernels::prefill_tiles_max(desc.rows, tokens)} *
+                        kernels::kPrefillCarryFloats * 4;
+  return rounded(tokens * p.heads * p.rope_dims * 2) + rounded(expanded) +
+         rounded(std::max(std::min(carry * heads, kernels::kPrefillCarryBytes), carry * least));
+}
+
+int64_t CudaScratch::mla(const StepShape& shape, const KvView& cache, const MlaParams& p) const {
+  const int64_t tokens = shape.tokens;
+  const int64_t columns = int64_t{p.heads} * p.value_dims;
+  const int64_t decode_tokens =
+      std::min<int64_t>(tokens, int64_t{shape.rows} * std::max(shape.query_tokens_max, 1));
+  const bool quantizes = p.out.format == ActFormat::kFp8Block;
+  return (quantizes ? words(tokens * columns) : 0) + plain_rows(tokens, columns, p.out) +
+         rounded(decode_tokens * p.heads * (p.kv_lora + p.rope_dims) * act_size()) +
+         std::max(mla_decode(shape, decode_tokens, cache, p), mla_prefill(shape, cache, p));
+}
+
+// Values and queries of every token, and partial results of as many blocks as a GPU runs at once.
+int64_t CudaScratch::gqa(const StepShape& shape, const KvView& cache, const GqaParams& p) const {
+  const int64_t values = int64_t{shape.tokens} * p.heads * p.head_dims;
+  int64_t decode = words(1);
+  for (int32_t query = 1; query <= std::max(shape.query_tokens_max, 1); ++query) {
+    GqaProblem problem;
+    problem.rows = 1;  // whether it fits depends on rows; how many blocks there are, up to the SMs'
+    problem.query_tokens_max = query;
+    problem.heads = p.heads;
+    problem.kv_heads = p.kv_heads;
+    problem.head_dims = p.head_dims;
+    problem.block_tokens = cache.block_tokens;
+    problem.blocks_max =
+        (shape.context_tokens_max + cache.block_tokens - 1) / std::max(cache.block_tokens, 1) + 1;
+    problem.bf16 = numerics_ == Numerics::kNative;
+    problem.sms = sms_;
+    const kernels::GqaDecodePlan one = choose_gqa_decode(problem);
+    problem.rows = std::clamp(shape.rows, 1, kernels::kGqaRowsMax);
+    const kernels::GqaDecodePlan all = choose_gqa_decode(problem);
+    kernels::GqaDecodePlan plan = all.pair_tile > 0 ? all : one;
+    if (all.pair_tile == 0) plan.blocks = 2 * sms_;
+    const int64_t pairs = plan.pair_tile > 0 ? plan.slots() * plan.pairs : 0;
+    decode = std::max(decode, words(pairs * p.head_dims) + words(pairs * 2) +
+                                  words(2 * int64_t{plan.blocks} + 1));
+  }
+  return words(values) + rounded(values * act_size()) +
+         plain_rows(shape.tokens, int64_t{p.heads} * p.head_dims, p.out) + decode;
+}
+
+int64_t CudaScratch::sample(int64_t rows, int64_t vocab) const { return 3 * words(rows * vocab); }
+
+}  // namespace fathom

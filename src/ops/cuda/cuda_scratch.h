@@ -1,0 +1,38 @@
+// What CudaOps takes from the step arena beside the outputs that it returns, op by op: pure host
+// arithmetic with the choosers' own answers, tested without a GPU. cuda_ops_test holds every case
+// of the op table to it.
+#pragma once
+
+#include "fathom/scratch.h"
+
+namespace fathom {
+
+class CudaScratch final : public ScratchBounds {
+ public:
+  // sms: multiprocessors of the device.
+  CudaScratch(Numerics numerics, int32_t sms) : numerics_(numerics), sms_(sms) {}
+
+  int64_t rows(int64_t rows, int64_t columns) const override;
+  int64_t product(int64_t rows, const Weight& weight) const override;
+  int64_t gated(int64_t rows, const Weight& gate_up) const override;
+  int64_t moe(int64_t tokens, int64_t hidden, const ActSpec& x,
+              const MoeParams& params) const override;
+  int64_t mla(const StepShape& shape, const KvView& cache, const MlaParams& params) const override;
+  int64_t gqa(const StepShape& shape, const KvView& cache, const GqaParams& params) const override;
+  int64_t sample(int64_t rows, int64_t vocab) const override;
+
+ private:
+  int64_t act_size() const { return numerics_ == Numerics::kReference ? 4 : 2; }
+  ActSpec spec_of(const Weight& weight) const { return act_spec_of(weight, numerics_); }
+  int64_t converted(int64_t rows, int64_t columns, const ActSpec& spec) const;
+  int64_t shared_expert(int64_t tokens, const MoeParams& p) const;
+  int64_t routed_experts(int64_t tokens, const ActSpec& input, const MoeParams& p) const;
+  int64_t mla_decode(const StepShape& shape, int64_t tokens, const KvView& cache,
+                     const MlaParams& p) const;
+  int64_t mla_prefill(const StepShape& shape, const KvView& cache, const MlaParams& p) const;
+
+  const Numerics numerics_;
+  const int32_t sms_;
+};
+
+}  // namespace fathom
