@@ -57,6 +57,8 @@ while read -r kind name; do
   echo "== $name"
   "$bin/$name" || failed+=("$name")
 done <"$list"
+echo "== cuda_ops_test on the kernels of every architecture"
+"$bin/cuda_ops_test" --neutral || failed+=(cuda_ops_test_neutral)
 if [ "$sanitize" = 1 ]; then
   command -v compute-sanitizer >/dev/null || fail "--sanitize needs compute-sanitizer on the PATH"
   for tool in memcheck racecheck initcheck synccheck; do

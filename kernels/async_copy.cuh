@@ -86,13 +86,18 @@ __device__ inline void barrier_arrive_after_copies(uint64_t* barrier) {
 
 // The next kernel of the stream may take free room now (once every block has said so).
 __device__ inline void let_next_kernel_start() {
+#if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
 }
 
 // Everything that earlier kernels of the stream wrote is visible after it. Before it a kernel reads
-// weights alone, and writes nothing to global memory.
+// weights alone, and writes nothing to global memory. Before Hopper no kernel starts early
+// (early_launch.cuh).
 __device__ inline void wait_for_earlier_kernels() {
+#if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
 }
 
 // The blocks of a cluster, and their shared memory.

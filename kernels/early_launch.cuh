@@ -10,6 +10,9 @@
 
 namespace fathom::kernels {
 
+// Whether the device has such launches, and the kernels were compiled to wait in them.
+bool launches_early();
+
 template <typename... Parameters, typename... Arguments>
 cudaError_t launch_early_with_shared(cudaStream_t stream, void (*kernel)(Parameters...), dim3 grid,
                                      dim3 block, size_t shared_bytes, Arguments&&... arguments) {
@@ -22,7 +25,7 @@ cudaError_t launch_early_with_shared(cudaStream_t stream, void (*kernel)(Paramet
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
   config.attrs = &attribute;
-  config.numAttrs = 1;
+  config.numAttrs = launches_early() ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
 }
 

@@ -43,9 +43,10 @@ class ScratchBounds {
   // x [tokens, hidden] in the format `x`.
   virtual int64_t moe(int64_t tokens, int64_t hidden, const ActSpec& x,
                       const MoeParams& params) const = 0;
-  virtual int64_t mla(const StepShape& shape, const KvView& cache,
+  // Of the batch only its shape, and how many blocks a row's table holds, are looked at.
+  virtual int64_t mla(const BatchView& batch, const KvView& cache,
                       const MlaParams& params) const = 0;
-  virtual int64_t gqa(const StepShape& shape, const KvView& cache,
+  virtual int64_t gqa(const BatchView& batch, const KvView& cache,
                       const GqaParams& params) const = 0;
   // Of `rows` sequences.
   virtual int64_t sample(int64_t rows, int64_t vocab) const = 0;

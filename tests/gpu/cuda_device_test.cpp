@@ -30,7 +30,8 @@ TEST(CudaErrors, TheContextIsLostOrNot) {
 }
 
 DeviceFacts h100() {
-  return {.driver_cuda = 13000, .devices = 1, .name = "NVIDIA H100", .major = 9, .minor = 0};
+  return {.driver_cuda = 13000, .devices = 1, .name = "NVIDIA H100", .capability = {9, 0},
+          .architectures = "90a"};
 }
 
 TEST(CudaDevice, RefusalsSayWhatIsThereAndWhatIsNeeded) {
@@ -50,11 +51,14 @@ TEST(CudaDevice, RefusalsSayWhatIsThereAndWhatIsNeeded) {
   EXPECT_NE(refused([](DeviceFacts& f) { f.devices = 0; }).find("no GPU"), std::string::npos);
   const std::string ada = refused([](DeviceFacts& f) {
     f.name = "NVIDIA L40S";
-    f.major = 8;
-    f.minor = 9;
+    f.capability = {8, 9};
   });
   EXPECT_NE(ada.find("L40S"), std::string::npos) << ada;
   EXPECT_NE(ada.find("8.9"), std::string::npos) << ada;
+  EXPECT_NE(ada.find("9.0 (H100, H200)"), std::string::npos) << ada;
+  const std::string hopper = refused([](DeviceFacts& f) { f.architectures = "80,86,89"; });
+  EXPECT_NE(hopper.find("8.0 (A100), 8.6 (A10, A40) and 8.9 (L4, L40S)"), std::string::npos)
+      << hopper;
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 // CudaOps against CpuOps, its oracle, over the table of op cases. Needs a GPU and no file.
 //
-//   cuda_ops_test [--gtest_filter=...]   a test for each op and numerics
+//   cuda_ops_test [--neutral] [--gtest_filter=...]   a test for each op and numerics
+//
+// --neutral: on the kernels that every architecture has, as on a GPU before Hopper.
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
@@ -8,6 +10,7 @@
 #include <chrono>
 #include <cstdio>
 #include <map>
+#include <string_view>
 #include <thread>
 
 #include "ops/cpu/cpu_ops.h"
@@ -24,6 +27,8 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kArenaBytes = int64_t{256} << 20;
 
+bool neutral_kernels = false;
+
 // Device memory, or host memory that the device writes.
 void copy_from_device(const Tensor& from, void* to) {
   const int64_t size = dtype_bytes(from.dtype);
@@ -38,7 +43,9 @@ void copy_from_device(const Tensor& from, void* to) {
 
 // What the case may take of the step arena, as the memory plan reckons.
 int64_t planned_bytes(const OpCase& one) {
-  const CudaScratch scratch(one.numerics, device_multiprocessors().value());
+  DeviceTraits traits = device_traits().value();
+  if (neutral_kernels) traits.hopper = false;
+  const CudaScratch scratch(one.numerics, device_multiprocessors().value(), traits);
   CountOps count({.numerics = one.numerics, .scratch = &scratch});
   ArenaScope scope(count.arena());
   one.prepare(count).launch();
@@ -91,7 +98,7 @@ TEST_P(CudaOpsTable, EqualsTheOracle) {
   int64_t peak = 0;
   for (const OpCase& one : op_cases()) {
     if (!GetParam().holds(one)) continue;
-    if (one.cpu_only) {
+    if (one.cpu_only || (neutral_kernels && one.hopper_only)) {
       ++left_out;
       continue;
     }
@@ -102,6 +109,7 @@ TEST_P(CudaOpsTable, EqualsTheOracle) {
     const std::vector<HostOutput> expected = run_case(one, *oracle, copy_from_host);
     CudaOpsOptions options{one.numerics, kArenaBytes};
     options.library = GetParam().library;
+    options.neutral_kernels = neutral_kernels;
     auto made = CudaOps::make(options);
     ASSERT_TRUE(made.is_ok()) << made.status().to_string();
     const std::vector<HostOutput> outputs = run_case(one, **made, copy_from_device);
@@ -190,4 +198,15 @@ INSTANTIATE_TEST_SUITE_P(Ops, CudaOpsTable, ::testing::ValuesIn(groups()),
                          [](const auto& info) { return info.param.name(); });
 
 }  // namespace
+
+void use_neutral_kernels() { neutral_kernels = true; }
+
 }  // namespace fathom::testing
+
+int main(int argc, char** argv) {
+  ::testing::InitGoogleTest(&argc, argv);
+  for (int i = 1; i < argc; ++i) {
+    if (std::string_view(argv[i]) == "--neutral") fathom::testing::use_neutral_kernels();
+  }
+  return RUN_ALL_TESTS();
+}

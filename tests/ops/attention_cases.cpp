@@ -332,7 +332,8 @@ OpCase mla_attention_case(const AttentionShape& s, Numerics numerics, MlaForm fo
           prepare,
           expected,
           [=] { return least_bytes(s, numerics); },
-          naive && !native};
+          naive && !native,
+          naive && native};
 }
 
 std::vector<OpCase> attention_cases() {

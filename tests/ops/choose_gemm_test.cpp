@@ -166,6 +166,19 @@ TEST(ChooseGemm, DeterministicRowsNeverGoToTheLibrary) {
   }
 }
 
+TEST(ChooseGemm, WithoutHopperTheLibraryHasWhatItKnows) {
+  GemmProblem p = bf16(4, 512, 512);
+  p.hopper = false;
+  EXPECT_EQ(choose_gemm(p).kernel, GemmKernel::kPlain);
+  p.library = true;
+  EXPECT_EQ(choose_gemm(p).kernel, GemmKernel::kLibrary);
+  EXPECT_EQ(choose_gemm(p).library_rows, 4);
+  p = fp8(4096, 512, 512);
+  p.hopper = false;
+  p.library = true;
+  EXPECT_EQ(choose_gemm(p).kernel, GemmKernel::kPlain);
+}
+
 TEST(ChooseGemm, CutsAWeightWhereItsScalesDoNotFollow) {
   std::vector<int32_t> rows;
   append(rows, 300, 0, 0);

@@ -50,6 +50,7 @@ TEST(ChooseGqa, LeavesOtherShapesToThePlainKernel) {
   EXPECT_FALSE(refused([](GqaProblem& p) { p.head_dims = 64; }));
   EXPECT_TRUE(refused([](GqaProblem& p) { p.head_dims = 256; }));
   EXPECT_TRUE(refused([](GqaProblem& p) { p.bf16 = false; }));
+  EXPECT_TRUE(refused([](GqaProblem& p) { p.hopper = false; }));
   EXPECT_TRUE(refused([](GqaProblem& p) { p.block_tokens = 16; }));
   EXPECT_TRUE(refused([](GqaProblem& p) { p.rows = 0; }));
   EXPECT_TRUE(refused([](GqaProblem& p) { p.rows = kernels::kGqaRowsMax + 1; }));

@@ -110,6 +110,15 @@ TEST(ChooseMoe, DeterministicTokensTakeOneKernelWhateverTheirNumber) {
   }
 }
 
+TEST(ChooseMoe, WithoutHopperExpertsRunPairAfterPair) {
+  for (const int64_t tokens : {1, 64, 8192}) {
+    MoeProblem p = v2_lite(tokens);
+    p.hopper = false;
+    EXPECT_EQ(choose_moe(p), MoeKernel::kPlain) << tokens;
+    EXPECT_FALSE(suits_grouped(p));
+  }
+}
+
 TEST(ChooseMoe, BoundsTheTilesOfASchedule) {
   EXPECT_EQ(kernels::moe_tiles_max(6, 64), 6);
   EXPECT_EQ(kernels::moe_tiles_max(384, 64), 64 + 48);

@@ -51,13 +51,14 @@ KvView cache_of(DType dtype, int64_t columns) {
   return {Tensor::of(nullptr, dtype, {1, 64, columns}), 0, 64};
 }
 
-StepShape shape_of(int32_t rows, int32_t tokens, int32_t context) {
-  StepShape shape;
+BatchView batch_of(int32_t rows, int32_t tokens, int32_t context) {
+  BatchView batch;
+  StepShape& shape = batch.shape;
   shape.rows = shape.decode_rows = rows;
   shape.tokens = tokens;
   shape.query_tokens_max = 1;
   shape.context_tokens_max = context;
-  return shape;
+  return batch;
 }
 
 const CudaScratch kNative(Numerics::kNative, kSms);
@@ -70,12 +71,12 @@ TEST(CudaScratch, ExpertsOfAPromptByHand) {
   const ActSpec fp8{ActFormat::kFp8Block, false, 0};
   const int64_t routed = kNative.moe(8192, 2048, fp8, v2_lite_experts(false));
   EXPECT_GT(routed, kLarge);
-  EXPECT_LT(routed, kLarge + 8 * kMiB);
+  EXPECT_LT(routed, kLarge + 16 * kMiB);
   // The shared expert: its sum, its product before the gate, and both inputs.
   constexpr int64_t kShared = int64_t{8192} * (2048 * 4 + 5632 * 2 + 2816 + 2048);
   const int64_t all = kNative.moe(8192, 2048, fp8, v2_lite_experts(true));
   EXPECT_GT(all, kLarge + kShared);
-  EXPECT_LT(all, kLarge + kShared + 12 * kMiB);
+  EXPECT_LT(all, kLarge + kShared + 20 * kMiB);
 }
 
 TEST(CudaScratch, ProductsTakeTheScalesOfTheirInput) {
@@ -91,8 +92,8 @@ TEST(CudaScratch, ProductsTakeTheScalesOfTheirInput) {
 TEST(CudaScratch, LongContextsAreCutIntoSlices) {
   const MlaParams p = v2_lite_latents();
   const KvView cache = cache_of(DType::kBF16, 576);
-  const int64_t medium = kNative.mla(shape_of(1, 8192, 65536), cache, p);
-  EXPECT_EQ(medium, kNative.mla(shape_of(1, 8192, 163840), cache, p));
+  const int64_t medium = kNative.mla(batch_of(1, 8192, 65536), cache, p);
+  EXPECT_EQ(medium, kNative.mla(batch_of(1, 8192, 163840), cache, p));
   EXPECT_LT(medium, 400 * kMiB);
 }
 
@@ -100,15 +101,15 @@ TEST(CudaScratch, LongContextsAreCutIntoSlices) {
 std::vector<int64_t> bounds(const CudaScratch& scratch, int32_t rows, int32_t tokens,
                             int32_t context) {
   const ActSpec bf16{ActFormat::kBF16, false, 0};
-  const StepShape shape = shape_of(rows, tokens, context);
+  const BatchView batch = batch_of(rows, tokens, context);
   return {scratch.rows(tokens, 2048),
           scratch.product(tokens, fp8_weight(3072, 2048)),
           scratch.gated(tokens, fp8_weight(5632, 2048)),
           scratch.moe(tokens, 2048, bf16, v2_lite_experts(true)),
-          scratch.mla(shape, cache_of(DType::kBF16, 576), v2_lite_latents()),
-          scratch.mla(shape, cache_of(DType::kF8E4M3, 656), v2_lite_latents()),
-          scratch.gqa(shape, cache_of(DType::kBF16, 2048), llama_heads()),
-          scratch.gqa(shape, cache_of(DType::kF8E4M3, 2080), llama_heads()),
+          scratch.mla(batch, cache_of(DType::kBF16, 576), v2_lite_latents()),
+          scratch.mla(batch, cache_of(DType::kF8E4M3, 656), v2_lite_latents()),
+          scratch.gqa(batch, cache_of(DType::kBF16, 2048), llama_heads()),
+          scratch.gqa(batch, cache_of(DType::kF8E4M3, 2080), llama_heads()),
           scratch.sample(rows, 102400)};
 }
 
@@ -130,11 +131,24 @@ TEST(CudaScratch, GrowsWithRowsTokensAndContext) {
   }
 }
 
+// Decode rows are cut as the widths of their tables say, not as the contexts of a step.
+TEST(CudaScratch, ATableWiderThanTheContextCounts) {
+  BatchView batch = batch_of(64, 64, 64);
+  const KvView cache = cache_of(DType::kBF16, 2048);
+  const int64_t narrow = kNative.gqa(batch, cache, llama_heads());
+  batch.block_table = Tensor::of(nullptr, DType::kI32, {65, 1, 2048});
+  const int64_t wide = kNative.gqa(batch, cache, llama_heads());
+  EXPECT_GT(wide, narrow);
+  batch.block_table = {};
+  batch.shape.context_tokens_max = 2048 * 64;
+  EXPECT_EQ(kNative.gqa(batch, cache, llama_heads()), wide);
+}
+
 TEST(CudaScratch, AVerifyStepTakesWhatItsRowsMayCarry) {
-  StepShape shape = shape_of(64, 128, 4096);
-  const int64_t one = kNative.mla(shape, cache_of(DType::kBF16, 576), v2_lite_latents());
-  shape.query_tokens_max = 2;
-  EXPECT_GT(kNative.mla(shape, cache_of(DType::kBF16, 576), v2_lite_latents()), one);
+  BatchView batch = batch_of(64, 128, 4096);
+  const int64_t one = kNative.mla(batch, cache_of(DType::kBF16, 576), v2_lite_latents());
+  batch.shape.query_tokens_max = 2;
+  EXPECT_GT(kNative.mla(batch, cache_of(DType::kBF16, 576), v2_lite_latents()), one);
 }
 
 }  // namespace

@@ -49,6 +49,7 @@ struct OpCase {
   // experts without a row).
   std::function<int64_t()> least_bytes = {};
   bool cpu_only = false;  // what the CUDA backend does not have: several ranks, a naive form in f32
+  bool hopper_only = false;  // the CUDA backend has it on Hopper alone: the naive form
   // Kernels that smaller cases run too, in a shape that takes seconds under a sanitizer.
   bool repeats = false;
 

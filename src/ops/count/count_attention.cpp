@@ -79,7 +79,7 @@ Act CountOps::mla_attention(const BatchView& batch, const KvView& cache, const T
   const int64_t context = shape.context_tokens_max;
   const auto [decode, prefill] = step_rows(shape);
 
-  take_scratch(scratch_.mla(shape, cache, p));
+  take_scratch(scratch_.mla(batch, cache, p));
 
   const Costs first = form == MlaForm::kNaive ? naive(decode, p, context, entry_bytes)
                                               : absorbed(decode, p, context, entry_bytes);
@@ -106,7 +106,7 @@ Act CountOps::gqa_attention(const BatchView& batch, const KvView& cache, const T
                "queries, keys and values or the cache have another width");
   const Act act = make_act(shape.tokens, columns, p.out);
 
-  take_scratch(scratch_.gqa(shape, cache, p));
+  take_scratch(scratch_.gqa(batch, cache, p));
 
   const auto [decode, prefill] = step_rows(shape);
   OpCount& line = called("gqa_attention");

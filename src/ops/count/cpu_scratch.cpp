@@ -78,7 +78,8 @@ int64_t CpuScratch::moe(int64_t tokens, int64_t hidden, const ActSpec& x,
 
 // Queries and outputs of every token; per thread a tile of query rows with its running softmax
 // over one block, and that block's entries, keys and values.
-int64_t CpuScratch::mla(const StepShape& shape, const KvView& cache, const MlaParams& p) const {
+int64_t CpuScratch::mla(const BatchView& batch, const KvView& cache, const MlaParams& p) const {
+  const StepShape& shape = batch.shape;
   const int64_t entry = p.kv_lora + p.rope_dims;
   const int64_t block = cache.block_tokens;
   const int64_t head_dims = p.nope_dims + p.rope_dims + p.value_dims;
@@ -90,7 +91,8 @@ int64_t CpuScratch::mla(const StepShape& shape, const KvView& cache, const MlaPa
 
 // Queries and outputs of every token, a row of the input; per thread a tile of query rows with its
 // running softmax over one block, and that block's keys and values where the cache is FP8.
-int64_t CpuScratch::gqa(const StepShape& shape, const KvView& cache, const GqaParams& p) const {
+int64_t CpuScratch::gqa(const BatchView& batch, const KvView& cache, const GqaParams& p) const {
+  const StepShape& shape = batch.shape;
   const int64_t columns = int64_t{p.heads} * p.head_dims;
   const int64_t entry = 2 * int64_t{p.kv_heads} * p.head_dims;
   const int64_t block = cache.block_tokens;

@@ -16,8 +16,8 @@ class CpuScratch final : public ScratchBounds {
   int64_t gated(int64_t rows, const Weight& gate_up) const override;
   int64_t moe(int64_t tokens, int64_t hidden, const ActSpec& x,
               const MoeParams& params) const override;
-  int64_t mla(const StepShape& shape, const KvView& cache, const MlaParams& params) const override;
-  int64_t gqa(const StepShape& shape, const KvView& cache, const GqaParams& params) const override;
+  int64_t mla(const BatchView& batch, const KvView& cache, const MlaParams& params) const override;
+  int64_t gqa(const BatchView& batch, const KvView& cache, const GqaParams& params) const override;
   int64_t sample(int64_t rows, int64_t vocab) const override;
 
  private:

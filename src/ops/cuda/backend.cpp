@@ -15,7 +15,7 @@ namespace {
 constexpr int64_t kBesidePlanBytes = int64_t{256} << 20;
 // Tests hold each op to its bound; this is for what they do not show, as an engine without room in
 // a step ends.
-constexpr int64_t kSpareBytes = int64_t{32} << 20;
+constexpr int64_t kSpareBytes = int64_t{256} << 20;
 
 }  // namespace
 
@@ -23,7 +23,9 @@ Result<std::unique_ptr<CudaBackend>> CudaBackend::open() {
   FATHOM_ASSIGN(std::string name, open_device());
   FATHOM_ASSIGN(std::string id, device_pci_id());
   FATHOM_ASSIGN(const int32_t sms, device_multiprocessors());
-  return std::unique_ptr<CudaBackend>(new CudaBackend(std::move(name), std::move(id), sms));
+  FATHOM_ASSIGN(const DeviceTraits traits, device_traits());
+  return std::unique_ptr<CudaBackend>(
+      new CudaBackend(std::move(name), std::move(id), sms, traits));
 }
 
 Result<int64_t> CudaBackend::memory_bytes_per_rank(const RankGrid&, double fraction) {
@@ -34,7 +36,7 @@ Result<int64_t> CudaBackend::memory_bytes_per_rank(const RankGrid&, double fract
 }
 
 std::unique_ptr<ScratchBounds> CudaBackend::scratch_bounds(Numerics numerics) const {
-  return std::make_unique<CudaScratch>(numerics, sms_);
+  return std::make_unique<CudaScratch>(numerics, sms_, traits_);
 }
 
 int64_t CudaBackend::workspace_bytes(int64_t counted_bytes) const {

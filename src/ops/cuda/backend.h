@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "fathom/backend.h"
+#include "ops/cuda/device_traits.h"
 
 namespace fathom {
 
@@ -25,12 +26,13 @@ class CudaBackend final : public Backend {
   Result<std::vector<Groups>> make_groups(const RankGrid& grid) override;
 
  private:
-  CudaBackend(std::string name, std::string pci_id, int32_t sms)
-      : name_(std::move(name)), pci_id_(std::move(pci_id)), sms_(sms) {}
+  CudaBackend(std::string name, std::string pci_id, int32_t sms, const DeviceTraits& traits)
+      : name_(std::move(name)), pci_id_(std::move(pci_id)), sms_(sms), traits_(traits) {}
 
   std::string name_;
   std::string pci_id_;
   int32_t sms_;
+  DeviceTraits traits_;
 };
 
 }  // namespace fathom

@@ -122,6 +122,12 @@ std::vector<ScaleSegment> scale_segments(const int32_t* scale_rows, int64_t rows
 GemmChoice choose_gemm(const GemmProblem& p) {
   GemmChoice choice;
   if (!fits_skinny(p)) return choice;
+  if (!p.hopper) {
+    if (!p.library || p.weight != WeightFormat::kBF16) return choice;
+    choice.kernel = GemmKernel::kLibrary;
+    choice.library_rows = p.rows;
+    return choice;
+  }
   const int64_t block =
       p.weight == WeightFormat::kFp8Block ? kSkinnyBlockBytes : kSkinnyBlockBytes / 2;
   const int64_t tiles = (p.out + kSkinnyTileRows - 1) / kSkinnyTileRows;

@@ -20,6 +20,7 @@ struct GemmProblem {
   bool deterministic = false;  // a row's sums may not depend on `rows`
   bool library = false;  // cuBLASLt was given algorithms for W, and the output is aligned likewise
   int32_t sms = 132;
+  bool hopper = true;
 };
 
 enum class GemmKernel : uint8_t { kPlain, kSkinny, kLibrary };
@@ -30,9 +31,10 @@ struct GemmChoice {
   int64_t library_rows = 0;  // kLibrary: how many of the first rows; the skinny kernel has the rest
 };
 
-// kSkinny wherever the formats and the alignment allow it, in passes of a token tile; kLibrary
-// where fewer passes take longer. The skinny kernel's order of sums over K depends on `out`, `in`,
-// the format and `sms`, never on `rows`.
+// On Hopper kSkinny wherever the formats and the alignment allow it, in passes of a token tile;
+// kLibrary where fewer passes take longer. Elsewhere kLibrary for bf16, with all rows, else kPlain.
+// The skinny kernel's order of sums over K depends on `out`, `in`, the format and `sms`, never on
+// `rows`.
 GemmChoice choose_gemm(const GemmProblem& problem);
 
 // cuBLASLt's algorithms are chosen at load for these counts of rows; a product has that of the

@@ -18,7 +18,7 @@ int64_t granules(const GqaProblem& p, int32_t tiles) {
 
 kernels::GqaDecodePlan choose_gqa_decode(const GqaProblem& p) {
   kernels::GqaDecodePlan plan;
-  const bool fits = p.bf16 && (p.head_dims == 64 || p.head_dims == 128) &&
+  const bool fits = p.hopper && p.bf16 && (p.head_dims == 64 || p.head_dims == 128) &&
                     p.block_tokens == kernels::kGqaBlockTokens && p.rows > 0 &&
                     p.rows <= kernels::kGqaRowsMax && p.query_tokens_max > 0 && p.kv_heads > 0 &&
                     p.heads % p.kv_heads == 0 && p.blocks_max > 0;

@@ -18,6 +18,7 @@ struct GqaProblem {
   int32_t blocks_max = 0;  // of a row's block table
   bool bf16 = true;        // queries; the cache too, or e4m3
   int32_t sms = 132;
+  bool hopper = true;
 };
 
 // pair_tile 0: the plain kernel. Of what the plan holds only the shape of the grid depends on the

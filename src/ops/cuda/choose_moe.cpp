@@ -10,7 +10,8 @@ namespace {
 bool tensor_core_shape(const MoeProblem& p) {
   const bool fp8 = p.weight == WeightFormat::kFp8Block && p.act == ActFormat::kFp8Block;
   const bool bf16 = p.weight == WeightFormat::kBF16 && p.act == ActFormat::kBF16;
-  return (fp8 || bf16) && p.hidden % 128 == 0 && p.width % 128 == 0 && p.first_column_in_block == 0;
+  return p.hopper && (fp8 || bf16) && p.hidden % 128 == 0 && p.width % 128 == 0 &&
+         p.first_column_in_block == 0;
 }
 
 // Each expert has so many rows on average that the grouped products, which read its weights once,

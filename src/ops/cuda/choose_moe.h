@@ -19,6 +19,7 @@ struct MoeProblem {
   int32_t first_column_in_block = 0;
   bool deterministic = false;      // a token's sums may not depend on `tokens`
   bool scale_rows_aligned = true;  // the matrices' scale blocks are whole, of 128 rows
+  bool hopper = true;
 };
 
 enum class MoeKernel : uint8_t { kPlain, kFewTokens, kGrouped };

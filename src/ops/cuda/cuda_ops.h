@@ -39,6 +39,7 @@ struct CudaOpsOptions {
   int64_t weight_bytes = 0;    // of the model, to share one piece; 0: each tensor has its own
   bool deterministic = false;  // a row's results do not depend on what else is in its step
   bool library = true;         // cuBLASLt for many rows; off where only our kernels are of interest
+  bool neutral_kernels = false;  // those of every architecture alone, for tests on an H100
 };
 
 class CudaOps final : public Ops {
@@ -253,6 +254,7 @@ class CudaOps final : public Ops {
   const bool with_library_;
   cudaStream_t stream_ = nullptr;
   int32_t sms_ = 0;  // of the device
+  bool hopper_ = true;  // its own kernels may run
   Tensor large_workspace_;
   std::unique_ptr<LargeGemm> large_;  // null where cuBLASLt is not found
   std::vector<void*> device_memory_;

@@ -13,8 +13,14 @@
 namespace fathom {
 namespace {
 
-// Of an entry of a grouped schedule (kernels/grouped_gemm.h), at most.
+// Of a tile of a grouped schedule (kernels/grouped_gemm.h) with its counter, and of what a launch
+// counts in; at most.
 constexpr int64_t kGroupedTileBytes = 64;
+constexpr int64_t kGroupedCounterBytes = 16 * int64_t{kernels::kMoeExpertsMax};
+// Up to so many scores a router's product is in parts of 128 columns, else in four at most
+// (kernels/grouped_route.cu).
+constexpr int64_t kPartScoresMax = 1024 * 64;
+constexpr int64_t kScorePartsMax = 4;
 
 int64_t rounded(int64_t bytes) { return (bytes + 255) / 256 * 256; }
 int64_t words(int64_t n) { return rounded(n * 4); }
@@ -47,6 +53,14 @@ MoeProblem problem_of(int64_t tokens, const ActSpec& input, const ActSpec& inner
   problem.first_column_in_block =
       p.gate_up.front().first_column_in_block + p.down.front().first_column_in_block;
   return problem;
+}
+
+// That a row's table may hold; of a batch without one, as its context needs.
+int32_t blocks_of(const BatchView& batch, const KvView& cache) {
+  const int32_t needed =
+      (batch.shape.context_tokens_max + cache.block_tokens - 1) / cache.block_tokens;
+  const Tensor& table = batch.block_table;
+  return table.defined() ? std::max(needed, static_cast<int32_t>(table.shape[2])) : needed;
 }
 
 bool bf16_cache(const KvView& cache) { return cache.cache.dtype == DType::kBF16; }
@@ -91,17 +105,41 @@ int64_t CudaScratch::routed_experts(int64_t tokens, const ActSpec& input,
   const ActSpec inner = spec_of(p.down.front());
   const int64_t activation = converted(pairs, width, inner);
   const int64_t chosen = 2 * words(pairs) + activation;
-  switch (choose_moe(problem_of(tokens, input, inner, p))) {
+  const int64_t scores = words(tokens * p.experts);
+  const int64_t plain =
+      scores + chosen + words(pairs * hidden) + words(pairs * 2 * width) + words(pairs * width);
+  MoeProblem problem = problem_of(tokens, input, inner, p);
+  problem.hopper = hopper_;
+  switch (choose_moe(problem)) {
     case MoeKernel::kFewTokens:
-      return chosen + words(pairs * hidden) + words(pairs) + words((here + pairs) * 3) + words(1);
-    case MoeKernel::kGrouped: {
-      const int64_t pair_rows = rounded(pairs * hidden * 2);
-      const int64_t lists = words(pairs) + words(2 * int64_t{kernels::kMoeExpertsMax}) + words(1);
-      return chosen + pair_rows + lists + rounded((here + pairs / 32) * kGroupedTileBytes);
-    }
-    case MoeKernel::kPlain: break;
+      return scores + chosen + words(pairs * hidden) + words(pairs) + words((here + pairs) * 3) +
+             words(1);
+    case MoeKernel::kGrouped: break;
+    case MoeKernel::kPlain: return plain;
   }
-  return chosen + words(pairs * hidden) + words(pairs * 2 * width) + words(pairs * width);
+  // Where x is not as the grouped router wants it, pairs run one by one.
+  if (hidden % 128 != 0 || p.experts % 4 != 0) return plain;
+  const int64_t all_scores = tokens * p.experts;
+  const int64_t score_parts = words(std::max(
+      all_scores * kScorePartsMax, std::min(all_scores, kPartScoresMax) * (hidden / 128)));
+  const int64_t lists = words(pairs) + rounded(kGroupedCounterBytes) +
+                        2 * rounded((here + pairs / 32 + tokens / 32 + 1) * kGroupedTileBytes);
+  return score_parts + chosen + rounded(pairs * hidden * 2) + lists;
+}
+
+// The kernels that do a whole layer of few tokens: routes, codes of x, and a row a pair and a row a
+// part of the shared expert, between the products and after them.
+int64_t CudaScratch::few_tokens(int64_t tokens, const MoeParams& p) const {
+  if (!hopper_ || p.gate_up.empty()) return 0;
+  const int64_t few = std::min<int64_t>(tokens, kernels::kMoeFewTokensMax);
+  const int64_t hidden = p.gate_up.front().in();
+  const int64_t width = p.gate_up.front().out() / 2;
+  const int64_t pairs = few * p.experts_per_token;
+  const bool shared = p.shared_gate_up.values.defined();
+  const int64_t rows = pairs + (shared ? few * (p.shared_down.in() / width) : 0);
+  const ActSpec codes{ActFormat::kFp8Block, false, 0};
+  return words(few * p.experts) + 2 * words(pairs) + act_bytes_max(few, hidden, codes) +
+         rounded(rows * width * 2) + words(rows * hidden);
 }
 
 int64_t CudaScratch::moe(int64_t tokens, int64_t hidden, const ActSpec& x,
@@ -111,11 +149,10 @@ int64_t CudaScratch::moe(int64_t tokens, int64_t hidden, const ActSpec& x,
     const ActSpec input = spec_of(p.gate_up.front());
     if (!(x == input)) bytes += converted(tokens, hidden, input);
     const int64_t few = std::min<int64_t>(tokens, kernels::kMoeDecodeTokensMax);
-    bytes += words(tokens * p.experts) +
-             std::max(routed_experts(tokens, input, p), routed_experts(few, input, p));
+    bytes += std::max(routed_experts(tokens, input, p), routed_experts(few, input, p));
   }
   if (p.shared_gate_up.values.defined()) bytes += shared_expert(tokens, p);
-  return bytes;
+  return std::max(bytes, few_tokens(tokens, p));
 }
 
 // Latents of the tokens of decode rows, and partial results of sequences that are cut.
@@ -156,7 +193,7 @@ int64_t CudaScratch::mla_prefill(const StepShape& shape, const KvView& cache,
   desc.value_dims = p.value_dims;
   desc.kv_lora = p.kv_lora;
   desc.block_tokens = cache.block_tokens;
-  desc.bf16 = numerics_ == Numerics::kNative && bf16_cache(cache);
+  desc.bf16 = hopper_ && numerics_ == Numerics::kNative && bf16_cache(cache);
   if (!kernels::plan_mla_prefill(desc).fits) {
     return rounded(tokens * p.heads * (p.kv_lora + p.rope_dims) * act_size()) +
            rounded(tokens * p.heads * p.kv_lora * act_size());
@@ -178,7 +215,8 @@ int64_t CudaScratch::mla_prefill(const StepShape& shape, const KvView& cache,
          rounded(std::max(std::min(carry * heads, kernels::kPrefillCarryBytes), carry * least));
 }
 
-int64_t CudaScratch::mla(const StepShape& shape, const KvView& cache, const MlaParams& p) const {
+int64_t CudaScratch::mla(const BatchView& batch, const KvView& cache, const MlaParams& p) const {
+  const StepShape& shape = batch.shape;
   const int64_t tokens = shape.tokens;
   const int64_t columns = int64_t{p.heads} * p.value_dims;
   const int64_t decode_tokens =
@@ -190,7 +228,8 @@ int64_t CudaScratch::mla(const StepShape& shape, const KvView& cache, const MlaP
 }
 
 // Values and queries of every token, and partial results of as many blocks as a GPU runs at once.
-int64_t CudaScratch::gqa(const StepShape& shape, const KvView& cache, const GqaParams& p) const {
+int64_t CudaScratch::gqa(const BatchView& batch, const KvView& cache, const GqaParams& p) const {
+  const StepShape& shape = batch.shape;
   const int64_t values = int64_t{shape.tokens} * p.heads * p.head_dims;
   int64_t decode = words(1);
   for (int32_t query = 1; query <= std::max(shape.query_tokens_max, 1); ++query) {
@@ -201,8 +240,7 @@ int64_t CudaScratch::gqa(const StepShape& shape, const KvView& cache, const GqaP
     problem.kv_heads = p.kv_heads;
     problem.head_dims = p.head_dims;
     problem.block_tokens = cache.block_tokens;
-    problem.blocks_max =
-        (shape.context_tokens_max + cache.block_tokens - 1) / std::max(cache.block_tokens, 1) + 1;
+    problem.blocks_max = blocks_of(batch, cache);
     problem.bf16 = numerics_ == Numerics::kNative;
     problem.sms = sms_;
     const kernels::GqaDecodePlan one = choose_gqa_decode(problem);

@@ -4,21 +4,23 @@
 #pragma once
 
 #include "fathom/scratch.h"
+#include "ops/cuda/device_traits.h"
 
 namespace fathom {
 
 class CudaScratch final : public ScratchBounds {
  public:
   // sms: multiprocessors of the device.
-  CudaScratch(Numerics numerics, int32_t sms) : numerics_(numerics), sms_(sms) {}
+  CudaScratch(Numerics numerics, int32_t sms, const DeviceTraits& traits = {})
+      : numerics_(numerics), sms_(sms), hopper_(traits.hopper) {}
 
   int64_t rows(int64_t rows, int64_t columns) const override;
   int64_t product(int64_t rows, const Weight& weight) const override;
   int64_t gated(int64_t rows, const Weight& gate_up) const override;
   int64_t moe(int64_t tokens, int64_t hidden, const ActSpec& x,
               const MoeParams& params) const override;
-  int64_t mla(const StepShape& shape, const KvView& cache, const MlaParams& params) const override;
-  int64_t gqa(const StepShape& shape, const KvView& cache, const GqaParams& params) const override;
+  int64_t mla(const BatchView& batch, const KvView& cache, const MlaParams& params) const override;
+  int64_t gqa(const BatchView& batch, const KvView& cache, const GqaParams& params) const override;
   int64_t sample(int64_t rows, int64_t vocab) const override;
 
  private:
@@ -26,6 +28,7 @@ class CudaScratch final : public ScratchBounds {
   ActSpec spec_of(const Weight& weight) const { return act_spec_of(weight, numerics_); }
   int64_t converted(int64_t rows, int64_t columns, const ActSpec& spec) const;
   int64_t shared_expert(int64_t tokens, const MoeParams& p) const;
+  int64_t few_tokens(int64_t tokens, const MoeParams& p) const;
   int64_t routed_experts(int64_t tokens, const ActSpec& input, const MoeParams& p) const;
   int64_t mla_decode(const StepShape& shape, int64_t tokens, const KvView& cache,
                      const MlaParams& p) const;
@@ -33,6 +36,7 @@ class CudaScratch final : public ScratchBounds {
 
   const Numerics numerics_;
   const int32_t sms_;
+  const bool hopper_;
 };
 
 }  // namespace fathom

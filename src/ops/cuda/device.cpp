@@ -13,6 +13,8 @@ std::string cuda_version(int version) {
 
 }  // namespace
 
+const char* built_architectures() { return FATHOM_CUDA_ARCHITECTURES; }
+
 bool is_sticky(cudaError_t error) {
   switch (error) {
     case cudaErrorIllegalAddress:
@@ -48,10 +50,11 @@ Status check_device(const DeviceFacts& facts) {
         .about("device");
   }
   if (facts.devices == 0) return unavailable("no GPU is visible to this process").about("device");
-  if (facts.major == 9 && facts.minor == 0) return Status::ok();
-  return unavailable(facts.name + " has compute capability " + std::to_string(facts.major) + "." +
-                     std::to_string(facts.minor) +
-                     "; this build's kernels are for 9.0 (H100, H200)")
+  if (holds_kernels_for(facts.architectures, facts.capability)) return Status::ok();
+  return unavailable(facts.name + " has compute capability " +
+                     std::to_string(facts.capability.major) + "." +
+                     std::to_string(facts.capability.minor) + "; this build's kernels are for " +
+                     capabilities_of(facts.architectures))
       .about("device");
 }
 
@@ -76,8 +79,7 @@ Result<std::string> open_device() {
     FATHOM_RETURN_IF_ERROR(
         cuda_status(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties"));
     facts.name = properties.name;
-    facts.major = properties.major;
-    facts.minor = properties.minor;
+    facts.capability = {properties.major, properties.minor};
   }
   FATHOM_RETURN_IF_ERROR(check_device(facts));
   return facts.name;
@@ -87,6 +89,15 @@ Result<std::string> device_pci_id() {
   char id[32] = {};
   FATHOM_RETURN_IF_ERROR(cuda_status(cudaDeviceGetPCIBusId(id, sizeof id, 0), "PCI bus id"));
   return std::string(id);
+}
+
+Result<DeviceTraits> device_traits() {
+  Capability c;
+  FATHOM_RETURN_IF_ERROR(cuda_status(
+      cudaDeviceGetAttribute(&c.major, cudaDevAttrComputeCapabilityMajor, 0), "device"));
+  FATHOM_RETURN_IF_ERROR(cuda_status(
+      cudaDeviceGetAttribute(&c.minor, cudaDevAttrComputeCapabilityMinor, 0), "device"));
+  return traits_of(c);
 }
 
 Result<int32_t> device_multiprocessors() {

@@ -11,6 +11,7 @@
 #include "fathom/tensor.h"
 #include "fathom/weight.h"
 #include "kernels/format.h"
+#include "ops/cuda/device_traits.h"
 
 namespace fathom {
 
@@ -25,13 +26,16 @@ bool is_sticky(cudaError_t error);
 Status cuda_status(cudaError_t error, const char* what);
 bool is_lost(const Status& status);
 
+// FATHOM_CUDA_ARCHITECTURES of this build, as device_traits.h writes lists.
+const char* built_architectures();
+
 // What open_device() looks at before it takes a device.
 struct DeviceFacts {
   int driver_cuda = 0;  // the newest CUDA that the driver knows, 13000 for 13.0; 0: no driver
   int devices = 0;
   std::string name;
-  int major = 0;  // compute capability
-  int minor = 0;
+  Capability capability;
+  std::string architectures = built_architectures();  // that this build's kernels are for
 };
 
 // kUnavailable with a sentence that says what is there and what is needed. Pure.
@@ -44,6 +48,7 @@ Result<std::string> open_device();
 // Of device 0, as NVML finds it: "00000000:3B:00.0".
 Result<std::string> device_pci_id();
 Result<int32_t> device_multiprocessors();
+Result<DeviceTraits> device_traits();
 
 // Of device 0, now.
 struct DeviceMemory {

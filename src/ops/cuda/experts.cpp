@@ -123,6 +123,7 @@ bool CudaOps::chooses_grouped(const BatchView& batch, const MoeParams& p) {
   MoeProblem problem = problem_of(batch, p, p.gate_up.front().in(), act_spec(p.gate_up.front()),
                                   act_spec(p.down.front()));
   problem.deterministic = deterministic_;
+  problem.hopper = hopper_;
   // A step of few tokens may be all that runs before `seal`.
   if (suits_grouped(problem)) make_grouped_tables(p);
   return choose_moe(problem) == MoeKernel::kGrouped;
@@ -133,6 +134,7 @@ CudaOps::RoutedPairs CudaOps::run_experts(const BatchView& batch, const MoeParam
   MoeProblem problem =
       problem_of(batch, p, input.data.shape[1], input.spec, act_spec(p.down.front()));
   problem.deterministic = deterministic_;
+  problem.hopper = hopper_;
   return choose_moe(problem) == MoeKernel::kFewTokens ? run_few_tokens(batch, p, scores, input)
                                                       : run_pairs(batch, p, scores, input);
 }

@@ -16,7 +16,7 @@ bool aligned(const void* data, int64_t stride, DType dtype) {
   return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride * dtype_bytes(dtype) % 16 == 0;
 }
 
-GemmProblem problem_of(const Act& x, const Weight& weight, int32_t sms) {
+GemmProblem problem_of(const Act& x, const Weight& weight, int32_t sms, bool hopper) {
   GemmProblem p;
   p.rows = x.data.shape[0];
   p.out = weight.out();
@@ -27,13 +27,14 @@ GemmProblem problem_of(const Act& x, const Weight& weight, int32_t sms) {
   p.aligned = aligned(x.data.data, x.data.stride[0], x.data.dtype) &&
               aligned(weight.values.data, weight.values.stride[0], weight.values.dtype);
   p.sms = sms;
+  p.hopper = hopper;
   return p;
 }
 
 // What cuBLASLt would write: it has no rounding inside, so rounded float32 passes through bf16.
 bool library_runs(const LargeGemm* large, const kernels::Matrix& w, kernels::Rows out, Format round,
                   int64_t rows) {
-  if (large == nullptr || rows <= kernels::kSkinnyTokensMax) return false;
+  if (large == nullptr || rows == 0) return false;
   if (out.format != round && (out.format != Format::kF32 || out.stride != w.out)) return false;
   out.format = round;
   return large->runs(w, out, rows);
@@ -51,20 +52,21 @@ kernels::Rows rows_from(kernels::Rows rows, int64_t first) {
 
 void CudaOps::multiply(const Act& x, const Weight& weight, const Tensor& out, Format round) {
   FATHOM_CHECK(x.data.shape[1] == weight.in(), "activation and weight differ in columns");
-  GemmProblem problem = problem_of(x, weight, sms_);
+  GemmProblem problem = problem_of(x, weight, sms_, hopper_);
   const kernels::Matrix w = matrix_of(weight);
   const kernels::Rows to = rows_of(out);
   problem.deterministic = deterministic_;
-  problem.library = library_runs(large_.get(), w, to, round, problem.rows);
+  const bool large = !hopper_ || problem.rows > kernels::kSkinnyTokensMax;
+  problem.library = large && library_runs(large_.get(), w, to, round, problem.rows);
   const GemmChoice choice = choose_gemm(problem);
-  if (choice.kernel == GemmKernel::kPlain) {
-    kernels::linear(stream_, rows_of(x), problem.rows, w, to, round);
-    return;
-  }
   int64_t done = 0;
   if (choice.kernel == GemmKernel::kLibrary &&
       multiply_large(x, choice.library_rows, w, to, round)) {
     done = choice.library_rows;
+  }
+  if (choice.kernel == GemmKernel::kPlain || (!hopper_ && done == 0)) {
+    kernels::linear(stream_, rows_of(x), problem.rows, w, to, round);
+    return;
   }
   problem.rows -= done;
   multiply_in_passes(rows_from(rows_of(x), done), problem, w, rows_from(to, done), round);

@@ -115,8 +115,10 @@ Act CudaOps::gqa_attention(const BatchView& batch, const KvView& cache, const Te
                "gqa_attention's inputs differ in shape");
   const Act act = take_act(tokens, columns, p.out);
   ArenaScope scope(arena_);
-  const kernels::GqaDecodePlan plan = choose_gqa_decode(problem_of(batch, cache, p, sms_));
-  const bool prefills = prefills_on_tensor_cores(cache, qkv, p);
+  GqaProblem problem = problem_of(batch, cache, p, sms_);
+  problem.hopper = hopper_;
+  const kernels::GqaDecodePlan plan = choose_gqa_decode(problem);
+  const bool prefills = hopper_ && prefills_on_tensor_cores(cache, qkv, p);
   // Rows that the plain kernel takes: [first_plain, end_plain).
   const int32_t first_plain = plan.pair_tile > 0 ? batch.shape.decode_rows : 0;
   const int32_t end_plain = prefills ? batch.shape.decode_rows : batch.shape.rows;

@@ -133,7 +133,8 @@ kernels::MlaDecodeDesc CudaOps::mla_decode_desc(const MlaCall& call) const {
   desc.rope_dims = call.p.rope_dims;
   desc.block_tokens = call.cache.block_tokens;
   desc.fp8_cache = cache.dtype == DType::kF8E4M3;
-  desc.bf16 = act_format() == Format::kBF16 && (desc.fp8_cache || cache.dtype == DType::kBF16) &&
+  desc.bf16 = hopper_ && act_format() == Format::kBF16 &&
+              (desc.fp8_cache || cache.dtype == DType::kBF16) &&
               cache.stride[0] == int64_t{call.cache.block_tokens} * cache.shape[2];
   desc.multiprocessors = sms_;
   desc.deterministic = deterministic_;

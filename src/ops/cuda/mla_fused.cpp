@@ -46,7 +46,7 @@ kernels::MlaOutputCall output_call(const MlaCall& call, const kernels::MlaDecode
 // All tokens' cache entries.
 void CudaOps::mla_write_entries(const MlaCall& call) {
   const kernels::MlaEntryCall entry = entry_call(call, {});
-  if (act_format() == Format::kBF16 && mla_entry_fits(entry)) {
+  if (hopper_ && act_format() == Format::kBF16 && mla_entry_fits(entry)) {
     check(kernels::mla_entry(stream_, entry), "mla_attention");
     return;
   }

@@ -34,7 +34,7 @@ bool shared_is_alike(const MoeParams& p) {
 
 // Whether the kernels that overlap fit the layer, whatever the step's tokens.
 bool CudaOps::suits_few(const Act& x, const MoeParams& p) const {
-  if (p.gate_up.empty() || numerics_ == Numerics::kReference) return false;
+  if (!hopper_ || p.gate_up.empty() || numerics_ == Numerics::kReference) return false;
   const Weight& gate_up = p.gate_up.front();
   const Weight& down = p.down.front();
   const bool known =

@@ -36,6 +36,7 @@ kernels::MlaPrefillDesc desc_of(const MlaCall& call, int32_t first_row) {
 }  // namespace
 
 bool CudaOps::mla_prefill_naive(const MlaCall& call, int32_t first_row) {
+  if (!hopper_) return false;
   const kernels::MlaPrefillDesc desc = desc_of(call, first_row);
   const kernels::MlaPrefillPlan plan = kernels::plan_mla_prefill(desc);
   if (!plan.fits) return false;

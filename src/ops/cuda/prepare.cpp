@@ -31,14 +31,17 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
   std::unique_ptr<CudaOps> ops(new CudaOps(options));
   FATHOM_RETURN_IF_ERROR(
       cuda_status(cudaStreamCreateWithFlags(&ops->stream_, cudaStreamNonBlocking), "stream"));
+  FATHOM_ASSIGN(const DeviceTraits traits, device_traits());
+  ops->hopper_ = traits.hopper && !options.neutral_kernels;
+  FATHOM_ASSIGN(ops->sms_, device_multiprocessors());
   FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_sampler(), "sampler"));
-  FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_moe_decode(), "moe_decode"));
-  FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_moe_few(), "moe_few"));
-  FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_grouped_gemm(), "grouped_gemm"));
-  FATHOM_RETURN_IF_ERROR(
-      cuda_status(cudaDeviceGetAttribute(&ops->sms_, cudaDevAttrMultiProcessorCount, 0), "device"));
-  FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_skinny_gemm(), "skinny_gemm"));
-  FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_prefill_attention(), "prefill_attention"));
+  if (ops->hopper_) {
+    FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_moe_decode(), "moe_decode"));
+    FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_moe_few(), "moe_few"));
+    FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_grouped_gemm(), "grouped_gemm"));
+    FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_skinny_gemm(), "skinny_gemm"));
+    FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_prefill_attention(), "prefill_attention"));
+  }
   if (options.weight_bytes > 0) FATHOM_RETURN_IF_ERROR(ops->add_slab(options.weight_bytes));
   FATHOM_ASSIGN(Tensor arena, ops->reserve(DType::kU8, {options.arena_bytes}));
   ops->arena_ = Arena(arena.data, options.arena_bytes);
