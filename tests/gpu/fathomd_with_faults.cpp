@@ -1,5 +1,6 @@
-// fathomd with an engine that breaks when it is asked to: by a request's seed in a step, or by the
-// model's seed at start. A program of its own, so that fathomd has no way to be asked.
+// fathomd with an engine that breaks, or does without Hopper's units, when it is asked to: by a
+// request's seed in a step, or by the model's seed at start. A program of its own, so that fathomd
+// has no way to be asked.
 // tests/gpu/test_runtime.py drives it.
 #include <cstdio>
 #include <map>
@@ -29,6 +30,8 @@ constexpr uint64_t kEndlessSeed = 7003;
 constexpr int32_t kCleanSteps = 8;
 // Seed of the model: the device says that it has twice the memory that it has.
 constexpr uint64_t kBoastfulSeed = 7101;
+// Seed of the model: it runs on the kernels of every architecture, as on a GPU before Hopper.
+constexpr uint64_t kNeutralSeed = 7102;
 
 // Keeps a hand on the stream of the one rank.
 class FaultBackend final : public Backend {
@@ -107,7 +110,7 @@ class FaultExecutor final : public Executor {
 };
 
 Result<LoadedEngine> load_with_faults(const EngineOptions& options, ProgressCallback on_progress) {
-  FATHOM_ASSIGN(std::unique_ptr<CudaBackend> cuda, CudaBackend::open());
+  FATHOM_ASSIGN(std::unique_ptr<CudaBackend> cuda, CudaBackend::open(options.seed == kNeutralSeed));
   auto backend = std::make_unique<FaultBackend>(std::move(cuda), options.seed == kBoastfulSeed);
   const FaultBackend& hand = *backend;  // the executor owns it
   FATHOM_ASSIGN(const auto weights, open_weights(options, false));

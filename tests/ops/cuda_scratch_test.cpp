@@ -63,20 +63,35 @@ BatchView batch_of(int32_t rows, int32_t tokens, int32_t context) {
 
 const CudaScratch kNative(Numerics::kNative, kSms);
 
-// 49,152 pairs: what experts give as bf16 [pairs, 2048] and their activation as e4m3 [pairs, 1408]
-// with 11 scales a row; choices, lists and tiles are small.
+// 49,152 pairs: what experts give as bf16 [pairs, 2048], their activation as e4m3 [pairs, 1408]
+// with 11 scales a row, and x as e4m3; choices, lists and tiles are small.
 TEST(CudaScratch, ExpertsOfAPromptByHand) {
   constexpr int64_t kPairs = int64_t{8192} * 6;
-  constexpr int64_t kLarge = kPairs * (2048 * 2 + 1408 + 11 * 4);
-  const ActSpec fp8{ActFormat::kFp8Block, false, 0};
-  const int64_t routed = kNative.moe(8192, 2048, fp8, v2_lite_experts(false));
+  constexpr int64_t kLarge = kPairs * (2048 * 2 + 1408 + 11 * 4) + int64_t{8192} * 2048;
+  const ActSpec bf16{ActFormat::kBF16, false, 0};
+  const int64_t routed = kNative.moe(8192, 2048, bf16, v2_lite_experts(false));
   EXPECT_GT(routed, kLarge);
   EXPECT_LT(routed, kLarge + 16 * kMiB);
   // The shared expert: its sum, its product before the gate, and both inputs.
   constexpr int64_t kShared = int64_t{8192} * (2048 * 4 + 5632 * 2 + 2816 + 2048);
-  const int64_t all = kNative.moe(8192, 2048, fp8, v2_lite_experts(true));
+  const int64_t all = kNative.moe(8192, 2048, bf16, v2_lite_experts(true));
   EXPECT_GT(all, kLarge + kShared);
   EXPECT_LT(all, kLarge + kShared + 20 * kMiB);
+}
+
+// What tiles of few tokens take counts in a step that grouped products would run: a step of fewer
+// tokens takes more, and so does a deterministic one.
+TEST(CudaScratch, AStepBoundsAllSmallerOnesWhateverKernelsRunThem) {
+  const ActSpec bf16{ActFormat::kBF16, false, 0};
+  for (const bool hopper : {false, true}) {
+    const CudaScratch scratch(Numerics::kNative, kSms, {.hopper = hopper});
+    int64_t last = 0;
+    for (int64_t tokens = 1; tokens <= 300; ++tokens) {
+      const int64_t now = scratch.moe(tokens, 2048, bf16, v2_lite_experts(true));
+      EXPECT_GE(now, last) << tokens << " tokens";
+      last = now;
+    }
+  }
 }
 
 TEST(CudaScratch, ProductsTakeTheScalesOfTheirInput) {

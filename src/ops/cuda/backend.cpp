@@ -19,11 +19,12 @@ constexpr int64_t kSpareBytes = int64_t{256} << 20;
 
 }  // namespace
 
-Result<std::unique_ptr<CudaBackend>> CudaBackend::open() {
+Result<std::unique_ptr<CudaBackend>> CudaBackend::open(bool neutral_kernels) {
   FATHOM_ASSIGN(std::string name, open_device());
   FATHOM_ASSIGN(std::string id, device_pci_id());
   FATHOM_ASSIGN(const int32_t sms, device_multiprocessors());
-  FATHOM_ASSIGN(const DeviceTraits traits, device_traits());
+  FATHOM_ASSIGN(DeviceTraits traits, device_traits());
+  if (neutral_kernels) traits.hopper = false;
   return std::unique_ptr<CudaBackend>(
       new CudaBackend(std::move(name), std::move(id), sms, traits));
 }
@@ -48,7 +49,8 @@ Result<std::unique_ptr<Ops>> CudaBackend::make_ops(const OpsSetup& setup) {
                 CudaOps::make({.numerics = setup.numerics,
                                .arena_bytes = setup.arena_bytes,
                                .weight_bytes = setup.weight_bytes,
-                               .deterministic = setup.deterministic}));
+                               .deterministic = setup.deterministic,
+                               .neutral_kernels = !traits_.hopper}));
   return std::unique_ptr<Ops>(std::move(ops));
 }
 

@@ -14,7 +14,8 @@ namespace fathom {
 class CudaBackend final : public Backend {
  public:
   // kUnavailable with a sentence when there is no GPU that the kernels were built for.
-  static Result<std::unique_ptr<CudaBackend>> open();
+  // neutral_kernels: those of every architecture alone, for tests.
+  static Result<std::unique_ptr<CudaBackend>> open(bool neutral_kernels = false);
 
   std::string device_name() const override { return name_; }
   std::string device_id() const override { return pci_id_; }

@@ -38,10 +38,8 @@ bool scale_rows_aligned(const std::vector<Weight>& weights) {
   });
 }
 
-MoeProblem problem_of(int64_t tokens, const ActSpec& input, const ActSpec& inner,
-                      const MoeParams& p) {
+MoeProblem problem_of(const ActSpec& input, const ActSpec& inner, const MoeParams& p) {
   MoeProblem problem;
-  problem.tokens = tokens;
   problem.experts_per_token = p.experts_per_token;
   problem.experts = p.experts;
   problem.experts_here = static_cast<int32_t>(p.gate_up.size());
@@ -95,36 +93,51 @@ int64_t CudaScratch::shared_expert(int64_t tokens, const MoeParams& p) const {
          converted(tokens, gate_up.out() / 2, inner) + std::max(gated(tokens, gate_up), down);
 }
 
-// Choices with what their experts gave, and what the kernels of a step with so many tokens take.
-int64_t CudaScratch::routed_experts(int64_t tokens, const ActSpec& input,
-                                    const MoeParams& p) const {
+// Choices with what their experts gave, and what the kernels take that run them.
+int64_t CudaScratch::experts_on(MoeKernel kernel, int64_t tokens, const MoeParams& p) const {
   const int64_t pairs = tokens * p.experts_per_token;
   const auto here = static_cast<int64_t>(p.gate_up.size());
   const int64_t hidden = p.down.front().out();
   const int64_t width = p.gate_up.front().out() / 2;
-  const ActSpec inner = spec_of(p.down.front());
-  const int64_t activation = converted(pairs, width, inner);
-  const int64_t chosen = 2 * words(pairs) + activation;
-  const int64_t scores = words(tokens * p.experts);
-  const int64_t plain =
-      scores + chosen + words(pairs * hidden) + words(pairs * 2 * width) + words(pairs * width);
-  MoeProblem problem = problem_of(tokens, input, inner, p);
-  problem.hopper = hopper_;
-  switch (choose_moe(problem)) {
+  const int64_t chosen = 2 * words(pairs) + converted(pairs, width, spec_of(p.down.front()));
+  const int64_t scores = tokens * p.experts;
+  switch (kernel) {
+    case MoeKernel::kPlain:
+      return words(scores) + chosen + words(pairs * hidden) + words(pairs * 2 * width) +
+             words(pairs * width);
     case MoeKernel::kFewTokens:
-      return scores + chosen + words(pairs * hidden) + words(pairs) + words((here + pairs) * 3) +
-             words(1);
+      return words(scores) + chosen + words(pairs * hidden) + words(pairs) +
+             words((here + pairs) * 3) + words(1);
     case MoeKernel::kGrouped: break;
-    case MoeKernel::kPlain: return plain;
   }
-  // Where x is not as the grouped router wants it, pairs run one by one.
-  if (hidden % 128 != 0 || p.experts % 4 != 0) return plain;
-  const int64_t all_scores = tokens * p.experts;
-  const int64_t score_parts = words(std::max(
-      all_scores * kScorePartsMax, std::min(all_scores, kPartScoresMax) * (hidden / 128)));
+  const int64_t score_parts = words(
+      std::max(scores * kScorePartsMax, std::min(scores, kPartScoresMax) * (hidden / 128)));
   const int64_t lists = words(pairs) + rounded(kGroupedCounterBytes) +
                         2 * rounded((here + pairs / 32 + tokens / 32 + 1) * kGroupedTileBytes);
   return score_parts + chosen + rounded(pairs * hidden * 2) + lists;
+}
+
+// Of any step of so many tokens at most, deterministic or not: up to some tokens the kernels change
+// with every one, from there on they stay.
+int64_t CudaScratch::routed_experts(int64_t tokens, const ActSpec& x, const MoeParams& p) const {
+  MoeProblem problem = problem_of(spec_of(p.gate_up.front()), spec_of(p.down.front()), p);
+  problem.hopper = hopper_;
+  // What the grouped router takes; without it pairs run one by one.
+  const bool routes_grouped = x.format == ActFormat::kBF16 && p.experts % 4 == 0;
+  int64_t bytes = 0;
+  const auto add = [&](int64_t t, bool deterministic) {
+    problem.tokens = t;
+    problem.deterministic = deterministic;
+    MoeKernel kernel = choose_moe(problem);
+    if (kernel == MoeKernel::kGrouped && !routes_grouped) kernel = MoeKernel::kPlain;
+    bytes = std::max(bytes, experts_on(kernel, t, p));
+  };
+  const int64_t changing = std::min<int64_t>(tokens, kernels::kMoeDecodeTokensMax);
+  for (const bool deterministic : {false, true}) {
+    for (int64_t t = 1; t <= changing; ++t) add(t, deterministic);
+    add(tokens, deterministic);
+  }
+  return bytes;
 }
 
 // The kernels that do a whole layer of few tokens: routes, codes of x, and a row a pair and a row a
@@ -148,8 +161,7 @@ int64_t CudaScratch::moe(int64_t tokens, int64_t hidden, const ActSpec& x,
   if (!p.gate_up.empty()) {
     const ActSpec input = spec_of(p.gate_up.front());
     if (!(x == input)) bytes += converted(tokens, hidden, input);
-    const int64_t few = std::min<int64_t>(tokens, kernels::kMoeDecodeTokensMax);
-    bytes += std::max(routed_experts(tokens, input, p), routed_experts(few, input, p));
+    bytes += routed_experts(tokens, x, p);
   }
   if (p.shared_gate_up.values.defined()) bytes += shared_expert(tokens, p);
   return std::max(bytes, few_tokens(tokens, p));

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "fathom/scratch.h"
+#include "ops/cuda/choose_moe.h"
 #include "ops/cuda/device_traits.h"
 
 namespace fathom {
@@ -29,7 +30,8 @@ class CudaScratch final : public ScratchBounds {
   int64_t converted(int64_t rows, int64_t columns, const ActSpec& spec) const;
   int64_t shared_expert(int64_t tokens, const MoeParams& p) const;
   int64_t few_tokens(int64_t tokens, const MoeParams& p) const;
-  int64_t routed_experts(int64_t tokens, const ActSpec& input, const MoeParams& p) const;
+  int64_t experts_on(MoeKernel kernel, int64_t tokens, const MoeParams& p) const;
+  int64_t routed_experts(int64_t tokens, const ActSpec& x, const MoeParams& p) const;
   int64_t mla_decode(const StepShape& shape, int64_t tokens, const KvView& cache,
                      const MlaParams& p) const;
   int64_t mla_prefill(const StepShape& shape, const KvView& cache, const MlaParams& p) const;
