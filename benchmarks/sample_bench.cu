@@ -81,6 +81,7 @@ Bench make_bench() {
   b.out.top_ids = device<int32_t>(size_t{kRows} * b.out.top_stride);
   b.out.top_logprobs = device<float>(size_t{kRows} * b.out.top_stride);
   const size_t numbers = size_t{kRows} * kVocab;
+  b.scratch.blocks = kRows;  // fewer than a GPU has SMs
   b.scratch.raw = device<float>(numbers);
   b.scratch.probabilities = device<float>(numbers);
   b.scratch.counts = device<int32_t>(numbers);

@@ -280,22 +280,15 @@ __device__ int32_t first_sample_row(const BatchArrays& b, int32_t r, Shared& sh)
   return sh.first;
 }
 
-__global__ void __launch_bounds__(kSampleThreads, 1)
-    sample_kernel(SlotArrays s, BatchArrays b, float* logits, const int32_t* eos, int32_t eos_count,
-                  SampleScratchArrays scratch_all, OutputArrays out) {
-  extern __shared__ __align__(16) unsigned char shared_bytes[];
-  Shared& sh = *reinterpret_cast<Shared*>(shared_bytes);
-  let_next_kernel_start();
-  wait_for_earlier_kernels();
-  const int32_t r = static_cast<int32_t>(blockIdx.x);
+// All of row `r`; every thread of the block calls it.
+__device__ void sample_row(const SlotArrays& s, const BatchArrays& b, int32_t r, float* logits,
+                           const int32_t* eos, int32_t eos_count, const RowScratch& scratch,
+                           const OutputArrays& out, Shared& sh) {
   const int32_t slot = b.row_slot[r];
   const int32_t kind = b.row_kind[r];
   const int32_t query = b.row_query[r];
   const int32_t context = b.row_context[r];
   const int32_t first = query > 0 ? first_sample_row(b, r, sh) : -1;
-  const int64_t at = int64_t{r} * s.vocab_padded;
-  const RowScratch scratch{scratch_all.raw + at, scratch_all.probabilities + at,
-                           scratch_all.counts + at};
   int32_t accepted = query;
   int32_t fresh = 0;
   if (query > 0 && kind != 2) {
@@ -320,6 +313,21 @@ __global__ void __launch_bounds__(kSampleThreads, 1)
   out.drafted[r] = kind == 1 ? max(query - 1, 0) : 0;
   out.draft_count[r] = 0;
   out.finish[r] = fresh > 0 ? s.finished[slot] : 0;
+}
+
+// Rows blockIdx.x, blockIdx.x + gridDim.x, ...: scratch is a block's, not a row's.
+__global__ void __launch_bounds__(kSampleThreads, 1)
+    sample_kernel(SlotArrays s, BatchArrays b, float* logits, const int32_t* eos, int32_t eos_count,
+                  SampleScratchArrays scratch_all, OutputArrays out) {
+  extern __shared__ __align__(16) unsigned char shared_bytes[];
+  Shared& sh = *reinterpret_cast<Shared*>(shared_bytes);
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
+  const int64_t at = int64_t{blockIdx.x} * s.vocab_padded;
+  const RowScratch scratch{scratch_all.raw + at, scratch_all.probabilities + at,
+                           scratch_all.counts + at};
+  for (auto r = static_cast<int32_t>(blockIdx.x); r < b.rows; r += static_cast<int32_t>(gridDim.x))
+    sample_row(s, b, r, logits, eos, eos_count, scratch, out, sh);
 }
 
 __global__ void __launch_bounds__(kSampleThreads, 1)
@@ -358,7 +366,7 @@ void sample(cudaStream_t stream, const SlotArrays& slots, const BatchArrays& bat
             const int32_t* eos, int32_t eos_count, const SampleScratchArrays& scratch,
             const OutputArrays& out) {
   if (batch.rows == 0) return;
-  launch_early_with_shared(stream, sample_kernel, dim3(static_cast<unsigned>(batch.rows)),
+  launch_early_with_shared(stream, sample_kernel, dim3(static_cast<unsigned>(scratch.blocks)),
                            dim3(kSampleThreads), sizeof(Shared), slots, batch, logits, eos,
                            eos_count, scratch, out);
 }

@@ -124,9 +124,10 @@ struct OutputArrays {
   int64_t top_stride = 0;
 };
 
-// Scratch of `sample`, a row each: float [vocab_padded] raw logits and probabilities, int32
+// Scratch of `sample`, of each block: float [vocab_padded] raw logits and probabilities, int32
 // [vocab_padded] counts.
 struct SampleScratchArrays {
+  int32_t blocks = 0;  // sample_blocks
   float* raw = nullptr;
   float* probabilities = nullptr;
   int32_t* counts = nullptr;
@@ -136,8 +137,10 @@ struct SampleScratchArrays {
 inline constexpr int32_t kSampleVocabMax = 262'144;
 // Once, before the first launch and any capture.
 cudaError_t load_sampler();
-// One block a row of the batch; edits the logits in place; verifies position after position. eos:
-// eos_count ids in device memory.
+// An SM holds one block of `sample`; more blocks than SMs would only take more scratch.
+inline int32_t sample_blocks(int32_t rows, int32_t sms) { return rows < sms ? rows : sms; }
+// A block takes row after row of the batch; edits the logits in place; verifies position after
+// position. eos: eos_count ids in device memory.
 void sample(cudaStream_t stream, const SlotArrays& slots, const BatchArrays& batch, float* logits,
             const int32_t* eos, int32_t eos_count, const SampleScratchArrays& scratch,
             const OutputArrays& out);

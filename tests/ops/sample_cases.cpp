@@ -252,7 +252,8 @@ OpCase sample_bench_case(int32_t rows, int32_t vocab, bool everything) {
 std::vector<OpCase> sample_cases() {
   return {sample_case("every parameter, 1000 tokens", [] { return parameter_inputs(1000); }),
           sample_case("every parameter, 129280 tokens", [] { return parameter_inputs(129280); }),
-          sample_case("drafts", verify_inputs), sample_case("prompts", prompt_inputs)};
+          sample_case("drafts", verify_inputs), sample_case("prompts", prompt_inputs),
+          sample_bench_case(300, 1000, true)};  // more rows than a GPU has SMs
 }
 
 }  // namespace fathom::testing

@@ -268,6 +268,9 @@ int64_t CudaScratch::gqa(const BatchView& batch, const KvView& cache, const GqaP
          plain_rows(shape.tokens, int64_t{p.heads} * p.head_dims, p.out) + decode;
 }
 
-int64_t CudaScratch::sample(int64_t rows, int64_t vocab) const { return 3 * words(rows * vocab); }
+// Of each block of the sampler.
+int64_t CudaScratch::sample(int64_t rows, int64_t vocab) const {
+  return 3 * words(std::min<int64_t>(rows, sms_) * vocab);
+}
 
 }  // namespace fathom

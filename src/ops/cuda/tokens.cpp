@@ -16,8 +16,9 @@ void CudaOps::sample(const SlotTable& slots, const BatchView& batch, const Tenso
   FATHOM_CHECK(slots.limits.vocab <= kernels::kSampleVocabMax, "the vocabulary is too large");
   arena_.name_op("sample");
   ArenaScope scope(arena_);
-  const int64_t numbers = int64_t{batch.shape.rows} * slots.limits.vocab_padded;
   kernels::SampleScratchArrays scratch;
+  scratch.blocks = kernels::sample_blocks(batch.shape.rows, sms_);
+  const int64_t numbers = int64_t{scratch.blocks} * slots.limits.vocab_padded;
   scratch.raw = floats(numbers);
   scratch.probabilities = floats(numbers);
   scratch.counts = arena_.take(DType::kI32, {numbers}).as<int32_t>();
