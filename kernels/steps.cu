@@ -137,6 +137,28 @@ __global__ void last_kernel(BatchArrays b, const int32_t* accepted, int32_t* out
   if (r < b.rows) out[r] = b.row_first[r] + max(accepted[r] - 1, 0);
 }
 
+// One warp a row; rows of padding share slot 0 and change nothing there.
+__global__ void apply_kernel(SlotArrays s, BatchArrays b, OutputArrays out) {
+  const auto r = static_cast<int32_t>(blockIdx.x);
+  const auto lane = static_cast<int32_t>(threadIdx.x);
+  const int32_t slot = b.row_slot[r];
+  const int32_t fresh = out.new_count[r];
+  const int32_t drafts = out.draft_count[r];
+  const int32_t length = s.length[slot];
+  int32_t* history = s.history + slot * s.history_stride + length;
+  for (int32_t i = lane; i < fresh; i += 32) history[i] = out.new_tokens[r * out.new_stride + i];
+  for (int32_t i = lane; i < drafts; i += 32)
+    s.drafts[slot * s.drafts_max + i] = out.drafts[r * out.draft_stride + i];
+  __syncwarp();
+  if (lane != 0) return;
+  if (fresh > 0) {
+    s.length[slot] = length + fresh;
+    s.finished[slot] = out.finish[r];
+  }
+  if (out.accepted[r] > 0) s.computed[slot] += out.accepted[r];
+  s.draft_count[slot] = drafts;
+}
+
 }  // namespace
 
 void edit_slots(cudaStream_t stream, const SlotArrays& slots, const SlotEdit* edits, int32_t count,
@@ -164,6 +186,12 @@ void last_accepted(cudaStream_t stream, const BatchArrays& batch, const int32_t*
   if (batch.rows == 0) return;
   last_kernel<<<static_cast<unsigned>((batch.rows + kThreads - 1) / kThreads), kThreads, 0,
                 stream>>>(batch, accepted, out);
+}
+
+void apply_samples(cudaStream_t stream, const SlotArrays& slots, const BatchArrays& batch,
+                   const OutputArrays& out) {
+  if (batch.rows == 0) return;
+  apply_kernel<<<static_cast<unsigned>(batch.rows), 32, 0, stream>>>(slots, batch, out);
 }
 
 }  // namespace fathom::kernels

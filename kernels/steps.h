@@ -149,6 +149,9 @@ void next_tokens(cudaStream_t stream, const SlotArrays& slots, const BatchArrays
                  int32_t* out);
 void last_accepted(cudaStream_t stream, const BatchArrays& batch, const int32_t* accepted,
                    int32_t* out);
+// What `sample` and `propose` of another pipeline stage did, to this one's slots.
+void apply_samples(cudaStream_t stream, const SlotArrays& slots, const BatchArrays& batch,
+                   const OutputArrays& out);
 // Argmax of logits [rows, vocab_padded] as draft `index`.
 void propose(cudaStream_t stream, const SlotArrays& slots, const BatchArrays& batch,
              const float* logits, int32_t index, const OutputArrays& out);

@@ -369,9 +369,7 @@ OpCase after_case(const char* op, After what) {
           Numerics::kNative,
           Precision::kExact,
           prepare,
-          [=](const GoldenVectors&) { return expected_after(what); },
-          {},
-          what == After::kApply};
+          [=](const GoldenVectors&) { return expected_after(what); }};
 }
 
 }  // namespace

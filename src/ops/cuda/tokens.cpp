@@ -48,8 +48,10 @@ void CudaOps::propose(const SlotTable& slots, const BatchView& batch, const Tens
   check(cudaGetLastError(), "propose");
 }
 
-void CudaOps::apply_samples(const SlotTable&, const BatchView&, const SampleOutput&) {
-  FATHOM_CHECK(false, "this backend runs one pipeline stage");
+void CudaOps::apply_samples(const SlotTable& slots, const BatchView& batch,
+                            const SampleOutput& out) {
+  kernels::apply_samples(stream_, slot_arrays(slots), batch_arrays(batch), output_arrays(out));
+  check(cudaGetLastError(), "apply_samples");
 }
 
 }  // namespace fathom
