@@ -13,6 +13,13 @@ double seconds_between(int64_t begin_us, int64_t end_us) {
   return static_cast<double>(end_us - begin_us) * 1e-6;
 }
 
+// Of requests that failed, as the metric's help lists outcomes.
+std::string_view outcome_of(const Status& status) {
+  if (status.reason() == "queue_timeout") return "rejected";
+  if (status.reason() == "draining") return "drained";
+  return status.code() == Code::kDeadlineExceeded ? "deadline" : "error";
+}
+
 }  // namespace
 
 uint64_t random_seed() {
@@ -213,9 +220,7 @@ void Generation::fail(const Status& status) {
     if (!choice.ended) choice.stream->cancel();
   }
   sink_->on_failed(status);
-  const bool rejected = status.reason() == "queue_timeout";
-  const bool late = status.code() == Code::kDeadlineExceeded;
-  close(rejected ? "rejected" : late ? "deadline" : "error");
+  close(outcome_of(status));
 }
 
 void Generation::finish_if_done() {

@@ -42,6 +42,8 @@ constexpr int kTickMs = 200;
 constexpr double kWatchdogSeconds = 300;
 constexpr double kWatchdogSecondsGpu = 60;
 constexpr int kPollMs = 20;
+// For what cut requests are told to reach clients that read.
+constexpr int64_t kFarewellMs = 500;
 
 uint32_t milliseconds(double seconds) { return static_cast<uint32_t>(seconds * 1000); }
 
@@ -366,8 +368,8 @@ int Daemon::Impl::run() {
 }
 
 // Not ready at once, still serving while load balancers notice; then new requests are refused and
-// running ones finish within the bound; then everything is cut. Health, metrics and refusals are
-// answered until nothing runs.
+// running ones finish within the bound; then what is left is told so, and everything is cut.
+// Health, metrics and refusals are answered until nothing runs.
 int Daemon::Impl::drain() {
   const ServerConfig& server = config_.server;
   log_.info("draining",
@@ -382,7 +384,10 @@ int Daemon::Impl::drain() {
   engine_->drain();
   const int64_t end_us = clock_.now_us() + int64_t{milliseconds(server.drain_seconds)} * 1000;
   wait_until(end_us, [this] { return engine_->health().state == EngineState::kStopped; });
-  const auto left_ms = [&] { return std::max<int64_t>(0, (end_us - clock_.now_us()) / 1000); };
+  if (engine_->health().state != EngineState::kStopped) engine_->cut();
+  const auto left_ms = [&] {
+    return std::max<int64_t>(kFarewellMs, (end_us - clock_.now_us()) / 1000);
+  };
   http_->begin_drain();
   const bool clean = http_->wait_drained(std::chrono::milliseconds(left_ms()));
   grpc_->stop(left_ms());

@@ -92,6 +92,8 @@ void RemoteEngine::Core::drain() {
   notify_health();
 }
 
+void RemoteEngine::Core::cut() { hub_->finish_all(FinishReason::kError, shutting_down()); }
+
 EngineHealth RemoteEngine::Core::health() const {
   std::lock_guard lock(mutex_);
   return health_;

@@ -26,6 +26,7 @@ class RemoteEngine::Core : public std::enable_shared_from_this<RemoteEngine::Cor
   void begin();
   Result<std::unique_ptr<TokenStream>> submit(Request request);
   void drain();
+  void cut();
   EngineHealth health() const;
   EngineStats stats() const;
   EngineInfo info() const;

@@ -22,6 +22,7 @@ Result<std::unique_ptr<TokenStream>> RemoteEngine::submit(Request request) {
 }
 
 void RemoteEngine::drain() { core_->drain(); }
+void RemoteEngine::cut() { core_->cut(); }
 EngineHealth RemoteEngine::health() const { return core_->health(); }
 EngineStats RemoteEngine::stats() const { return core_->stats(); }
 EngineInfo RemoteEngine::info() const { return core_->info(); }

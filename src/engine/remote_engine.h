@@ -45,6 +45,8 @@ class RemoteEngine final : public Engine {
   // end with kUnavailable, reason "engine_failed".
   Result<std::unique_ptr<TokenStream>> submit(Request request) override;
   void drain() override;
+  // After drain(), when time is up: what still runs ends with shutting_down().
+  void cut();
   EngineHealth health() const override;
   EngineStats stats() const override;
   // Empty (model.layers is 0) until the first kReady.

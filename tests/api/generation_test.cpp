@@ -102,6 +102,28 @@ TEST(Generation, EngineErrorFailsTheWhole) {
   EXPECT_FALSE(record->usage);
 }
 
+// Each outcome of the metric that a failure can have.
+TEST(Generation, FailuresCountByTheirReason) {
+  const std::pair<Status, const char*> outcomes[] = {
+      {unavailable("the engine ended").because("engine_failed"), "error"},
+      {unavailable("waited too long").because("queue_timeout"), "rejected"},
+      {unavailable("the server is shutting down").because("draining"), "drained"},
+      {Status(Code::kDeadlineExceeded, "too late"), "deadline"}};
+  for (const auto& [status, outcome] : outcomes) {
+    ApiFixture fixture({.text = "ab", .reason = FinishReason::kError, .status = status});
+    run(fixture, spec_of(2));
+    // Counted after the sink's last call.
+    const std::string line = std::string(R"(fathom_requests_total{model="test",outcome=")") +
+                             outcome + R"("} 2)";
+    std::string text;
+    for (int i = 0; i < 500 && text.find(line) == std::string::npos; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      text = fixture.registry.text(true);
+    }
+    EXPECT_NE(text.find(line), std::string::npos) << outcome << "\n" << text;
+  }
+}
+
 TEST(Generation, RefusalReachesTheSink) {
   ApiFixture fixture({.text = "ab", .status = {}});
   fixture.engine->refuse(resource_exhausted("the queue is full").because("queue_full"));

@@ -172,6 +172,7 @@ def test_drain_is_bounded():
         assert time.monotonic() - begun < 10
         stream.join(10)
         assert not stream.is_alive() and "[DONE]" not in stream.text.split('"error"')[0]
+        assert '"code":"draining"' in stream.text.split('"error"')[1]
 
 
 # The engine.
