@@ -94,7 +94,7 @@ Arrival receive(grpc::CallbackServerContext* call, const GrpcServerOptions& opti
 // Counts a call when it is over, and writes its line of the access log.
 OnCallEnd record_of(const ApiContext& context, std::string_view method, const Caller& caller) {
   const int64_t began_us = context.clock->now_us();
-  return [&context, method, caller, began_us](grpc::StatusCode code) {
+  return [&context, method, caller, began_us](grpc::StatusCode code, const Usage& usage) {
     const std::string_view status = code_name(static_cast<Code>(code));
     context.metrics->counter(CounterId::kGrpcRequests, {method, status}).add();
     if (!context.access_log) return;
@@ -106,6 +106,8 @@ OnCallEnd record_of(const ApiContext& context, std::string_view method, const Ca
                        {"identity", who.empty() ? std::string("-") : who},
                        {"certificate", caller.certificate},
                        {"remote", caller.remote},
+                       {"prompt_tokens", usage.prompt_tokens},
+                       {"completion_tokens", usage.completion_tokens},
                        {"ms", (context.clock->now_us() - began_us) / 1000}});
   };
 }

@@ -121,6 +121,7 @@ class GrpcStreamSink final : public GenerationSink {
   void on_finished(const Usage& usage) override {
     v1::GenerationEvent event;
     fill_usage(usage, *event.mutable_finished()->mutable_usage());
+    writer_->set_usage(usage);
     writer_->push(std::move(event));
     writer_->end(grpc::Status::OK);
   }
@@ -128,6 +129,8 @@ class GrpcStreamSink final : public GenerationSink {
   void on_failed(const Status& status) override {
     writer_->end(to_grpc_status(status, options_.request_id));
   }
+
+  void on_gone(const Usage& usage) override { writer_->set_usage(usage); }
 
  private:
   const std::vector<TokenId>& prompt_of(int32_t choice) const {
@@ -196,12 +199,15 @@ class GrpcUnarySink final : public GenerationSink {
   // last.
   void on_finished(const Usage& usage) override {
     fill_usage(usage, *response_.mutable_usage());
+    done_->set_usage(usage);
     done_->end_with([this] { client_response_->Swap(&response_); });
   }
 
   void on_failed(const Status& status) override {
     done_->end(to_grpc_status(status, options_.request_id));
   }
+
+  void on_gone(const Usage& usage) override { done_->set_usage(usage); }
 
  private:
   const text::Tokenizer& tokenizer_;

@@ -25,17 +25,21 @@ struct GrpcAnswerOptions {
   std::vector<std::vector<TokenId>> prompts;
 };
 
-// Hears once, when a call is over, how it ended. Called on gRPC's threads.
-using OnCallEnd = std::function<void(grpc::StatusCode)>;
+// Hears once, when a call is over and its generation has let go of it, how it ended and what it
+// made. Called on gRPC's threads or the work pool's.
+using OnCallEnd = std::function<void(grpc::StatusCode, const Usage&)>;
 
 // Writes events to one client, one at a time, and ends the call once. gRPC's threads call the
 // reactions; the work pool calls push and end. Owns itself until gRPC is done with it.
 class EventWriter final : public grpc::ServerWriteReactor<v1::GenerationEvent> {
  public:
   static std::shared_ptr<EventWriter> make(size_t queued_events_max, OnCallEnd on_end);
+  ~EventWriter() override { on_end_(code_, usage_); }
 
   void push(v1::GenerationEvent event);
   void end(grpc::Status status);
+  // For the call's line in the log.
+  void set_usage(const Usage& usage);
   // Called at most once, when the client has gone or is too slow; at once if that has happened
   // already.
   void set_on_gone(std::function<void()> on_gone);
@@ -55,6 +59,8 @@ class EventWriter final : public grpc::ServerWriteReactor<v1::GenerationEvent> {
   std::deque<v1::GenerationEvent> queue_;
   std::optional<grpc::Status> end_;
   std::function<void()> on_gone_;
+  grpc::StatusCode code_ = grpc::StatusCode::CANCELLED;  // set when gRPC is done
+  Usage usage_;
   bool writing_ = false;
   bool finished_ = false;
   bool gone_ = false;
@@ -65,10 +71,13 @@ class EventWriter final : public grpc::ServerWriteReactor<v1::GenerationEvent> {
 class UnaryEnd final : public grpc::ServerUnaryReactor {
  public:
   static std::shared_ptr<UnaryEnd> make(OnCallEnd on_end);
+  ~UnaryEnd() override { on_end_(gone_ ? grpc::StatusCode::CANCELLED : code_, usage_); }
 
   void end(grpc::Status status);
   // Ends with OK after `fill` has written the answer; does neither when the call has ended already.
   void end_with(const std::function<void()>& fill);
+  // For the call's line in the log.
+  void set_usage(const Usage& usage);
   void set_on_gone(std::function<void()> on_gone);
 
  private:
@@ -80,6 +89,7 @@ class UnaryEnd final : public grpc::ServerUnaryReactor {
   std::mutex mutex_;
   std::function<void()> on_gone_;
   grpc::StatusCode code_ = grpc::StatusCode::OK;
+  Usage usage_;
   bool gone_ = false;
   bool finished_ = false;
   std::shared_ptr<UnaryEnd> self_;

@@ -91,9 +91,13 @@ void EventWriter::OnDone() {
   std::unique_lock lock(mutex_);
   on_gone_ = nullptr;
   const std::shared_ptr<EventWriter> self = std::move(self_);
-  const grpc::StatusCode code = end_ && !gone_ ? end_->error_code() : grpc::StatusCode::CANCELLED;
+  if (end_ && !gone_) code_ = end_->error_code();
   lock.unlock();
-  on_end_(code);
+}
+
+void EventWriter::set_usage(const Usage& usage) {
+  std::lock_guard lock(mutex_);
+  usage_ = usage;
 }
 
 std::shared_ptr<UnaryEnd> UnaryEnd::make(OnCallEnd on_end) {
@@ -147,9 +151,12 @@ void UnaryEnd::OnDone() {
   std::unique_lock lock(mutex_);
   on_gone_ = nullptr;
   const std::shared_ptr<UnaryEnd> self = std::move(self_);
-  const grpc::StatusCode code = gone_ ? grpc::StatusCode::CANCELLED : code_;
   lock.unlock();
-  on_end_(code);
+}
+
+void UnaryEnd::set_usage(const Usage& usage) {
+  std::lock_guard lock(mutex_);
+  usage_ = usage;
 }
 
 }  // namespace fathom::api

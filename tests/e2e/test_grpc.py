@@ -258,6 +258,26 @@ def test_calls_are_counted_and_logged(daemon, stub):
     assert (entry["identity"] == "-") == (daemon.tls is None)
 
 
+def test_log_lines_say_how_many_tokens(daemon, stub):
+    once = stub.call("CompleteOnce", complete_request(), metadata=(("x-request-id", "once"),))
+    _, _, finished = collect(stub.call("Complete", complete_request(),
+                                       metadata=(("x-request-id", "streamed"),)))
+    for name, usage in ("once", once.usage), ("streamed", finished.usage):
+        assert usage.prompt_tokens > 0 and usage.completion_tokens > 0
+        entry = daemon.entry_of("call", name)
+        assert entry["prompt_tokens"] == usage.prompt_tokens
+        assert entry["completion_tokens"] == usage.completion_tokens
+    # What was made for a client that left.
+    call = stub.call("Complete", complete_request(sampling=greedy(3000)),
+                     metadata=(("x-request-id", "left"),))
+    next(call), next(call)
+    call.cancel()
+    entry = daemon.entry_of("call", "left")
+    assert entry["status"] == "CANCELLED"
+    assert entry["prompt_tokens"] == once.usage.prompt_tokens
+    assert 0 < entry["completion_tokens"] < 3000
+
+
 def test_many_calls_on_one_channel(stub):
     expected = stub.call("CompleteOnce", complete_request()).choices[0].text
     texts = []
