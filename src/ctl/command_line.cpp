@@ -72,8 +72,13 @@ void add_inspect(CLI::App& app, InspectOptions& o) {
   app.add_option("--speculative-tokens", o.speculative_tokens, "Drafts a step")
       ->check(CLI::Range(0, 1))
       ->capture_default_str();
-  app.add_option("--kv-cache-dtype", o.kv_dtype, "bfloat16, or float32 (reference numerics)")
-      ->check(CLI::IsMember({"bfloat16", "float32"}))
+  app.add_option("--kv-cache-dtype", o.kv_dtype, "bfloat16, fp8, or float32 (reference numerics)")
+      ->check(CLI::IsMember({"bfloat16", "fp8", "float32"}))
+      ->capture_default_str();
+  app.add_option("--device", o.device,
+                 "cpu, cuda, or auto: what is here; with --memory-per-rank cuda is an H100 of "
+                 "that size, auto the CPU")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
 }
 

@@ -27,7 +27,8 @@ struct InspectOptions {
   std::string model;  // a model directory, or a config.json
   int64_t tensor_parallel = 1;
   int64_t pipeline_parallel = 1;
-  std::string kv_dtype = "bfloat16";       // or float32 (numerics reference)
+  std::string kv_dtype = "bfloat16";       // or fp8, or float32 (numerics reference)
+  std::string device = "auto";             // or cpu, cuda: whose workspace
   std::optional<int64_t> memory_per_rank;  // bytes; none: this machine's
   std::optional<int64_t> max_model_len;
   int64_t max_num_seqs = 256;

@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "ctl/commands.h"
 #include "ctl/inspect_plan.h"
+#include "fathom/fp8_cache.h"
 #include "weights/checkpoint.h"
 #include "weights/inventory.h"
 
@@ -81,6 +82,14 @@ bool has_weights(const std::string& directory) {
          std::filesystem::exists(directory + "/model.safetensors", ignored);
 }
 
+// Of a token in one layer.
+int64_t kv_entry_bytes(const ArchConfig& c, const std::string& dtype) {
+  const int64_t numbers = c.kv_lora > 0 ? c.kv_lora + c.rope_dims : 2 * c.kv_heads * c.head_dim;
+  if (dtype != "fp8") return numbers * (dtype == "float32" ? 4 : 2);
+  if (c.kv_lora > 0) return Fp8LatentLayout{c.kv_lora, c.rope_dims}.entry_bytes();
+  return Fp8HeadsLayout{c.kv_heads, c.head_dim, 1}.entry_bytes();
+}
+
 Result<Inspection> inspect(const InspectOptions& options) {
   std::error_code ignored;
   const bool is_directory = std::filesystem::is_directory(options.model, ignored);
@@ -92,10 +101,9 @@ Result<Inspection> inspect(const InspectOptions& options) {
   Inspection result;
   result.config = *config;
   result.parameters = count_parameters(*config);
-  const KvElements kv = kv_elements_per_token(*config);
-  const int64_t kv_item = options.kv_dtype == "float32" ? 4 : 2;
-  result.kv_bytes_per_token = kv.layers * kv_item;
-  result.draft_kv_bytes_per_token = kv.draft_layers * kv_item;
+  const int64_t entry = kv_entry_bytes(*config, options.kv_dtype);
+  result.kv_bytes_per_token = entry * config->layers;
+  result.draft_kv_bytes_per_token = entry * config->draft_layers;
   if (!is_directory) return result;
   result.has_weights = has_weights(options.model);
   if (!result.has_weights) return result;

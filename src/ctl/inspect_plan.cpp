@@ -1,7 +1,11 @@
 // Asks the engine's planner.
 #include "ctl/inspect_plan.h"
 
+#include <algorithm>
+#include <memory>
+
 #include "engine/memory_plan.h"
+#include "ops/cuda/cuda_scratch.h"
 
 namespace fathom::ctl {
 namespace {
@@ -22,6 +26,38 @@ class NamedSize final : public Backend {
   int64_t bytes_;
 };
 
+// A GPU of which only the size is known, planned for as the CUDA backend plans.
+class NamedGpu final : public Backend {
+ public:
+  explicit NamedGpu(int64_t bytes) : size_(bytes) {}
+  std::string device_name() const override { return "GPU, " + size_.device_name(); }
+  Result<int64_t> memory_bytes_per_rank(const RankGrid& grid, double fraction) override {
+    FATHOM_ASSIGN(const int64_t bytes, size_.memory_bytes_per_rank(grid, fraction));
+    return std::max<int64_t>(0, bytes - kCudaBesidePlanBytes);
+  }
+  std::unique_ptr<ScratchBounds> scratch_bounds(Numerics numerics) const override {
+    constexpr int32_t kMultiprocessors = 132;  // of an H100
+    return std::make_unique<CudaScratch>(numerics, kMultiprocessors);
+  }
+  int64_t workspace_bytes(int64_t counted_bytes) const override {
+    return counted_bytes + kCudaSpareBytes;
+  }
+  Result<std::unique_ptr<Ops>> make_ops(const OpsSetup& setup) override {
+    return size_.make_ops(setup);
+  }
+  Result<std::vector<Groups>> make_groups(const RankGrid& grid) override {
+    return size_.make_groups(grid);
+  }
+
+ private:
+  NamedSize size_;
+};
+
+EngineOptions::Device device_of(const std::string& name) {
+  if (name == "cuda") return EngineOptions::Device::kCuda;
+  return name == "cpu" ? EngineOptions::Device::kCpu : EngineOptions::Device::kAuto;
+}
+
 EngineOptions engine_options(const InspectOptions& options, const std::string& directory,
                              bool has_weights) {
   EngineOptions engine;
@@ -29,6 +65,8 @@ EngineOptions engine_options(const InspectOptions& options, const std::string& d
   engine.load_format =
       has_weights ? EngineOptions::LoadFormat::kSafetensors : EngineOptions::LoadFormat::kSynthetic;
   engine.numerics = options.kv_dtype == "float32" ? Numerics::kReference : Numerics::kNative;
+  engine.fp8_cache = options.kv_dtype == "fp8";
+  engine.device = device_of(options.device);
   engine.tensor_parallel = static_cast<int32_t>(options.tensor_parallel);
   engine.pipeline_parallel = static_cast<int32_t>(options.pipeline_parallel);
   engine.max_num_seqs = static_cast<int32_t>(options.max_num_seqs);
@@ -40,8 +78,10 @@ EngineOptions engine_options(const InspectOptions& options, const std::string& d
 
 Result<MemoryPlan> plan(const EngineOptions& engine, const InspectOptions& options) {
   if (!options.memory_per_rank) return plan_memory(engine);
-  NamedSize device(*options.memory_per_rank);
   FATHOM_ASSIGN(const std::shared_ptr<const WeightSource> weights, open_weights(engine, true));
+  NamedSize size(*options.memory_per_rank);
+  NamedGpu gpu(*options.memory_per_rank);
+  Backend& device = options.device == "cuda" ? static_cast<Backend&>(gpu) : size;
   return plan_memory(engine, *weights, device);
 }
 

@@ -7,6 +7,7 @@
 #include "auth/api_keys.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "ctl/presets.h"
 #include "run_command.h"
 #include "weights/checkpoint.h"
 
@@ -122,6 +123,29 @@ TEST_F(Local, InspectPlansMemoryForNamedRanks) {
   EXPECT_NE(small["why"].get<std::string>().find("does not fit"), std::string::npos);
   const auto text = run_command({"inspect", path("m"), "--memory-per-rank", "8GB"});
   EXPECT_NE(text.out.find("step workspace"), std::string::npos) << text.out;
+}
+
+// As its engine would: 1,152 bytes a token and layer of V2-Lite, or 656 where the cache is FP8.
+TEST_F(Local, InspectPlansForAGpuAndAnFp8Cache) {
+  std::filesystem::create_directory(path("lite"));
+  ASSERT_TRUE(write_file(path("lite/config.json"), *preset_config("v2-lite")).is_ok());
+  const auto inspect = [&](const char* device, const char* dtype) {
+    return json_of({"inspect", path("lite"), "--memory-per-rank", "80GB", "--device", device,
+                    "--kv-cache-dtype", dtype, "--max-num-seqs", "1024", "--max-model-len", "4096",
+                    "--max-num-batched-tokens", "8192"});
+  };
+  const Json bf16 = inspect("cuda", "bfloat16");
+  const Json fp8 = inspect("cuda", "fp8");
+  EXPECT_EQ(bf16["kv_bytes_per_token"], 27 * 1152);
+  EXPECT_EQ(fp8["kv_bytes_per_token"], 27 * 656);
+  const auto blocks = [](const Json& seen) { return seen["plan"]["kv_blocks"].get<double>(); };
+  EXPECT_NEAR(blocks(fp8) / blocks(bf16), 1152.0 / 656.0, 0.01);
+  const auto workspace = [](const Json& seen) {
+    return seen["plan"]["stages"][0]["workspace_bytes"].get<int64_t>();
+  };
+  EXPECT_GT(workspace(bf16), int64_t{400} << 20);
+  EXPECT_LT(workspace(bf16), int64_t{2} << 30);
+  EXPECT_NE(workspace(bf16), workspace(inspect("cpu", "bfloat16")));
 }
 
 TEST_F(Local, AMissingShardIsNamed) {

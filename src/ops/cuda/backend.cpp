@@ -8,16 +8,6 @@
 #include "ops/cuda/cuda_scratch.h"
 
 namespace fathom {
-namespace {
-
-// What the process takes of the device beside the plan, once it serves: code of kernels, captured
-// graphs, staging buffers. Measured (tests/gpu/test_faults.py prints it).
-constexpr int64_t kBesidePlanBytes = int64_t{256} << 20;
-// Tests hold each op to its bound; this is for what they do not show, as an engine without room in
-// a step ends.
-constexpr int64_t kSpareBytes = int64_t{256} << 20;
-
-}  // namespace
 
 Result<std::unique_ptr<CudaBackend>> CudaBackend::open(bool neutral_kernels) {
   FATHOM_ASSIGN(std::string name, open_device());
@@ -33,7 +23,7 @@ Result<int64_t> CudaBackend::memory_bytes_per_rank(const RankGrid&, double fract
   FATHOM_ASSIGN(const DeviceMemory memory, device_memory());
   const auto wanted = static_cast<int64_t>(fraction * static_cast<double>(memory.total_bytes));
   const int64_t in_use = memory.total_bytes - memory.free_bytes;
-  return std::max<int64_t>(0, wanted - in_use - kBesidePlanBytes);
+  return std::max<int64_t>(0, wanted - in_use - kCudaBesidePlanBytes);
 }
 
 std::unique_ptr<ScratchBounds> CudaBackend::scratch_bounds(Numerics numerics) const {
@@ -41,7 +31,7 @@ std::unique_ptr<ScratchBounds> CudaBackend::scratch_bounds(Numerics numerics) co
 }
 
 int64_t CudaBackend::workspace_bytes(int64_t counted_bytes) const {
-  return counted_bytes + kSpareBytes;
+  return counted_bytes + kCudaSpareBytes;
 }
 
 Result<std::unique_ptr<Ops>> CudaBackend::make_ops(const OpsSetup& setup) {

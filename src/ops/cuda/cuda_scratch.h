@@ -9,6 +9,13 @@
 
 namespace fathom {
 
+// What the process takes of the device beside the plan, once it serves: code of kernels, captured
+// graphs, staging buffers. Measured (tests/gpu/test_faults.py prints it).
+inline constexpr int64_t kCudaBesidePlanBytes = int64_t{256} << 20;
+// Of the step arena. Tests hold each op to its bound; this is for what they do not show, as an
+// engine without room in a step ends.
+inline constexpr int64_t kCudaSpareBytes = int64_t{256} << 20;
+
 class CudaScratch final : public ScratchBounds {
  public:
   // sms: multiprocessors of the device.
