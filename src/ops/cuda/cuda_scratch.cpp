@@ -61,7 +61,33 @@ int32_t blocks_of(const BatchView& batch, const KvView& cache) {
   return table.defined() ? std::max(needed, static_cast<int32_t>(table.shape[2])) : needed;
 }
 
-bool bf16_cache(const KvView& cache) { return cache.cache.dtype == DType::kBF16; }
+bool tensor_core_cache(const KvView& cache) {
+  return cache.cache.dtype == DType::kBF16 || cache.cache.dtype == DType::kF8E4M3;
+}
+
+// A slice of cached tokens made for `heads` heads at a time with the running softmax of rows that
+// it cuts (kernels/prefill_config.h), of any step up to this one: the smaller the step, the larger
+// the group of heads, which is halved, from `most` to `least` in this one, until the softmax fits.
+// query_heads: of one head. head_bytes, token_bytes: of a cached token, for each head and beside.
+int64_t slices_max(const StepShape& shape, int32_t most, int32_t least, int32_t query_heads,
+                   int64_t head_bytes, int64_t token_bytes) {
+  constexpr int64_t kTile = kernels::kPrefillKeyTile;
+  const int32_t rows = std::max(shape.rows, 1);
+  const int64_t tiles = kernels::prefill_key_tiles_max(rows, shape.context_tokens_max);
+  const int64_t state = int64_t{kernels::prefill_tiles_max(rows, shape.tokens)} * query_heads *
+                        kernels::kPrefillCarryFloats * 4;
+  int64_t bytes = 0;
+  for (int32_t heads = most;; heads /= 2) {
+    const int64_t tile_bytes = kTile * heads * head_bytes;
+    const int64_t slice =
+        std::clamp<int64_t>(kernels::kPrefillSliceBytes / tile_bytes, 1, tiles);
+    int64_t carry = slice < tiles ? state * heads : 0;
+    if (heads > least) carry = std::min(carry, kernels::kPrefillCarryBytes);
+    bytes = std::max(bytes, rounded(slice * tile_bytes) + rounded(slice * kTile * token_bytes) +
+                                rounded(carry));
+    if (heads <= least) return bytes;
+  }
+}
 
 }  // namespace
 
@@ -205,26 +231,34 @@ int64_t CudaScratch::mla_prefill(const StepShape& shape, const KvView& cache,
   desc.value_dims = p.value_dims;
   desc.kv_lora = p.kv_lora;
   desc.block_tokens = cache.block_tokens;
-  desc.bf16 = hopper_ && numerics_ == Numerics::kNative && bf16_cache(cache);
-  if (!kernels::plan_mla_prefill(desc).fits) {
+  desc.fp8_cache = cache.cache.dtype == DType::kF8E4M3;
+  desc.bf16 = hopper_ && numerics_ == Numerics::kNative && tensor_core_cache(cache);
+  const kernels::MlaPrefillPlan plan = kernels::plan_mla_prefill(desc);
+  if (!plan.fits) {
     return rounded(tokens * p.heads * (p.kv_lora + p.rope_dims) * act_size()) +
            rounded(tokens * p.heads * p.kv_lora * act_size());
   }
-  // Of any cut: fewer heads at a time mean more of the context, and the other way round.
-  int32_t heads = p.heads;
-  while (heads % 2 == 0 && heads > kernels::kPrefillGroupHeads) heads /= 2;
-  int32_t least = heads;
-  while (least % 2 == 0) least /= 2;
-  constexpr int64_t kTile = kernels::kPrefillKeyTile;
-  const int64_t tiles = (shape.context_tokens_max + kTile - 1) / kTile * desc.rows;
-  const int64_t tile_bytes = kTile * heads * 256 * 2;
-  const int64_t expanded =
-      std::min(std::max<int64_t>(tiles, 1) * tile_bytes,
-               std::max(kernels::kPrefillSliceBytes, tile_bytes));
-  const int64_t carry = int64_t{kernels::prefill_tiles_max(desc.rows, tokens)} *
-                        kernels::kPrefillCarryFloats * 4;
-  return rounded(tokens * p.heads * p.rope_dims * 2) + rounded(expanded) +
-         rounded(std::max(std::min(carry * heads, kernels::kPrefillCarryBytes), carry * least));
+  int32_t most = p.heads;
+  while (most % 2 == 0 && most > kernels::kPrefillGroupHeads) most /= 2;
+  const int64_t head_bytes = 256 * 2;
+  const int64_t spread_bytes = desc.fp8_cache ? 576 * 2 : 0;
+  return rounded(tokens * p.heads * p.rope_dims * 2) +
+         slices_max(shape, most, plan.heads, 1, head_bytes, spread_bytes);
+}
+
+// Prompts over e4m3 keys and values: made bf16 in slices.
+int64_t CudaScratch::gqa_prefill(const StepShape& shape, const KvView& cache,
+                                 const GqaParams& p) const {
+  const kernels::GqaPrefillDesc desc{p.heads, p.kv_heads, p.head_dims, cache.block_tokens, true,
+                                     true};
+  if (!hopper_ || numerics_ != Numerics::kNative || cache.cache.dtype != DType::kF8E4M3 ||
+      !kernels::gqa_prefill_fits(desc)) {
+    return 0;
+  }
+  const kernels::GqaSpreadPlan plan = kernels::plan_gqa_spread(
+      desc, std::max(shape.rows, 1), shape.tokens, shape.context_tokens_max);
+  return slices_max(shape, p.kv_heads, plan.kv_heads, p.heads / p.kv_heads,
+                    2 * int64_t{p.head_dims} * 2, 0);
 }
 
 int64_t CudaScratch::mla(const BatchView& batch, const KvView& cache, const MlaParams& p) const {
@@ -264,8 +298,10 @@ int64_t CudaScratch::gqa(const BatchView& batch, const KvView& cache, const GqaP
     decode = std::max(decode, words(pairs * p.head_dims) + words(pairs * 2) +
                                   words(2 * int64_t{plan.blocks} + 1));
   }
+  const int64_t prefill = words(4 * int64_t{sms_} + 1) + gqa_prefill(shape, cache, p);
   return words(values) + rounded(values * act_size()) +
-         plain_rows(shape.tokens, int64_t{p.heads} * p.head_dims, p.out) + decode;
+         plain_rows(shape.tokens, int64_t{p.heads} * p.head_dims, p.out) +
+         std::max(decode, prefill);
 }
 
 // Of each block of the sampler.

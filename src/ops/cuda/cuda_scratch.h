@@ -42,6 +42,7 @@ class CudaScratch final : public ScratchBounds {
   int64_t mla_decode(const StepShape& shape, int64_t tokens, const KvView& cache,
                      const MlaParams& p) const;
   int64_t mla_prefill(const StepShape& shape, const KvView& cache, const MlaParams& p) const;
+  int64_t gqa_prefill(const StepShape& shape, const KvView& cache, const GqaParams& p) const;
 
   const Numerics numerics_;
   const int32_t sms_;
