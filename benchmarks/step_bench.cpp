@@ -4,6 +4,9 @@
 //   step_bench [--rounds N] [--seconds S] [--tb-per-s T] [--fp8-cache 1] [--json FILE]
 //              MODEL CASES [MODEL CASES]...
 //   step_bench --floors 1 MODEL CASES...    floors alone; needs no GPU
+//   step_bench --timeline FILE [--cupti LIBRARY] MODEL CASES...
+//       instead of times: when each kernel of a few replayed steps starts and ends, one a line
+//       (step/kernel_trace.h; benchmarks/timeline.py makes tables of them)
 //
 // MODEL: llama-8b:bf16, v2-lite:fp8, v3-slice:fp8, ... (step/step_models.h), or a config.json.
 // CASES, with commas between: 32x1024 decodes 32 sequences of 1024 tokens; p8192 computes a prompt
@@ -21,6 +24,7 @@
 #include <optional>
 
 #include "ops/cuda/device.h"
+#include "step/kernel_trace.h"
 #include "step/step_models.h"
 #include "step/step_runner.h"
 
@@ -41,6 +45,8 @@ struct Options {
   bool floors = false;
   bool fp8_cache = false;
   std::string json;
+  std::string timeline;
+  std::string cupti = "libcupti.so.13";
   std::vector<Asked> asked;
 };
 
@@ -194,7 +200,27 @@ Status print_floors(const Asked& asked, const Options& options) {
   return Status::ok();
 }
 
-Status run_model(const Asked& asked, const Options& options, json& report) {
+// Steps of one case, all kernels of the GPU meanwhile: model, case, start and end in ns, blocks,
+// threads, name.
+Status write_timeline(StepRunner& runner, const std::string& model, const StepCase& one,
+                      KernelTrace& trace, const std::string& file) {
+  constexpr int32_t kSteps = 12;
+  FATHOM_RETURN_IF_ERROR(runner.open(one));
+  FATHOM_ASSIGN(const auto before, trace.take());
+  FATHOM_RETURN_IF_ERROR(runner.replay(one, kSteps));
+  FATHOM_ASSIGN(const auto spans, trace.take());
+  std::ofstream out(file, std::ios::app);
+  for (const KernelSpan& span : spans) {
+    out << model << '\t' << name_of(one) << '\t' << span.start_ns - spans.front().start_ns << '\t'
+        << span.end_ns - spans.front().start_ns << '\t' << span.grid << '\t' << span.block << '\t'
+        << span.name.substr(0, 160) << '\n';
+  }
+  std::fprintf(stderr, "%s %s: %zu kernels of %d steps\n", model.c_str(), name_of(one).c_str(),
+               spans.size(), kSteps);
+  return Status::ok();
+}
+
+Status run_model(const Asked& asked, const Options& options, KernelTrace* trace, json& report) {
   const auto text = model_config(asked.model);
   if (!text) return invalid_argument("no model " + asked.model);
   const ConfigFolder folder(*text);
@@ -204,6 +230,10 @@ Status run_model(const Asked& asked, const Options& options, json& report) {
                asked.model.c_str(), 1e-9 * static_cast<double>(runner->info().parameters),
                runner->load_seconds());
   for (const StepCase& one : asked.cases) {
+    if (trace != nullptr) {
+      FATHOM_RETURN_IF_ERROR(write_timeline(*runner, asked.model, one, *trace, options.timeline));
+      continue;
+    }
     report["steps"].push_back(run_case(*runner, asked.model, one, options));
     report["workspace"][asked.model] = {{"planned_bytes", runner->workspace_planned()},
                                         {"used_bytes", runner->workspace_used()}};
@@ -225,6 +255,15 @@ int run(const Options& options) {
     }
     return 0;
   }
+  std::unique_ptr<KernelTrace> trace;
+  if (!options.timeline.empty()) {
+    auto opened = KernelTrace::open(options.cupti);
+    if (!opened.is_ok()) {
+      std::fprintf(stderr, "step_bench: %s\n", opened.status().to_string().c_str());
+      return 1;
+    }
+    trace = std::move(*opened);
+  }
   const auto device = open_device();
   if (!device.is_ok()) {
     std::fprintf(stderr, "step_bench: %s\n", device.status().to_string().c_str());
@@ -234,12 +273,12 @@ int run(const Options& options) {
   report["steps"] = json::array();
   bool failed = false;
   for (const Asked& asked : options.asked) {
-    const Status status = run_model(asked, options, report);
+    const Status status = run_model(asked, options, trace.get(), report);
     if (status.is_ok()) continue;
     std::fprintf(stderr, "step_bench: %s: %s\n", asked.model.c_str(), status.to_string().c_str());
     failed = true;
   }
-  if (options.json.empty()) std::puts(report.dump(1).c_str());
+  if (options.json.empty() && trace == nullptr) std::puts(report.dump(1).c_str());
   return failed ? 1 : 0;
 }
 
@@ -261,6 +300,10 @@ std::optional<Options> parse(int argc, char** argv) {
       options.fp8_cache = value != "0";
     else if (word == "--json")
       options.json = value;
+    else if (word == "--timeline")
+      options.timeline = value;
+    else if (word == "--cupti")
+      options.cupti = value;
     else if (const auto cases = parse_cases(value); cases && !word.starts_with("--"))
       options.asked.push_back({word, *cases});
     else

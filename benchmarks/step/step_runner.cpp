@@ -292,6 +292,11 @@ Status StepRunner::break_down(const StepCase& one, double step_us, StepTimes& ti
   return Status::ok();
 }
 
+Status StepRunner::replay(const StepCase& one, int32_t steps) {
+  StepTimes times;
+  return run_many(one, steps, 1e9, times);
+}
+
 Result<StepTimes> StepRunner::time(const StepCase& one, int32_t rounds, double seconds_max) {
   StepTimes times;
   FATHOM_RETURN_IF_ERROR(run(open_rows(one)));

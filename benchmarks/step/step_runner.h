@@ -43,6 +43,9 @@ class StepRunner {
                                                   bool fp8_cache);
 
   Result<StepTimes> time(const StepCase& one, int32_t rounds, double seconds_max);
+  // Without clocks: opens the case's rows, then runs steps of them, one ahead.
+  Status open(const StepCase& one) { return run(open_rows(one)); }
+  Status replay(const StepCase& one, int32_t steps);
   StepCosts costs(const StepCase& one);
   // The same without a GPU.
   static Result<StepCosts> costs_of(const std::string& directory, const StepCase& one,
