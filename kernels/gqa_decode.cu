@@ -16,7 +16,8 @@ cuuint64_t code_block_bytes(const GqaDecodeCall& call) {
   return static_cast<cuuint64_t>(kGqaBlockTokens) * 2 * call.kv_heads * (call.head_dims + 4);
 }
 
-// The codes as (column, token, head, half, block); a box is 32 tokens of one head's keys or values.
+// The codes as (column, token, head, half, block); a box is 32 tokens of one head's keys or values,
+// whose 128 bytes a token are all that is wanted: with 256 the memory would send the next head's too.
 cudaError_t encode_codes(CUtensorMap* map, const GqaDecodeCall& call,
                          PFN_cuTensorMapEncodeTiled_v12000 encoder, cuuint64_t half) {
   const auto dims = static_cast<cuuint64_t>(call.head_dims);
@@ -29,7 +30,7 @@ cudaError_t encode_codes(CUtensorMap* map, const GqaDecodeCall& call,
       map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 5, const_cast<void*>(call.cache), sizes, strides, box,
       kSteps, CU_TENSOR_MAP_INTERLEAVE_NONE,
       call.head_dims == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
-      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+      CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
