@@ -6,6 +6,7 @@
 #pragma once
 
 #include "async_copy.cuh"
+#include "cluster.cuh"
 #include "number.cuh"
 #include "skinny_gemm.h"
 #include "wgmma.cuh"
@@ -393,7 +394,7 @@ __global__ void __launch_bounds__(SkinnyShape<kTokens, kRows>::kThreads, 2)
   }
   if (a.overlap_next) let_next_kernel_start();
   __syncthreads();
-  if (a.split > 1) cluster_arrive();
+  if (a.split > 1) cluster_arrive_relaxed();
   if (threadIdx.x < kMathThreads) {
     wait_for_earlier_kernels();
     multiply_tile<kFormat, kTokens, kRows>(a, ring, share);
