@@ -11,18 +11,13 @@ Result<MlaBlock> MlaBlock::load(ShardLoader& loader, const DeepseekConfig& c, co
   const WeightSlice kv_a{at + "kv_a_proj_with_mqa.weight", {}, {}};
   block.has_q_lora_ = c.q_lora.has_value();
   if (c.q_lora) {
-    block.q_lora_ = *c.q_lora;
     FATHOM_ASSIGN(block.down_, loader.linear({{at + "q_a_proj.weight", {}, {}}, kv_a}));
     FATHOM_ASSIGN(block.q_norm_, loader.floats(at + "q_a_layernorm.weight"));
     FATHOM_ASSIGN(block.q_up_,
                   loader.linear({{at + "q_b_proj.weight", per_head(c.head_dims()), {}}}));
   } else {
-    FATHOM_ASSIGN(block.down_, loader.linear({kv_a}));
-    FATHOM_ASSIGN(block.q_up_,
-                  loader.linear({{at + "q_proj.weight", per_head(c.head_dims()), {}}}));
-    if (loader.ops().act_spec(block.down_) != loader.ops().act_spec(block.q_up_)) {
-      return unimplemented(at + "q_proj and kv_a_proj_with_mqa must have the same format");
-    }
+    FATHOM_ASSIGN(block.down_,
+                  loader.linear({{at + "q_proj.weight", per_head(c.head_dims()), {}}, kv_a}));
   }
   FATHOM_ASSIGN(block.out_, loader.linear({{at + "o_proj.weight", {}, per_head(c.value_dims)}}));
 
@@ -45,16 +40,14 @@ Result<MlaBlock> MlaBlock::load(ShardLoader& loader, const DeepseekConfig& c, co
 
 Partial MlaBlock::run(Ops& ops, const BatchView& batch, const KvView& cache, const Act& x,
                       MlaForm form, const Tensor& out) const {
-  const Tensor down = ops.linear(x, down_);  // [T, q_lora + kv_lora + rope]
-  Tensor q;                                  // [T, heads * (nope + rope)]
+  const Tensor down = ops.linear(x, down_);
+  const int64_t latent_columns = params_.kv_lora + params_.rope_dims;
+  const int64_t q_columns = down_.out() - latent_columns;
+  const Tensor kv_a = down.columns(q_columns, latent_columns);
+  Tensor q = down.columns(0, q_columns);
   if (has_q_lora_) {
-    const Act latent =
-        ops.norm(down.columns(0, q_lora_), q_norm_, params_.norm_epsilon, ops.act_spec(q_up_));
-    q = ops.linear(latent, q_up_);
-  } else {
-    q = ops.linear(x, q_up_);
+    q = ops.linear(ops.norm(q, q_norm_, params_.norm_epsilon, ops.act_spec(q_up_)), q_up_);
   }
-  const Tensor kv_a = down.columns(q_lora_, params_.kv_lora + params_.rope_dims);
   const Act attended = ops.mla_attention(batch, cache, q, kv_a, params_, form);
   return ops.linear_partial(attended, out_, out);
 }

@@ -25,10 +25,11 @@ class MlaBlock {
 
  private:
   bool has_q_lora_ = false;
-  int32_t q_lora_ = 0;
-  Weight down_;    // [q_lora + kv_lora + rope, hidden]; without q_lora [kv_lora + rope, hidden]
+  // What reads x, in one product: [q_lora + kv_lora + rope, hidden]; without q_lora
+  // [heads * (nope + rope) + kv_lora + rope, hidden].
+  Weight down_;
   Tensor q_norm_;  // [q_lora]
-  Weight q_up_;    // [heads * (nope + rope), q_lora]; without q_lora [.., hidden]
+  Weight q_up_;    // [heads * (nope + rope), q_lora], of models with q_lora
   Weight out_;     // [hidden, heads * value]
   MlaParams params_;
 };
