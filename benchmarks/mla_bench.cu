@@ -72,6 +72,7 @@ struct Case {
   double must_us = 0.0;
   double goal_us = 0.0;
   bool fp8 = false;
+  float spread = 1.5F;  // of queries: the larger, the more a row's largest score moves
 };
 
 // One case's arrays: a shuffled block table, several caches ("layers"), queries and outputs.
@@ -160,7 +161,7 @@ Setup::Setup(const Case& c) {
     check(cudaDeviceSynchronize(), "entries");
     if (i > 0) caches.pop_back();
   }
-  queries = random_numbers(tokens * c.heads * kMlaEntry, 5, 1.5F);
+  queries = random_numbers(tokens * c.heads * kMlaEntry, 5, c.spread);
   out = std::make_unique<Device<__nv_bfloat16>>(tokens * c.heads * kMlaLatent);
   bytes += static_cast<double>(tokens * c.heads) * (kMlaEntry + kMlaLatent) * 2;
   table_device = on_device(table);
@@ -397,6 +398,14 @@ std::vector<Case> cases() {
       {"4 heads, FP8, 4 tokens, ragged", 4, 4, ragged(9, 4, 300), 0, 0, true},
       {"128 heads, 64 x 4k", 128, 1, same(64, 4096), 125, 110},
       {"128 heads, 64 ragged 0.1k..8k", 128, 1, ragged(64, 100, 8192)},
+      {"128 heads, 32 x 1k", 128, 1, same(32, 1024)},
+      {"128 heads, 1 x 32k", 128, 1, same(1, 32768)},
+      {"128 heads, 24 rows, 8 of padding", 128, 1, padded},
+      {"128 heads, 40 rows of 1 to 130", 128, 1, ragged(40, 1, 130)},
+      {"128 heads, 2 tokens, ragged", 128, 2, ragged(9, 2, 300)},
+      {"128 heads, steep, ragged", 128, 1, ragged(20, 1, 3000), 0, 0, false, 9.0F},
+      {"24 heads, 4 tokens, ragged", 24, 4, ragged(9, 4, 300)},
+      {"48 heads, 4 tokens, steep, ragged", 48, 4, ragged(9, 4, 900), 0, 0, false, 9.0F},
   };
 }
 

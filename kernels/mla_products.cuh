@@ -40,6 +40,16 @@ __device__ inline void multiply_across<16>(float (&d)[8], uint64_t a, uint64_t b
   FATHOM_O4(d, i), FATHOM_O4(d, (i) + 4), FATHOM_O4(d, (i) + 8), FATHOM_O4(d, (i) + 12)
 #define FATHOM_O64(d, i) \
   FATHOM_O16(d, i), FATHOM_O16(d, (i) + 16), FATHOM_O16(d, (i) + 32), FATHOM_O16(d, (i) + 48)
+// d += a b, 64 rows by 64 columns: `a` in registers (as below), `b` with K contiguous.
+__device__ inline void multiply_scores(float (&d)[32], const uint32_t (&a)[4], uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, "
+      "%8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "
+      "%24, %25, %26, %27, %28, %29, %30, %31}, {%32, %33, %34, %35}, %36, 1, 1, 1, 0;\n"
+      : FATHOM_O16(d, 0), FATHOM_O16(d, 16)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
 #define FATHOM_REGISTERS_128                                                                     \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                       \
   "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "             \
