@@ -4,6 +4,7 @@
 //   step_bench [--rounds N] [--seconds S] [--tb-per-s T] [--fp8-cache 1] [--json FILE]
 //              MODEL CASES [MODEL CASES]...
 //   step_bench --floors 1 MODEL CASES...    floors alone; needs no GPU
+//   step_bench --strict 1 ...    fails where steps took more workspace than the memory plan reckons
 //   step_bench --timeline FILE [--cupti LIBRARY] MODEL CASES...
 //       instead of times: when each kernel of a few replayed steps starts and ends, one a line
 //       (step/kernel_trace.h; benchmarks/timeline.py makes tables of them)
@@ -44,6 +45,7 @@ struct Options {
   double tb_per_s = 3.0;
   bool floors = false;
   bool fp8_cache = false;
+  bool strict = false;
   std::string json;
   std::string timeline;
   std::string cupti = "libcupti.so.13";
@@ -242,7 +244,11 @@ Status run_model(const Asked& asked, const Options& options, KernelTrace* trace,
   std::fprintf(stderr, "%s: step workspace %.1f MiB planned, %.1f used\n", asked.model.c_str(),
                static_cast<double>(runner->workspace_planned()) / (1 << 20),
                static_cast<double>(runner->workspace_used()) / (1 << 20));
-  return Status::ok();
+  if (!options.strict || runner->workspace_used() <= runner->workspace_planned())
+    return Status::ok();
+  return resource_exhausted(
+      "a step took more workspace than planned: an op's bound in src/ops/cuda/cuda_scratch is "
+      "too small");
 }
 
 int run(const Options& options) {
@@ -298,6 +304,8 @@ std::optional<Options> parse(int argc, char** argv) {
       options.floors = value != "0";
     else if (word == "--fp8-cache")
       options.fp8_cache = value != "0";
+    else if (word == "--strict")
+      options.strict = value != "0";
     else if (word == "--json")
       options.json = value;
     else if (word == "--timeline")

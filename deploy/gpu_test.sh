@@ -59,6 +59,13 @@ while read -r kind name; do
 done <"$list"
 echo "== cuda_ops_test on the kernels of every architecture"
 "$bin/cuda_ops_test" --neutral || failed+=(cuda_ops_test_neutral)
+echo "== step workspace against the memory plan"
+times=$(mktemp)
+"$bin/step_bench" --strict 1 --rounds 1 --seconds 0.1 --json "$times" \
+  v2-lite:fp8 64x1024,p8192,64x1024+p4096 v3-slice:fp8 p8192 || failed+=(step_workspace)
+"$bin/step_bench" --strict 1 --rounds 1 --seconds 0.1 --json "$times" --fp8-cache 1 \
+  v2-lite:fp8 p4096+8192 llama-8b:fp8 256x1024,p8192 || failed+=(step_workspace_fp8_cache)
+rm "$times"
 if [ "$sanitize" = 1 ]; then
   command -v compute-sanitizer >/dev/null || fail "--sanitize needs compute-sanitizer on the PATH"
   for tool in memcheck racecheck initcheck synccheck; do
