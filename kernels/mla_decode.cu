@@ -151,4 +151,23 @@ cudaError_t mla_decode(cudaStream_t stream, const MlaDecodeDesc& desc,
                          : launch(stream, how, mla_merge_kernel<4>, args, pairs, config.tile_pairs);
 }
 
+cudaError_t load_mla_decode() {
+  const void* kernels[] = {
+      reinterpret_cast<const void*>(mla_schedule_kernel),
+      reinterpret_cast<const void*>(mla_narrow_kernel<1>),
+      reinterpret_cast<const void*>(mla_narrow_kernel<2>),
+      reinterpret_cast<const void*>(mla_fp8_kernel),
+      reinterpret_cast<const void*>(mla_wide_kernel<1>),
+      reinterpret_cast<const void*>(mla_wide_kernel<2>),
+      reinterpret_cast<const void*>(mla_merge_kernel<1>),
+      reinterpret_cast<const void*>(mla_merge_kernel<4>),
+  };
+  for (const void* kernel : kernels) {
+    cudaFuncAttributes attributes;
+    const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}
+
 }  // namespace fathom::kernels

@@ -58,6 +58,9 @@ struct MlaDecodeCall {
   bool merge = true;  // else mla_output puts partial results together
 };
 
+// Has the driver put every kernel on the device; once, before anything is captured.
+cudaError_t load_mla_decode();
+
 // Once a step: shared by all layers of the same config.
 cudaError_t mla_schedule(cudaStream_t stream, const MlaDecodeDesc& desc,
                          const MlaDecodeConfig& config, const MlaDecodeRows& rows,

@@ -5,6 +5,7 @@
 
 #include "prefill_core.cuh"
 #include "prefill_expand.cuh"
+#include "prefill_join.cuh"
 #include "prefill_spread.cuh"
 #include "tensor_map.h"
 
@@ -56,7 +57,7 @@ constexpr size_t kSharedBytes = sizeof(Shared) + 1024;
 
 template <int kTiles, bool kRope>
 cudaError_t launch(cudaStream_t stream, const PrefillMaps& maps, const PrefillArgs& args) {
-  const auto blocks = static_cast<unsigned>(args.query_tiles * args.heads);
+  const auto blocks = static_cast<unsigned>(args.query_tiles * args.splits * args.heads);
   prefill_kernel<kTiles, kRope>
       <<<blocks, kPrefillThreads, kSharedBytes<PrefillShared<kTiles, kRope>>, stream>>>(maps, args);
   return cudaGetLastError();
@@ -117,6 +118,8 @@ cudaError_t load_prefill_attention() {
     error = allow_shared(prefill_kernel<2, true>, kSharedBytes<PrefillShared<2, true>>);
   if (error == cudaSuccess) error = allow_shared(expand_kernel<false>, kSharedBytes<ExpandShared>);
   if (error == cudaSuccess) error = allow_shared(expand_kernel<true>, kSharedBytes<ExpandShared>);
+  cudaFuncAttributes join;  // asked for: its code must be on the device before anything is captured
+  if (error == cudaSuccess) error = cudaFuncGetAttributes(&join, prefill_join_kernel<2>);
   if (error == cudaSuccess && tensor_map_encoder() == nullptr) error = cudaErrorNotSupported;
   return error;
 }
@@ -149,9 +152,9 @@ cudaError_t gqa_prefill_fp8(cudaStream_t stream, const GqaPrefillDesc& desc,
       args.slice_end = args.slice_begin + plan.slice_tiles;
       const SpreadHeads heads{desc.kv_heads, head, plan.kv_heads, desc.head_dims};
       spread_heads_kernel<<<blocks, kSpreadThreads, 0, stream>>>(spread, heads);
-      const cudaError_t error =
-          desc.head_dims == 64 ? launch_gqa<1>(stream, desc, call, args, memory.spread, pages)
-                               : launch_gqa<2>(stream, desc, call, args, memory.spread, pages);
+      const cudaError_t error = desc.head_dims == 64
+                                    ? launch_gqa<1>(stream, desc, call, args, memory.spread, pages)
+                                    : launch_gqa<2>(stream, desc, call, args, memory.spread, pages);
       if (error != cudaSuccess) return error;
     }
   }
@@ -161,14 +164,13 @@ cudaError_t gqa_prefill_fp8(cudaStream_t stream, const GqaPrefillDesc& desc,
 cudaError_t mla_prefill_expand(cudaStream_t stream, const MlaPrefillDesc& desc,
                                const MlaPrefillPlan& plan, const MlaPrefillCall& call,
                                const MlaPrefillPart& part) {
-  constexpr int32_t kBlocksWanted = 128;
+  const int32_t tiles = plan.tiles_of(part.slice);
   ExpandArgs args;
   args.rows = call.rows;
   args.heads = plan.heads;
   args.first_head = part.first_head;
-  args.parts = std::clamp(kBlocksWanted / plan.slice_tiles, 1, 2 * plan.heads);
+  args.parts = choose_expand_parts(tiles, desc.multiprocessors, 2 * plan.heads);
   args.slice_begin = part.slice * plan.slice_tiles;
-  args.slice_tiles = plan.slice_tiles;
   args.spread = desc.fp8_cache;
   args.out = static_cast<__nv_bfloat16*>(call.expanded);
   CUtensorMap cache;
@@ -184,28 +186,41 @@ cudaError_t mla_prefill_expand(cudaStream_t stream, const MlaPrefillDesc& desc,
   if (error == cudaSuccess)
     error = encode_rows(&up_value, call.up_value, kLatent, desc.heads * 128);
   if (error != cudaSuccess) return error;
-  const auto blocks = static_cast<unsigned>(plan.slice_tiles * args.parts);
+  const auto blocks = static_cast<unsigned>(tiles * args.parts);
   auto* const kernel = call.up_key_across ? expand_kernel<true> : expand_kernel<false>;
   kernel<<<blocks, kExpandThreads, kSharedBytes<ExpandShared>, stream>>>(cache, up_key, up_value,
                                                                          args);
   return cudaGetLastError();
 }
 
-cudaError_t mla_prefill_attend(cudaStream_t stream, const MlaPrefillDesc& desc,
-                               const MlaPrefillPlan& plan, const MlaPrefillCall& call,
-                               const MlaPrefillPart& part) {
+namespace {
+
+// Of all slices of a group of heads.
+PrefillArgs latent_args(const MlaPrefillPlan& plan, const MlaPrefillCall& call,
+                        int32_t first_head) {
   PrefillArgs args;
   args.rows = call.rows;
   args.heads = plan.heads;
-  args.first_head = part.first_head;
+  args.first_head = first_head;
   args.kv_heads = plan.heads;
   args.query_columns = 192;
   args.query_tiles = plan.query_tiles;
   args.scale_log2 = call.softmax_scale * kLog2E;
   args.out = call.out;
+  args.slice_end = INT_MAX;
+  args.splits = plan.splits;
+  args.carry = call.carry;
+  return args;
+}
+
+}  // namespace
+
+cudaError_t mla_prefill_attend(cudaStream_t stream, const MlaPrefillDesc& desc,
+                               const MlaPrefillPlan& plan, const MlaPrefillCall& call,
+                               const MlaPrefillPart& part) {
+  PrefillArgs args = latent_args(plan, call, part.first_head);
   args.slice_begin = part.slice * plan.slice_tiles;
   args.slice_end = args.slice_begin + plan.slice_tiles;
-  args.carry = call.carry;
   args.spread = desc.fp8_cache;
   PrefillMaps maps;
   const auto heads = static_cast<uint64_t>(desc.heads);
@@ -222,6 +237,14 @@ cudaError_t mla_prefill_attend(cudaStream_t stream, const MlaPrefillDesc& desc,
   return launch<2, true>(stream, maps, args);
 }
 
+cudaError_t mla_prefill_join(cudaStream_t stream, const MlaPrefillPlan& plan,
+                             const MlaPrefillCall& call, int32_t first_head) {
+  if (plan.splits == 1) return cudaSuccess;
+  const auto blocks = static_cast<unsigned>(plan.query_tiles * plan.heads);
+  prefill_join_kernel<2><<<blocks, 256, 0, stream>>>(latent_args(plan, call, first_head));
+  return cudaGetLastError();
+}
+
 cudaError_t mla_prefill(cudaStream_t stream, const MlaPrefillDesc& desc, const MlaPrefillPlan& plan,
                         const MlaPrefillCall& call) {
   for (int32_t head = 0; head < desc.heads; head += plan.heads) {
@@ -231,6 +254,8 @@ cudaError_t mla_prefill(cudaStream_t stream, const MlaPrefillDesc& desc, const M
       if (error == cudaSuccess) error = mla_prefill_attend(stream, desc, plan, call, part);
       if (error != cudaSuccess) return error;
     }
+    const cudaError_t error = mla_prefill_join(stream, plan, call, head);
+    if (error != cudaSuccess) return error;
   }
   return cudaSuccess;
 }

@@ -52,7 +52,7 @@ struct MlaPrefillCall {
   const void* rope_queries = nullptr;  // bf16 [tokens, heads, 64], turned
   const void* cache = nullptr;         // bf16 [blocks, 64, 576]; e4m3: bytes [blocks, 64, 656]
   int64_t blocks = 0;
-  void* spread = nullptr;  // e4m3 cache: bf16 [plan.spread_numbers()]
+  void* spread = nullptr;        // e4m3 cache: bf16 [plan.spread_numbers()]
   const void* up_key = nullptr;  // bf16 [heads, 128, 512]; across: [heads, 512, 128]
   bool up_key_across = false;
   const void* up_value = nullptr;  // bf16 [heads, 128, 512]
@@ -65,7 +65,8 @@ struct MlaPrefillCall {
 cudaError_t mla_prefill(cudaStream_t stream, const MlaPrefillDesc& desc, const MlaPrefillPlan& plan,
                         const MlaPrefillCall& call);
 
-// One slice of one group of heads, in two halves; `mla_prefill` runs all. For measurements.
+// One slice of one group of heads, in two halves, and what puts splits together after a group's
+// last slice; `mla_prefill` runs all. For measurements.
 struct MlaPrefillPart {
   int32_t first_head = 0;
   int32_t slice = 0;
@@ -76,6 +77,8 @@ cudaError_t mla_prefill_expand(cudaStream_t stream, const MlaPrefillDesc& desc,
 cudaError_t mla_prefill_attend(cudaStream_t stream, const MlaPrefillDesc& desc,
                                const MlaPrefillPlan& plan, const MlaPrefillCall& call,
                                const MlaPrefillPart& part);
+cudaError_t mla_prefill_join(cudaStream_t stream, const MlaPrefillPlan& plan,
+                             const MlaPrefillCall& call, int32_t first_head);
 
 // Tells the driver what the kernels need; once, before anything is captured.
 cudaError_t load_prefill_attention();

@@ -55,9 +55,7 @@ struct PrefillCopier {
         .block_table[a.rows.slot[w.row] * a.rows.table_stride + min(tile * 2 + half, last)];
   }
 
-  __device__ int32_t in_slice(int32_t tile, int half) const {
-    return (w.offset + tile) * 2 + half;
-  }
+  __device__ int32_t in_slice(int32_t tile, int half) const { return (w.offset + tile) * 2 + half; }
 
   __device__ int32_t entries_of(int32_t tile, int half) const {
     return kRope ? in_slice(tile, half) : page(tile, half);
@@ -173,9 +171,9 @@ __device__ void prefill_values(PrefillState<kTiles>& state, uint32_t values) {
                     prefill_tile_across(values + step * 16 * 128));
 }
 
-// Scores become weights relative to the new peak; their sums join the total. Every row sees the
-// row's first token, so that a peak is finite from the first tile on. Peaks are whole powers of
-// two: moving one changes no bit of a weight that was rounded (docs/numerics.md).
+// Scores become weights relative to the new peak; their sums join the total. Until a row has seen a
+// token its peak is infinite, and its weights are 0. Peaks are whole powers of two: moving one
+// changes no bit of a weight that was rounded (docs/numerics.md).
 template <int kTiles>
 __device__ void prefill_softmax(const PrefillArgs& a, PrefillState<kTiles>& state,
                                 float (&scores)[64], int32_t first_token, bool edge,
@@ -195,13 +193,14 @@ __device__ void prefill_softmax(const PrefillArgs& a, PrefillState<kTiles>& stat
     most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFU, most, 1));
     most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFU, most, 2));
     const float peak = fmaxf(state.peak[r], ceilf(most * a.scale_log2));
-    fade[r] = exp2_fast(state.peak[r] - peak);
+    const float shift = peak == -INFINITY ? 0.0F : peak;
+    fade[r] = exp2_fast(state.peak[r] - shift);
     state.peak[r] = peak;
     float sum = 0.0F;
 #pragma unroll
     for (int i = 0; i < 32; ++i) {
       float& score = scores[i / 2 * 4 + r * 2 + i % 2];
-      score = exp2_fast(fmaf(score, a.scale_log2, -peak));
+      score = exp2_fast(fmaf(score, a.scale_log2, -shift));
       sum += score;
     }
     state.total[r] = fmaf(state.total[r], fade[r], sum);
@@ -224,10 +223,11 @@ __device__ void prefill_pack(PrefillState<kTiles>& state, const float (&scores)[
 }
 
 // The state that a slice leaves to the next: by thread, so that nothing is added in another order.
+// `place`: the tile, after those of the splits before.
 template <int kTiles, typename Move>
-__device__ void prefill_carry(const PrefillArgs& a, int32_t tile, int32_t head,
+__device__ void prefill_carry(const PrefillArgs& a, int32_t place, int32_t head,
                               PrefillState<kTiles>& state, Move&& move) {
-  float* at = a.carry + (int64_t{tile} * a.heads + head) * kPrefillCarryFloats + threadIdx.x;
+  float* at = a.carry + (int64_t{place} * a.heads + head) * kPrefillCarryFloats + threadIdx.x;
 #pragma unroll
   for (int i = 0; i < kTiles * 32; ++i) move(at[i * 256], state.sums[i]);
 #pragma unroll
@@ -238,20 +238,37 @@ __device__ void prefill_carry(const PrefillArgs& a, int32_t tile, int32_t head,
 }
 
 template <int kTiles>
-__device__ void prefill_begin(const PrefillArgs& a, const PrefillWork& w, int32_t tile,
-                              int32_t head, PrefillState<kTiles>& state) {
-  const int32_t inside =
-      static_cast<int32_t>(threadIdx.x) / 32 * 16 + static_cast<int32_t>(threadIdx.x) % 32 / 4;
+__device__ void prefill_clear(PrefillState<kTiles>& state) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    state.visible[r] = w.context + w.first_query + inside + r * 8 + 1;
     state.peak[r] = -INFINITY;
     state.total[r] = 0.0F;
   }
 #pragma unroll
   for (int i = 0; i < kTiles * 32; ++i) state.sums[i] = 0.0F;
-  if (!w.fresh)
-    prefill_carry(a, tile, head, state, [](const float& from, float& to) { to = from; });
+}
+
+template <int kTiles>
+__device__ void prefill_load_state(const PrefillArgs& a, int32_t place, int32_t head,
+                                   PrefillState<kTiles>& state) {
+  prefill_carry(a, place, head, state, [](const float& from, float& to) { to = from; });
+}
+
+template <int kTiles>
+__device__ void prefill_store_state(const PrefillArgs& a, int32_t place, int32_t head,
+                                    PrefillState<kTiles>& state) {
+  prefill_carry(a, place, head, state, [](float& to, const float& from) { to = from; });
+}
+
+template <int kTiles>
+__device__ void prefill_begin(const PrefillArgs& a, const PrefillWork& w, int32_t place,
+                              int32_t head, PrefillState<kTiles>& state) {
+  const int32_t inside =
+      static_cast<int32_t>(threadIdx.x) / 32 * 16 + static_cast<int32_t>(threadIdx.x) % 32 / 4;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) state.visible[r] = w.context + w.first_query + inside + r * 8 + 1;
+  prefill_clear(state);
+  if (!w.fresh) prefill_load_state(a, place, head, state);
 }
 
 // Named barriers 1 and 2: a warpgroup waits for its turn to issue products, then gives the other
@@ -263,14 +280,9 @@ __device__ inline void prefill_give_turn(int group) {
   asm volatile("bar.arrive %0, 256;" ::"r"(2 - group) : "memory");
 }
 
-// The rows' results, or what the next slice goes on from.
 template <int kTiles>
-__device__ void prefill_finish(const PrefillArgs& a, const PrefillWork& w, int32_t query_tile,
-                               int32_t head, PrefillState<kTiles>& state) {
-  if (!w.last) {
-    prefill_carry(a, query_tile, head, state, [](float& to, const float& from) { to = from; });
-    return;
-  }
+__device__ void prefill_store_rows(const PrefillArgs& a, const PrefillWork& w, int32_t head,
+                                   PrefillState<kTiles>& state) {
   float factor[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -282,9 +294,20 @@ __device__ void prefill_finish(const PrefillArgs& a, const PrefillWork& w, int32
   prefill_store<kTiles>(a, w, a.first_head + head, state.sums, factor);
 }
 
+// The rows' results, or what the next slice or the join goes on from.
+template <int kTiles>
+__device__ void prefill_finish(const PrefillArgs& a, const PrefillWork& w, int32_t place,
+                               int32_t head, PrefillState<kTiles>& state) {
+  if (w.last && a.splits == 1) {
+    prefill_store_rows(a, w, head, state);
+  } else {
+    prefill_store_state(a, place, head, state);
+  }
+}
+
 template <int kTiles, bool kRope>
 __device__ void prefill_compute(const PrefillArgs& a, PrefillShared<kTiles, kRope>& s,
-                                const PrefillWork& w, int32_t query_tile, int32_t head) {
+                                const PrefillWork& w, int32_t place, int32_t head) {
   constexpr int kKeyTiles = PrefillShared<kTiles, kRope>::kKeyTiles;
   const auto group = static_cast<int>(threadIdx.x / 128);
   const bool leader = threadIdx.x % 32 == 0;
@@ -292,7 +315,7 @@ __device__ void prefill_compute(const PrefillArgs& a, PrefillShared<kTiles, kRop
   const int32_t seen_by_all = w.context + w.first_query + group * 64 + 1;
   const auto edge = [&](int32_t tile) { return (tile + 1) * kPrefillKeyTile > seen_by_all; };
   PrefillState<kTiles> state;
-  prefill_begin(a, w, query_tile, head, state);
+  prefill_begin(a, w, place, head, state);
   RingPlace<kPrefillStages> key_at;
   RingPlace<kPrefillStages> value_at;
   float scores[64];
@@ -340,7 +363,7 @@ __device__ void prefill_compute(const PrefillArgs& a, PrefillShared<kTiles, kRop
   wgmma_commit();
   wgmma_wait<0>();
   wgmma_use(state.sums);
-  prefill_finish(a, w, query_tile, head, state);
+  prefill_finish(a, w, place, head, state);
 }
 
 // The largest tiles come first: rows and their tiles from the last on.
@@ -352,12 +375,15 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
   auto& s =
       *reinterpret_cast<PrefillShared<kTiles, kRope>*>(raw + (0U - shared_address(raw)) % 1024U);
   const auto head = static_cast<int32_t>(blockIdx.x) % a.heads;
-  const int32_t tile = a.query_tiles - 1 - static_cast<int32_t>(blockIdx.x) / a.heads;
+  const int32_t share = static_cast<int32_t>(blockIdx.x) / a.heads;
+  const int32_t split = share % a.splits;
+  const int32_t tile = a.query_tiles - 1 - share / a.splits;
+  const int32_t state_place = split * a.query_tiles + tile;
   const PrefillPlace place = prefill_find<false>(a.rows, tile);
   if (place.row < 0) return;
-  const PrefillWork w = prefill_work(a, place);
+  PrefillWork w = prefill_work(a, place);
   if (w.padding()) {
-    if (a.slice_begin == 0 && threadIdx.x < 256) {
+    if (a.slice_begin == 0 && split == 0 && threadIdx.x < 256) {
       float zeros[kTiles * 32];
       const float factor[2] = {0.0F, 0.0F};
       prefill_store<kTiles>(a, w, a.first_head + head, zeros, factor);
@@ -365,6 +391,15 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
     return;
   }
   if (w.begin >= w.end) return;
+  prefill_take_share(w, split, a.splits);
+  if (w.begin == w.end) {
+    if (w.fresh && threadIdx.x < 256) {
+      PrefillState<kTiles> nothing;
+      prefill_clear(nothing);
+      prefill_store_state(a, state_place, head, nothing);
+    }
+    return;
+  }
   if (threadIdx.x == 0) {
     barrier_init(&s.query_full, 1);
     barrier_init(&s.value_landed, 1);
@@ -379,7 +414,7 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
   __syncthreads();
   if (threadIdx.x < 256) {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-    prefill_compute<kTiles, kRope>(a, s, w, tile, head);
+    prefill_compute<kTiles, kRope>(a, s, w, state_place, head);
   } else {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
     if (threadIdx.x < 288) {

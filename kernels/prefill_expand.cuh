@@ -27,9 +27,8 @@ struct ExpandArgs {
   int32_t first_head = 0;  // of the model's
   int32_t parts = 1;       // blocks that share a tile of tokens
   int32_t slice_begin = 0;
-  int32_t slice_tiles = 0;
-  bool spread = false;  // the latents are this slice's, tile by tile, not pages
-  __nv_bfloat16* out = nullptr;  // [slice_tiles * 128, 2 * heads * 128]
+  bool spread = false;           // the latents are this slice's, tile by tile, not pages
+  __nv_bfloat16* out = nullptr;  // [tiles of the slice * 128, 2 * heads * 128]
 
   __device__ int32_t first_tile(int32_t part) const { return 2 * heads * part / parts; }
 };

@@ -24,7 +24,9 @@ struct PrefillArgs {
   // Key tiles [slice_begin, slice_end) of the rows' contexts laid one behind the other.
   int32_t slice_begin = 0;
   int32_t slice_end = 0;
-  float* carry = nullptr;  // [query_tiles, heads, kPrefillCarryFloats]
+  // Blocks of threads that share a tile's keys; each has a carry of its own.
+  int32_t splits = 1;
+  float* carry = nullptr;  // [splits, query_tiles, heads, kPrefillCarryFloats]
   bool spread = false;     // the cache is a slice of contexts, tile by tile, not pages
 };
 
@@ -115,6 +117,14 @@ __device__ inline PrefillWork prefill_work(const PrefillArgs& a, const PrefillPl
   w.fresh = w.begin == 0;
   w.last = w.end == tiles;
   return w;
+}
+
+// Of it, what block `split` takes.
+__device__ inline void prefill_take_share(PrefillWork& w, int32_t split, int32_t splits) {
+  const int32_t tiles = max(w.end - w.begin, 0);
+  const int32_t first = w.begin;
+  w.begin = first + tiles * split / splits;
+  w.end = first + tiles * (split + 1) / splits;
 }
 
 // A box of 64 tokens by 64 columns of a map (column, token, column tile, block). Blocks of threads

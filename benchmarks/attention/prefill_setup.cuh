@@ -48,6 +48,7 @@ struct Case {
   bool timed = true;
   bool across = false;  // layout of the keys' up-projection
   bool fp8 = false;     // cache
+  int32_t splits = 1;   // blocks of threads that share a tile's keys; 0: as the plan chooses
 };
 
 struct Setup {
@@ -160,7 +161,9 @@ inline void Setup::place_numbers() {
     latent.context_tokens_max = std::max(latent.context_tokens_max, context[r] + query[r]);
   latent.heads = c.heads;
   latent.fp8_cache = c.fp8;
+  latent.may_split = c.splits == 0;
   plan = plan_mla_prefill(latent, c.slice_bytes);
+  if (c.splits > 0) plan.splits = c.splits;
   if (!mla()) {
     spread_plan = c.fp8 ? plan_gqa_spread(gqa, latent.rows, latent.tokens,
                                           latent.context_tokens_max, c.slice_bytes)

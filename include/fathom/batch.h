@@ -73,6 +73,8 @@ struct StepShape {
   int32_t sample_rows =
       0;  // logits wanted: decode and verify rows times their tokens, 1 per sampling prefill
           // row, or all of a prefill row's tokens when it wants prompt logprobs
+  // Of prefill rows together, their own tokens included: what they attend to. 0: not known.
+  int64_t prefill_context_tokens = 0;
 };
 
 // One step's arrays, resolved on the device by Ops::advance.

@@ -22,6 +22,7 @@ struct KvGroup {
   std::optional<int32_t> window_tokens;  // empty: grows with the sequence
   bool sharded = false;                  // over tensor-parallel ranks; else replicated
   bool draft = false;                    // belongs to a drafter's layer
+  bool latent = false;                   // keys and values are made from the entries
 
   int64_t block_bytes(int32_t block_tokens) const {
     return int64_t{layers} * (block_tokens / tokens_per_entry) * entry_elements *

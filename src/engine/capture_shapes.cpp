@@ -47,6 +47,7 @@ StepShape prefill_warm_shape(int32_t tokens, const SlotLimits& slots) {
   shape.rows = 1;
   shape.tokens = tokens;
   shape.prefill_tokens_max = tokens;
+  shape.prefill_context_tokens = slots.tokens_max;  // the forms of long contexts too
   shape.context_tokens_max = slots.tokens_max;
   shape.sample_rows = 1;
   return shape;

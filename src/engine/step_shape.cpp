@@ -57,6 +57,7 @@ StepShape step_shape(const StepPlan& plan, std::span<const SlotFacts> facts, int
     FATHOM_CHECK(slot.open, "a plan's row names a slot that is not open");
     if (row.kind == RowKind::kPrefill) {
       shape.prefill_tokens_max = std::max(shape.prefill_tokens_max, row.tokens);
+      shape.prefill_context_tokens += slot.prefilled_tokens + row.tokens;
     } else {
       FATHOM_CHECK(shape.prefill_tokens_max == 0, "decode and verify rows come first");
       ++shape.decode_rows;

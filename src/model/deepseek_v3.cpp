@@ -127,6 +127,7 @@ KvLayout DeepseekV3::kv_layout() const {
   group.entry_elements = options_.fp8_cache ? static_cast<int32_t>(fp8.entry_bytes())
                                             : config_.kv_lora + config_.rope_dims;
   group.layers = static_cast<int32_t>(stage_.layers.size());
+  group.latent = true;
   layout.groups.push_back(group);
   if (mtp_) {
     group.name = "draft latent";

@@ -111,7 +111,7 @@ Scheduler::Start Scheduler::try_start(Sequence& s, Draft& draft) {
   }
   // Left to compute even after the longest hit: a lookup takes a while for a long prompt.
   const int32_t rest_min = (s.known() - 1) % kv_.block_tokens() + 1;
-  if (draft.budget.tokens_left(0) < rest_min) return Start::kNoRoom;
+  if (draft.budget.tokens_left() < rest_min) return Start::kNoRoom;
   if (look_up_prefix(s) && prefix_is_coming(s)) return Start::kLater;
   const int32_t cached = match_.blocks * kv_.block_tokens();
   if (next_chunk(s.known() - cached, prefill_tokens_left(s, cached, draft)) == 0)

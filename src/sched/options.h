@@ -25,7 +25,8 @@ struct SchedulerOptions {
   // Times a step of decode rows alone that one with prompts' tokens may take, while at least as
   // many sequences decode as wait for their first token. None: the budget alone bounds it.
   std::optional<double> prefill_slowdown_max;
-  // But so many tokens may always join: a step has costs that fewer would not lower.
+  // But so many tokens of a prompt without context may always join, or what costs as much: a step
+  // has costs that fewer would not lower. Of one prompt a block in any case.
   int32_t prefill_tokens_min = 256;
   int32_t answer_margin_tokens = 128;  // admission wants room for so much of the answer
   int32_t free_percent = 5;            // of each group's blocks, left free by admission

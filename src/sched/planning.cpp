@@ -19,7 +19,7 @@ void Scheduler::plan_decodes(Draft& draft) {
     // Upper bounds: the row in flight may accept fewer, then the next plan asks again.
     const int32_t useful = s.total_tokens_max - (s.reserved + 1);
     const int32_t tokens =
-        std::min({1 + options_.speculative_tokens, useful, draft.budget.tokens_left(s.reserved)});
+        std::min({1 + options_.speculative_tokens, useful, draft.budget.tokens_left()});
     if (tokens <= 0) continue;
     if (const auto group = short_group(s, tokens)) {
       draft.short_of_blocks = true;
@@ -41,13 +41,15 @@ void Scheduler::bound_prefills(Draft& draft) {
     --plans_to_probe_;
   } else if (pace_.is_stale(static_cast<int32_t>(decodes))) {
     plans_to_probe_ = kPlansBetweenProbes;
-    draft.budget.cap(0);  // a step of answers alone, to learn what it takes
+    draft.budget.close();  // a step of answers alone, to learn what it takes
     return;
   }
-  const std::optional<int64_t> tokens =
-      pace_.tokens_beside(static_cast<int32_t>(decodes), *options_.prefill_slowdown_max);
-  const int32_t least = std::max(options_.prefill_tokens_min, kv_.block_tokens());
-  if (tokens) draft.budget.cap(std::max<int64_t>(*tokens, least));
+  const std::optional<double> without = pace_.decode_us(static_cast<int32_t>(decodes));
+  const std::optional<ChunkPrices> prices = pace_.prices();
+  if (!without || !prices) return;
+  const double beside_us = (*options_.prefill_slowdown_max - 1.0) * *without;
+  const double least_us = prices->us(chunk_shape_.work(options_.prefill_tokens_min, 0));
+  draft.budget.bound_prompts(std::max(beside_us, least_us), *prices, kv_.block_tokens());
 }
 
 void Scheduler::plan_prefills(Draft& draft) {
@@ -64,7 +66,7 @@ bool Scheduler::add_prefill_row(Sequence& s, Draft& draft) {
   const int32_t rest = s.open_tokens - s.reserved;
   const int32_t block_tokens = kv_.block_tokens();
   int32_t chunk = next_chunk(rest, prefill_tokens_left(s, s.reserved, draft));
-  if (chunk == 0) return next_chunk(rest, draft.budget.tokens_left(s.reserved)) > 0;
+  if (chunk == 0) return next_chunk(rest, draft.budget.prompt_tokens_left(s.reserved)) > 0;
   int32_t room = room_tokens(s);
   if (room < std::min(rest, block_tokens)) {
     const auto group = short_group(s, std::min(rest, block_tokens));
@@ -80,7 +82,7 @@ bool Scheduler::add_prefill_row(Sequence& s, Draft& draft) {
 }
 
 int32_t Scheduler::prefill_tokens_left(const Sequence& s, int32_t from, const Draft& draft) {
-  const int32_t left = draft.budget.tokens_left(from);
+  const int32_t left = draft.budget.prompt_tokens_left(from);
   return s.sampling->prompt_logprobs ? std::min(left, draft.prompt_logprob_tokens_left) : left;
 }
 
@@ -92,16 +94,19 @@ int32_t Scheduler::next_chunk(int32_t rest, int32_t tokens_left) const {
 
 void Scheduler::add_row(Sequence& s, RowKind kind, int32_t tokens, Draft& draft) {
   append_blocks(s, tokens, draft.plan);
-  draft.budget.take({tokens, int64_t{tokens} * (s.reserved + tokens)});
-  if (kind == RowKind::kPrefill && s.sampling->prompt_logprobs) {
-    draft.prompt_logprob_tokens_left -= tokens;
+  if (kind == RowKind::kPrefill) {
+    draft.budget.take_prompt(tokens, s.reserved);
+    if (s.sampling->prompt_logprobs) draft.prompt_logprob_tokens_left -= tokens;
+  } else {
+    draft.budget.take(tokens);
   }
+  const int32_t context = s.reserved;
   s.reserved += tokens;
   s.tokens_ahead += tokens;
   ++s.plans;
   const bool sample = kind != RowKind::kPrefill || s.reserved == s.open_tokens;
   draft.plan.rows.push_back({s.slot, kind, tokens, sample});
-  draft.rows.push_back({&s, s.slot, kind, tokens, sample});
+  draft.rows.push_back({&s, s.slot, kind, tokens, context, sample});
 }
 
 // Blocks of a window group that the sequence may still take: what is its own by right, and what no

@@ -4,38 +4,48 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "fathom/plan.h"
+#include "sched/chunk_price.h"
 #include "sched/sequence.h"
 
 namespace fathom {
 
-// What a row asks of a step.
-struct RowCost {
-  int32_t tokens = 0;
-  int64_t token_context_pairs = 0;
-};
-
-// The price of a row, in budget units: plain tokens, until a calibration in microseconds exists.
-constexpr int64_t row_price(const RowCost& cost) { return cost.tokens; }
-
-// One step's budget.
+// One step's budget: tokens, and microseconds for prompts where their prices are known.
 class StepBudget {
  public:
-  explicit StepBudget(int64_t units) : left_(units) {}
+  StepBudget(int32_t tokens, const ChunkShape& shape) : left_(tokens), shape_(shape) {}
 
-  // How many tokens a row with this context could still have.
-  int32_t tokens_left(int32_t context) const {
-    const int64_t price = row_price({1, context});
-    return static_cast<int32_t>(left_ / price);
+  int32_t tokens_left() const { return left_; }
+  // How many tokens of a prompt with this context could still join.
+  int32_t prompt_tokens_left(int32_t context) const {
+    if (!us_left_) return left_;
+    const int32_t within = tokens_within(*us_left_, prices_, shape_, context, left_);
+    return std::max(within, std::min(sure_tokens_, left_));
   }
-  // From here on at most `units` more.
-  void cap(int64_t units) { left_ = std::min(left_, units); }
-  void take(const RowCost& cost) { left_ -= row_price(cost); }
+  // No more tokens at all.
+  void close() { left_ = 0; }
+  // From here on prompts may add so much; but the first of them so many tokens whatever they cost.
+  void bound_prompts(double us, const ChunkPrices& prices, int32_t sure_tokens) {
+    us_left_ = us;
+    prices_ = prices;
+    sure_tokens_ = sure_tokens;
+  }
+  void take(int32_t tokens) { left_ -= tokens; }
+  void take_prompt(int32_t tokens, int32_t context) {
+    take(tokens);
+    sure_tokens_ = 0;
+    if (us_left_) *us_left_ -= prices_.us(shape_.work(tokens, context));
+  }
 
  private:
-  int64_t left_;
+  int32_t left_;
+  ChunkShape shape_;
+  std::optional<double> us_left_;
+  ChunkPrices prices_;
+  int32_t sure_tokens_ = 0;
 };
 
 // The place in the queue: arrival, moved back by one step a level of priority. A request is

@@ -37,6 +37,11 @@ Status check_group(const SchedulerOptions& o, const KvLayout& layout, size_t gro
   return Status::ok();
 }
 
+ChunkShape chunk_shape(const KvLayout& layout) {
+  const bool latent = std::ranges::any_of(layout.groups, &KvGroup::latent);
+  return latent ? kLatentChunks : ChunkShape{};
+}
+
 struct Bound {
   const char* setting;
   int64_t value;
@@ -101,6 +106,7 @@ Status Scheduler::validate(const SchedulerOptions& o, const KvLayout& layout) {
 Scheduler::Scheduler(SchedulerOptions options, const KvLayout& layout, BlockHash hash)
     : options_(std::move(options)),
       kv_(layout, options_.blocks, options_.layout_id, std::move(hash)),
+      chunk_shape_(chunk_shape(layout)),
       max_model_len_(options_.max_model_len),
       load_(layout.groups.size(), 0),
       flights_(options_.depth) {
@@ -167,7 +173,7 @@ std::optional<StepPlan> Scheduler::plan(int64_t now_us) {
   next.rows.clear();
   Draft draft{{},
               std::move(next.rows),
-              StepBudget(options_.max_num_batched_tokens),
+              StepBudget(options_.max_num_batched_tokens, chunk_shape_),
               now_us,
               options_.prompt_logprob_tokens_max.value_or(options_.max_num_batched_tokens)};
   draft.plan.rows.reserve(running_.size());
@@ -200,17 +206,17 @@ CommitOutput Scheduler::commit(StepResult result, int64_t now_us) {
 
 void Scheduler::count_step(const PlanInFlight& step, const StepResult& result) {
   int32_t tokens = 0;
-  int32_t prefill_tokens = 0;
+  PromptWork prompts;
   int32_t decode_rows = 0;
   for (const PlannedRow& row : step.rows) {
     tokens += row.tokens;
     if (row.kind == RowKind::kPrefill) {
-      prefill_tokens += row.tokens;
+      prompts += chunk_shape_.work(row.tokens, row.context);
     } else {
       ++decode_rows;
     }
   }
-  pace_.observe(decode_rows, prefill_tokens, result.own_us);
+  pace_.observe(decode_rows, prompts, result.own_us);
   ++totals_.steps_total;
   totals_.step_tokens.add(kStepTokensBounds, tokens);
   totals_.step_seconds.add(kStepSecondsBounds, static_cast<double>(result.duration_us) * 1e-6);

@@ -91,6 +91,7 @@ class Scheduler {
     SlotId slot = 0;
     RowKind kind = RowKind::kDecode;
     int32_t tokens = 0;
+    int32_t context = 0;  // before them, as planned
     bool sample = true;
   };
   struct PlanInFlight {
@@ -190,6 +191,7 @@ class Scheduler {
 
   const SchedulerOptions options_;
   KvBlocks kv_;
+  const ChunkShape chunk_shape_;
   int32_t max_model_len_ = 0;
   bool failed_ = false;
 

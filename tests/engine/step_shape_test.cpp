@@ -28,6 +28,7 @@ TEST(StepShape, CountsRowsTokensAndSamples) {
   EXPECT_EQ(shape.decode_rows, 0);
   EXPECT_EQ(shape.tokens, 138);
   EXPECT_EQ(shape.prefill_tokens_max, 64);
+  EXPECT_EQ(shape.prefill_context_tokens, 10 + 64 + (64 + 64));
   EXPECT_EQ(shape.query_tokens_max, 0);
   EXPECT_EQ(shape.context_tokens_max, 4 * 64);
   EXPECT_EQ(shape.sample_rows, 1 + 64 + 0);
@@ -49,6 +50,7 @@ TEST(StepShape, CountsRowsTokensAndSamples) {
   EXPECT_EQ(shape.query_tokens_max, 2);
   EXPECT_EQ(shape.sample_rows, 2 + 36);
   EXPECT_EQ(shape.context_tokens_max, 128);
+  EXPECT_EQ(shape.prefill_context_tokens, 64 + 36);
   EXPECT_EQ(row_readings(second, facts)[1].prompt_logprobs_max, 35);
 }
 

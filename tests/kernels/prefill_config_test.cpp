@@ -49,7 +49,7 @@ TEST(PrefillConfig, AShortPromptIsOneSliceOfItsOwnSize) {
 
 TEST(PrefillConfig, ALongContextIsSlicedWithinItsBytes) {
   const MlaPrefillPlan p = plan_mla_prefill(desc(1, 2048, 65536, 16));
-  EXPECT_EQ(p.slice_tokens(), 16384);
+  EXPECT_EQ(p.slice_tokens(), 132 * 128) << "a round of the GPU";
   EXPECT_EQ(p.slices, 4);
   EXPECT_LE(p.expanded_numbers() * 2, kPrefillSliceBytes);
   EXPECT_EQ(p.carry_floats(), int64_t{17} * 16 * kPrefillCarryFloats);
@@ -98,7 +98,7 @@ TEST(PrefillConfig, EntriesOfShortContextsAreSpreadAtOnce) {
 TEST(PrefillConfig, EntriesOfLongContextsAreSpreadInSlices) {
   const GqaSpreadPlan p = plan_gqa_spread(fp8_heads(32, 8, 128), 1, 2048, 131072);
   EXPECT_EQ(p.kv_heads, 8);
-  EXPECT_EQ(p.slice_tokens(), 32768);
+  EXPECT_EQ(p.slice_tokens(), 33792);
   EXPECT_EQ(p.slices, 4);
   EXPECT_EQ(p.spread_numbers() * 2, kPrefillSliceBytes);
   EXPECT_EQ(p.carry_floats(), int64_t{17} * 32 * kPrefillCarryFloats);
@@ -106,7 +106,7 @@ TEST(PrefillConfig, EntriesOfLongContextsAreSpreadInSlices) {
   const GqaSpreadPlan many = plan_gqa_spread(fp8_heads(32, 8, 128), 1, 8192, 131072);
   EXPECT_EQ(many.kv_heads, 4);
   EXPECT_EQ(many.heads, 16);
-  EXPECT_EQ(many.slice_tokens(), 65536);
+  EXPECT_EQ(many.slice_tokens(), 67584);
   EXPECT_LE(many.carry_floats() * 4, kPrefillCarryBytes);
 }
 
@@ -154,6 +154,61 @@ TEST(PrefillConfig, SlicesCoverTheContext) {
       const MlaPrefillPlan p = plan_mla_prefill(desc(3, 64, context, 16), bytes);
       EXPECT_GE(int64_t{p.slices} * p.slice_tiles, int64_t{3} * ((context + 127) / 128));
       EXPECT_GE(p.slice_tiles, 1);
+      int64_t tiles = 0;
+      for (int32_t slice = 0; slice < p.slices; ++slice) {
+        EXPECT_GE(p.tiles_of(slice), 1);
+        tiles += p.tiles_of(slice);
+      }
+      EXPECT_EQ(tiles, p.tiles);
+    }
+  }
+}
+
+// One row of a long context beside many of short ones.
+TEST(PrefillConfig, KnownContextsTakeNoMoreSlicesThanTheyFill) {
+  MlaPrefillDesc d = desc(8, 8 * 64, 32'768 + 64, 16);
+  EXPECT_EQ(plan_mla_prefill(d).slices, (8 * 257 + 131) / 132);
+  d.context_tokens = 32'768 + 64 + 7 * 64;
+  EXPECT_EQ(plan_mla_prefill(d).slices, 3);
+  EXPECT_GE(plan_mla_prefill(d).tiles, 257 + 7);
+}
+
+TEST(PrefillConfig, ExpandsAShortSliceOnManyBlocks) {
+  EXPECT_EQ(choose_expand_parts(132, 132, 32), 1);
+  EXPECT_EQ(choose_expand_parts(64, 132, 32), 2);
+  EXPECT_EQ(choose_expand_parts(1, 132, 32), 32);
+  for (int32_t tiles = 1; tiles <= 132; ++tiles) {
+    const int32_t parts = choose_expand_parts(tiles, 132, 32);
+    EXPECT_GE(parts, 1);
+    EXPECT_LE(parts, 32);
+    const int32_t rounds = (tiles * parts + 131) / 132;
+    EXPECT_LE(rounds * (1.0 / parts + 0.03), 1.03 + 1e-9);
+  }
+}
+
+TEST(PrefillConfig, FewQueriesShareALongContextAmongBlocks) {
+  MlaPrefillDesc d = desc(1, 256, 32'768 + 256, 16);
+  EXPECT_EQ(plan_mla_prefill(d).splits, 1) << "unless it may";
+  d.may_split = true;
+  EXPECT_EQ(plan_mla_prefill(d).splits, 4) << "two tiles of 16 heads";
+  d.tokens = 16;
+  EXPECT_EQ(plan_mla_prefill(d).splits, 8);
+  d.tokens = 8192;
+  EXPECT_EQ(plan_mla_prefill(d).splits, 1) << "enough of them";
+  d.tokens = 16;
+  d.context_tokens_max = 1024;
+  EXPECT_EQ(plan_mla_prefill(d).splits, 1) << "a context of eight tiles";
+}
+
+TEST(PrefillConfig, SplitsStayWithinTheirBytes) {
+  for (int32_t tokens = 1; tokens < 4096; tokens = tokens * 3 / 2 + 1) {
+    for (const int32_t rows : {1, 3, 40}) {
+      MlaPrefillDesc d = desc(rows, tokens, 50'000, 16);
+      const int64_t alone = plan_mla_prefill(d).carry_floats() * 4;
+      d.may_split = true;
+      const MlaPrefillPlan p = plan_mla_prefill(d);
+      EXPECT_GE(p.splits, 1);
+      EXPECT_LE(p.carry_floats() * 4, std::max(alone, kPrefillSplitBytes));
     }
   }
 }

@@ -1,6 +1,7 @@
 // Multi-head latent attention over a paged cache. Expected values of the absorbed form come from
-// PyTorch, where the numbers of a case are made again; those of the naive form in native numerics
-// from its definition in float64, rounded where docs/numerics.md says.
+// PyTorch, where the numbers of a case are made again; those of the naive form in native numerics,
+// and of the absorbed one where there are no vectors, from their definitions in float64, rounded
+// where docs/numerics.md says.
 #include <algorithm>
 
 #include "ops/op_builders.h"
@@ -123,13 +124,17 @@ std::vector<double> entries_by_definition(const Inputs& in) {
   return rounded(std::move(entries), Numerics::kNative);
 }
 
-// Keys [count, nope + rope] and values [count, value] of one head, made from a row's entries.
+// Keys and values [count, ...] of one head.
 struct HeadCache {
+  int64_t value_dims = 0;
   std::vector<double> keys, values;
 };
+
+// Made from a row's entries: [count, nope + rope], [count, value].
 HeadCache head_cache(const Inputs& in, const HostMatrix& up, int64_t head,
                      const std::vector<const double*>& entries) {
   HeadCache made;
+  made.value_dims = kValue;
   for (const double* entry : entries) {
     for (int64_t n = 0; n < kNope + kValue; ++n) {
       const float* w = up.values.data() + (head * (kNope + kValue) + n) * in.kv_b.matrix.columns;
@@ -144,23 +149,27 @@ HeadCache head_cache(const Inputs& in, const HostMatrix& up, int64_t head,
 }
 
 // Softmax-weighted values of one query. Weights are rounded relative to a whole power of two.
-void attend(const HeadCache& cache, const std::vector<double>& query, int64_t visible, float* out) {
+std::vector<double> attend(const HeadCache& cache, const std::vector<double>& query,
+                           int64_t visible) {
+  const auto key_dims = static_cast<int64_t>(query.size());
   const double scale = std::log2(std::exp(1.0)) / std::sqrt(static_cast<double>(kNope + kRope));
   std::vector<double> scores(visible, 0.0);
   for (int64_t i = 0; i < visible; ++i) {
-    const double* key = cache.keys.data() + i * (kNope + kRope);
-    for (int64_t k = 0; k < kNope + kRope; ++k) scores[i] += query[k] * key[k] * scale;
+    const double* key = cache.keys.data() + i * key_dims;
+    for (int64_t k = 0; k < key_dims; ++k) scores[i] += query[k] * key[k] * scale;
   }
   const double peak = std::ceil(*std::max_element(scores.begin(), scores.end()));
   double total = 0.0;
-  std::vector<double> sums(kValue, 0.0);
+  std::vector<double> sums(cache.value_dims, 0.0);
   for (int64_t i = 0; i < visible; ++i) {
     const double weight = std::exp2(scores[i] - peak);
     total += weight;
     const double taken = round_to_bf16(static_cast<float>(weight));
-    for (int64_t v = 0; v < kValue; ++v) sums[v] += taken * cache.values[i * kValue + v];
+    const double* value = cache.values.data() + i * cache.value_dims;
+    for (int64_t v = 0; v < cache.value_dims; ++v) sums[v] += taken * value[v];
   }
-  for (int64_t v = 0; v < kValue; ++v) out[v] = static_cast<float>(sums[v] / total);
+  for (double& sum : sums) sum /= total;
+  return sums;
 }
 
 // One head's query of token t, ready for the scores.
@@ -172,7 +181,42 @@ std::vector<double> query_by_definition(const AttentionShape& s, const Inputs& i
   return rounded(std::move(query), Numerics::kNative);
 }
 
-ExpectedValues naive_by_definition(const AttentionShape& s, const Inputs& in) {
+// A row's entries as they are: [count, entry], [count, lora].
+HeadCache latent_cache(const std::vector<const double*>& entries) {
+  HeadCache made;
+  made.value_dims = kLora;
+  for (const double* entry : entries) {
+    made.keys.insert(made.keys.end(), entry, entry + kEntry);
+    made.values.insert(made.values.end(), entry, entry + kLora);
+  }
+  return made;
+}
+
+// A query in the space of the latents: [entry]. up: of all heads, keys' rows before values'.
+std::vector<double> absorbed_query(const HostMatrix& up, int64_t head,
+                                   const std::vector<double>& query) {
+  std::vector<double> sums(kLora, 0.0);
+  for (int64_t d = 0; d < kNope; ++d) {
+    const float* w = up.values.data() + (head * (kNope + kValue) + d) * kLora;
+    for (int64_t k = 0; k < kLora; ++k) sums[k] += query[d] * w[k];
+  }
+  std::vector<double> absorbed = rounded(std::move(sums), Numerics::kNative);
+  absorbed.insert(absorbed.end(), query.begin() + kNope, query.end());
+  return absorbed;
+}
+
+std::vector<double> values_of_latent(const HostMatrix& up, int64_t head,
+                                     std::vector<double> latent) {
+  latent = rounded(std::move(latent), Numerics::kNative);
+  std::vector<double> values(kValue, 0.0);
+  for (int64_t v = 0; v < kValue; ++v) {
+    const float* w = up.values.data() + (head * (kNope + kValue) + kNope + v) * kLora;
+    for (int64_t k = 0; k < kLora; ++k) values[v] += latent[k] * w[k];
+  }
+  return values;
+}
+
+ExpectedValues by_definition(const AttentionShape& s, const Inputs& in, bool naive) {
   const HostBatch& b = in.batch.arrays;
   const std::vector<double> cache = cache_values(in.batch, s.block_tokens, kEntry, in.cache.values,
                                                  Numerics::kNative, entries_by_definition(in));
@@ -191,12 +235,17 @@ ExpectedValues naive_by_definition(const AttentionShape& s, const Inputs& in) {
       entries.push_back(cache.data() + (block * s.block_tokens + p % s.block_tokens) * kEntry);
     }
     out.values.resize((out.rows + count) * out.columns);
+    const HeadCache latents = naive ? HeadCache{} : latent_cache(entries);
     for (int64_t h = 0; h < s.heads; ++h) {
-      const HeadCache made = head_cache(in, up, h, entries);
+      const HeadCache made = naive ? head_cache(in, up, h, entries) : HeadCache{};
       for (int32_t i = 0; i < count; ++i) {
         const auto query = query_by_definition(s, in, q, b.row_first[r] + i, h);
-        attend(made, query, b.row_context[r] + i + 1,
-               out.values.data() + (out.rows + i) * out.columns + h * kValue);
+        const int32_t visible = b.row_context[r] + i + 1;
+        const auto values =
+            naive ? attend(made, query, visible)
+                  : values_of_latent(up, h, attend(latents, absorbed_query(up, h, query), visible));
+        std::copy(values.begin(), values.end(),
+                  out.values.begin() + (out.rows + i) * out.columns + h * kValue);
       }
     }
     out.rows += count;
@@ -293,6 +342,37 @@ std::vector<AttentionShape> naive_shapes() {
   };
 }
 
+// In native numerics alone, expected in the absorbed form: chunks on a prefix, of one and more
+// tiles of (token, head) pairs, odd and even.
+std::vector<AttentionShape> absorbed_shapes() {
+  return {
+      {.name = "chunks on prefixes",
+       .heads = 16,
+       .rows = {{5, 1, 1},
+                {300, 2, 2},
+                {520, 33, 40, true},
+                {64, 1, 1, true},
+                {63, 16, 16, true},
+                {30, 0, 7, true},
+                {190, 64, 64, true}},
+       .padding_row = true,
+       .seed = 9,
+       .without_golden = true},
+      {.name = "a chunk of three tiles",
+       .heads = 4,
+       .rows = {{900, 37, 37, true}},
+       .up_format = WeightFormat::kFp8Block,
+       .out = ActFormat::kFp8Block,
+       .seed = 10,
+       .without_golden = true},
+      {.name = "chunks of 128 heads",
+       .heads = 128,
+       .rows = {{127, 3, 3, true}, {64, 2, 4, true}},
+       .seed = 11,
+       .without_golden = true},
+  };
+}
+
 }  // namespace
 
 OpCase mla_attention_case(const AttentionShape& s, Numerics numerics, MlaForm form) {
@@ -313,7 +393,7 @@ OpCase mla_attention_case(const AttentionShape& s, Numerics numerics, MlaForm fo
   const bool naive = form == MlaForm::kNaive;
   const auto expected = [=](const GoldenVectors& vectors) {
     return native && (naive || s.without_golden)
-               ? naive_by_definition(s, inputs.get())
+               ? by_definition(s, inputs.get(), form != MlaForm::kAbsorbed)
                : expected_values(s, inputs.get(), numerics, vectors);
   };
   const bool prompts = std::any_of(s.rows.begin(), s.rows.end(),
@@ -349,6 +429,15 @@ std::vector<OpCase> attention_cases() {
     if (s.out == ActFormat::kBF16)
       cases.push_back(mla_attention_case(s, Numerics::kNative, MlaForm::kChosen));
   }
+  for (const AttentionShape& s : absorbed_shapes())
+    cases.push_back(mla_attention_case(s, Numerics::kNative, MlaForm::kAbsorbed));
+  // So few tokens on so many that the absorbed form is the cheaper one.
+  cases.push_back(mla_attention_case({.name = "the end of a long prompt",
+                                      .heads = 16,
+                                      .rows = {{1500, 9, 9, true}},
+                                      .seed = 12,
+                                      .without_golden = true},
+                                     Numerics::kNative, MlaForm::kChosen));
   return cases;
 }
 

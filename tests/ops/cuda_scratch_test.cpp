@@ -103,7 +103,7 @@ TEST(CudaScratch, ProductsTakeTheScalesOfTheirInput) {
   EXPECT_EQ(CudaScratch(Numerics::kReference, kSms).gated(4, exact), 4 * 3072 * 4);
 }
 
-// A prompt's keys and values are made in slices of 128 MiB, whatever its context.
+// A prompt's keys and values are made in slices of 132 MiB, whatever its context.
 TEST(CudaScratch, LongContextsAreCutIntoSlices) {
   const MlaParams p = v2_lite_latents();
   const KvView cache = cache_of(DType::kBF16, 576);

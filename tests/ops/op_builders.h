@@ -48,8 +48,8 @@ struct AttentionShape {
   WeightFormat up_format = WeightFormat::kBF16;
   ActFormat out = ActFormat::kBF16;  // native; as the output projection wants it
   int32_t block_tokens = 64;
-  uint32_t seed = 1;  // of 100 streams of numbers
-  bool without_golden = false;  // expected values are those of the naive form, from loops
+  uint32_t seed = 1;            // of 100 streams of numbers
+  bool without_golden = false;  // expected values come from loops over the definition
 };
 OpCase mla_attention_case(const AttentionShape& shape, Numerics numerics, MlaForm form);
 

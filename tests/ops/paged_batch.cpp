@@ -83,6 +83,7 @@ PagedBatch paged_batch(const std::vector<AttentionRow>& all, int32_t block_token
     shape.decode_rows += row.prefill ? 0 : 1;
     int32_t& most = row.prefill ? shape.prefill_tokens_max : shape.query_tokens_max;
     most = std::max(most, row.bound);
+    if (row.prefill) shape.prefill_context_tokens += row.context + row.bound;
     shape.context_tokens_max = std::max(shape.context_tokens_max, row.context + row.query);
   }
   shape.rows = static_cast<int32_t>(b.arrays.row_slot.size());

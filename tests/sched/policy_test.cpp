@@ -82,10 +82,28 @@ TEST(Policy, ChunksAreWholeBlocksOrTheRest) {
 }
 
 TEST(Policy, BudgetCountsTokens) {
-  StepBudget budget(10);
-  EXPECT_EQ(budget.tokens_left(1000), 10);
-  budget.take({4, 400});
-  EXPECT_EQ(budget.tokens_left(0), 6);
+  StepBudget budget(10, {});
+  EXPECT_EQ(budget.tokens_left(), 10);
+  EXPECT_EQ(budget.prompt_tokens_left(1000), 10);
+  budget.take(3);
+  budget.take_prompt(4, 1000);
+  EXPECT_EQ(budget.tokens_left(), 3);
+  EXPECT_EQ(budget.prompt_tokens_left(0), 3);
+  budget.close();
+  EXPECT_EQ(budget.tokens_left(), 0);
+}
+
+// 2 us a token and 1 us a pair of it with a cached one: 10 tokens on a context of 3 cost 20 + 80.
+TEST(Policy, BudgetPricesPromptsByTheirContext) {
+  StepBudget budget(1000, {});
+  budget.bound_prompts(100.0, {2.0, 1.0}, 4);
+  EXPECT_EQ(budget.tokens_left(), 1000) << "of rows that decode";
+  EXPECT_EQ(budget.prompt_tokens_left(3), 10);
+  EXPECT_EQ(budget.prompt_tokens_left(100), 4) << "so many whatever they cost";
+  budget.take_prompt(4, 3);
+  EXPECT_EQ(budget.prompt_tokens_left(3), 8) << "72 us are left";
+  EXPECT_EQ(budget.prompt_tokens_left(100), 0) << "another prompt has no tokens for sure";
+  EXPECT_EQ(budget.tokens_left(), 996);
 }
 
 TEST(Policy, KnowsWhichSamplingKeepsCounts) {

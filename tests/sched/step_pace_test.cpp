@@ -13,55 +13,87 @@ int64_t step_us(int32_t rows, int32_t tokens) {
   return (rows == 0 ? 0 : rows <= 64 ? 10'000 : 20'000) + 10 * int64_t{tokens};
 }
 
+PromptWork tokens_alone(int32_t tokens) { return {static_cast<double>(tokens), 0.0}; }
+
 TEST(StepPace, KnowsNothingAtFirst) {
   StepPace pace;
-  EXPECT_FALSE(pace.tokens_beside(8, 2.0));
-  pace.observe(8, 0, 10'000);
-  EXPECT_FALSE(pace.tokens_beside(8, 2.0)) << "what a prompt's token adds was not seen";
+  EXPECT_FALSE(pace.decode_us(8));
+  pace.observe(8, tokens_alone(100), 11'000);
+  EXPECT_FALSE(pace.prices()) << "what the rows take alone was not seen";
+  pace.observe(8, {}, 10'000);
+  EXPECT_EQ(pace.decode_us(8), 10'000.0);
+  EXPECT_FALSE(pace.prices()) << "what a prompt's token adds was not seen";
 }
 
 TEST(StepPace, PricesTokensByWhatTheyAdd) {
   StepPace pace;
-  pace.observe(64, 0, step_us(64, 0));
-  pace.observe(256, 0, step_us(256, 0));
-  for (int i = 0; i < 20; ++i) pace.observe(256, 512, step_us(256, 512));
-  EXPECT_EQ(pace.tokens_beside(256, 2.0), 2000);
-  EXPECT_EQ(pace.tokens_beside(256, 1.5), 1000);
-  EXPECT_EQ(pace.tokens_beside(60, 2.0), 1000);
-  EXPECT_EQ(pace.tokens_beside(100, 2.0), 1000) << "never seen: as the nearest below";
-  EXPECT_EQ(pace.tokens_beside(1, 2.0), 1000) << "none below: as the nearest above";
+  pace.observe(64, {}, step_us(64, 0));
+  pace.observe(256, {}, step_us(256, 0));
+  for (int i = 0; i < 20; ++i) pace.observe(256, tokens_alone(512), step_us(256, 512));
+  EXPECT_NEAR(pace.prices()->token_us, 10.0, 1e-9);
+  EXPECT_EQ(pace.decode_us(256), 20'000.0);
+  EXPECT_EQ(pace.decode_us(60), 10'000.0);
+  EXPECT_EQ(pace.decode_us(100), 10'000.0) << "never seen: as the nearest below";
+  EXPECT_EQ(pace.decode_us(1), 10'000.0) << "none below: as the nearest above";
+}
+
+// A prompt's chunks on a context that grows: 8 us a token, 2 ns a pair. What the next one takes is
+// foretold by those before it.
+TEST(StepPace, ForetellsChunksOnAGrowingContext) {
+  StepPace pace;
+  const ChunkPrices real{8.0, 0.002};
+  pace.observe(128, {}, 8000);
+  int steps = 0;
+  for (int32_t context = 0; context < 65'536; ++steps) {
+    const auto prices = pace.prices();
+    const int32_t tokens =
+        prices ? tokens_within(8000.0, *prices, kLatentChunks, context, 8192) : 256;
+    const PromptWork work = kLatentChunks.work(tokens, context);
+    if (steps > 8) {
+      EXPECT_NEAR(real.us(work), 8000.0, 800.0) << "at " << context;
+    }
+    pace.observe(128, work, static_cast<int64_t>(8000.0 + real.us(work)));
+    context += tokens;
+  }
+  EXPECT_NEAR(pace.prices()->pair_us, 0.002, 0.0002);
 }
 
 TEST(StepPace, ForgetsWhatItHasNotSeenForLong) {
   StepPace pace;
   EXPECT_TRUE(pace.is_stale(8));
-  pace.observe(8, 0, 10'000);
+  pace.observe(8, {}, 10'000);
   EXPECT_FALSE(pace.is_stale(8));
   EXPECT_TRUE(pace.is_stale(256));
-  for (int i = 0; i < 64; ++i) pace.observe(8, 100, 12'000);
+  for (int i = 0; i < 64; ++i) pace.observe(8, tokens_alone(100), 12'000);
   EXPECT_FALSE(pace.is_stale(8));
-  pace.observe(8, 100, 12'000);
+  pace.observe(8, tokens_alone(100), 12'000);
   EXPECT_TRUE(pace.is_stale(8));
 }
 
 TEST(StepPace, FollowsAStepThatBecomesSlower) {
   StepPace pace;
-  pace.observe(64, 0, 10'000);
-  pace.observe(64, 1000, 20'000);
+  pace.observe(64, {}, 10'000);
+  pace.observe(64, tokens_alone(1000), 20'000);
   for (int i = 0; i < 40; ++i) {
-    pace.observe(64, 0, 30'000);
-    pace.observe(64, 1000, 50'000);
+    pace.observe(64, {}, 30'000);
+    pace.observe(64, tokens_alone(1000), 50'000);
   }
-  EXPECT_NEAR(static_cast<double>(*pace.tokens_beside(64, 2.0)), 1500.0, 15.0);
+  EXPECT_NEAR(pace.prices()->token_us, 20.0, 0.2);
 }
 
 TEST(StepPace, StandsStepsThatTakeNoTime) {
   StepPace pace;
-  pace.observe(0, 0, 100);
-  pace.observe(4, 0, 0);
-  pace.observe(4, 0, 500);
-  pace.observe(4, 64, 100);
-  EXPECT_GT(*pace.tokens_beside(4, 2.0), 0);
+  pace.observe(0, {}, 100);
+  pace.observe(4, {}, 0);
+  pace.observe(4, {}, 500);
+  pace.observe(4, tokens_alone(64), 100);
+  EXPECT_FALSE(pace.prices()) << "shorter than its rows alone: it says nothing";
+  pace.observe(4, tokens_alone(64), 1140);
+  EXPECT_NEAR(pace.prices()->token_us, 10.0, 1e-9);
+  for (int i = 0; i < 100; ++i) pace.observe(4, tokens_alone(64), 1);
+  EXPECT_GT(pace.prices()->token_us, 0.0);
+  for (int i = 0; i < 100; ++i) pace.observe(4, tokens_alone(64), 1140);
+  EXPECT_NEAR(pace.prices()->token_us, 10.0, 0.1) << "it finds back";
 }
 
 // The prefill tokens of the next plan.
@@ -107,6 +139,38 @@ TEST(StepPace, BoundsAPromptBesideAnswers) {
   ASSERT_TRUE(plan);
   EXPECT_EQ(plan->rows.size(), 3U);
   EXPECT_EQ(prefill_tokens(*plan), 20) << "200 us of 10 ms";
+}
+
+// 3,000 tokens that are cached come first: a token beside them costs more.
+TEST(StepPace, GivesAPromptLessOnALongContext) {
+  SchedulerOptions o = small_options(2000);
+  o.max_model_len = 4000;
+  o.max_num_batched_tokens = 2048;
+  o.prefill_slowdown_max = 2.0;
+  Driver d(o);
+  begin_answers(d);
+  ASSERT_TRUE(d.admit(make_request(3, 3600, 4)).is_ok());
+  const auto pairs_us = [](int32_t context, int32_t tokens) {
+    return static_cast<int64_t>(0.02 * tokens * (context + 0.5 * tokens));
+  };
+  int32_t context = 0;
+  int32_t last = 0;
+  int32_t chunks = 0;
+  for (; context < 3600 && chunks < 50; ++chunks) {
+    const auto plan = d.plan();
+    ASSERT_TRUE(plan);
+    const int32_t tokens = prefill_tokens(*plan);
+    StepResult result = d.result();
+    result.own_us = step_us(2, tokens) + pairs_us(context, tokens);
+    if (chunks > 3) {
+      EXPECT_LE(result.own_us, 22'000) << "at " << context;
+    }
+    d.commit(std::move(result));
+    if (chunks > 3 && context + tokens < 3600) last = tokens;
+    context += tokens;
+  }
+  EXPECT_EQ(context, 3600);
+  EXPECT_LT(last, 200) << "10 + 0.02 * 3,300 us a token";
 }
 
 TEST(StepPace, LeavesPromptsTheStepWhileMoreWaitThanAnswer) {

@@ -83,8 +83,11 @@ Act CountOps::mla_attention(const BatchView& batch, const KvView& cache, const T
 
   const Costs first = form == MlaForm::kNaive ? naive(decode, p, context, entry_bytes)
                                               : absorbed(decode, p, context, entry_bytes);
-  const Costs second = form == MlaForm::kAbsorbed ? absorbed(prefill, p, context, entry_bytes)
-                                                  : naive(prefill, p, context, entry_bytes);
+  Costs second = absorbed(prefill, p, context, entry_bytes);
+  if (form != MlaForm::kAbsorbed) {
+    const Costs other = naive(prefill, p, context, entry_bytes);
+    if (form == MlaForm::kNaive || other.flops < second.flops) second = other;
+  }
   OpCount& line = called("mla_attention");
   line.flops += first.flops + second.flops + 4 * shape.tokens * p.kv_lora;
   line.bytes_read += q.bytes() + kv_a.bytes() + first.bytes + second.bytes;

@@ -137,7 +137,7 @@ class CudaOps final : public Ops {
     cudaEvent_t done = nullptr;
   };
 
-  // What a decode schedule was made from.
+  // What a schedule of latent attention was made from.
   struct MlaScheduleKey {
     const int32_t* context = nullptr;
     int32_t rows = 0;
@@ -145,6 +145,11 @@ class CudaOps final : public Ops {
     int32_t slots = 0;
     unsigned long long capture = 0;  // of the graph that holds it, or 0
     bool operator==(const MlaScheduleKey&) const = default;
+  };
+  // Of a step's rows of one class, shared by its layers.
+  struct MlaStepSchedule {
+    kernels::MlaSchedule arrays;
+    MlaScheduleKey made;
   };
 
   // Device memory that tensors share.
@@ -194,18 +199,21 @@ class CudaOps final : public Ops {
                                          const kernels::MlaDecodeConfig& config,
                                          const Tensor& queries, const Tensor& latents);
   void mla_make_schedule(const kernels::MlaDecodeDesc& desc, const kernels::MlaDecodeConfig& config,
-                         const kernels::MlaDecodeRows& rows);
+                         const kernels::MlaDecodeRows& rows, MlaStepSchedule& schedule);
   // mla_fused.cpp
   void mla_write_entries(const MlaCall& call);
   bool mla_decode_fused(const MlaCall& call, int64_t decode_tokens, const kernels::Epilogue& out);
-  bool schedule_is_made(const MlaScheduleKey& wanted);
+  bool schedule_is_made(MlaStepSchedule& schedule, const MlaScheduleKey& wanted);
   bool mla_products(const MlaCall& call) const;
   void mla_absorb(const MlaCall& call, const Tensor& queries);
   void mla_values(const MlaCall& call, const Tensor& latents, int32_t first_row, int32_t end_row);
   // prefill_mla.cpp
-  void mla_prefill_rows(const MlaCall& call);
+  void mla_prefill_rows(const MlaCall& call, MlaForm form);
+  void mla_prefill_plain(const MlaCall& call);
   // Rows from first_row on in the naive form; false when its kernels do not fit them.
   bool mla_prefill_naive(const MlaCall& call, int32_t first_row);
+  // prefill_mla_absorbed.cpp. On the kernels of decode rows; false when none fits.
+  bool mla_prefill_absorbed(const MlaCall& call);
 
   // gqa.cpp
   void gqa_prepare_step(const GqaStep& step, const Tensor& qkv, int32_t* arrivals,
@@ -269,8 +277,8 @@ class CudaOps final : public Ops {
   std::unordered_map<const Weight*, const kernels::GroupedMatrix*> grouped_tables_;
   std::unordered_map<const Weight*, const kernels::MoeFewExpert*> few_tables_;
   int32_t* moe_arrivals_ = nullptr;  // zero between calls
-  kernels::MlaSchedule schedule_;
-  MlaScheduleKey schedule_key_;
+  MlaStepSchedule decode_schedule_;
+  MlaStepSchedule prefill_schedule_;
   const int32_t* eos_ = nullptr;  // device copy of the first call's ids
   std::unordered_map<uint64_t, cudaGraphExec_t> graphs_;
   bool sealed_ = false;

@@ -8,6 +8,7 @@
 #include "kernels/moe_limits.h"
 #include "kernels/prefill_config.h"
 #include "ops/cuda/choose_gqa.h"
+#include "ops/cuda/choose_mla_prefill.h"
 #include "ops/cuda/choose_moe.h"
 
 namespace fathom {
@@ -69,8 +70,9 @@ bool tensor_core_cache(const KvView& cache) {
 // it cuts (kernels/prefill_config.h), of any step up to this one: the smaller the step, the larger
 // the group of heads, which is halved, from `most` to `least` in this one, until the softmax fits.
 // query_heads: of one head. head_bytes, token_bytes: of a cached token, for each head and beside.
+// splits: blocks that may share a tile's keys, each with a softmax of its own.
 int64_t slices_max(const StepShape& shape, int32_t most, int32_t least, int32_t query_heads,
-                   int64_t head_bytes, int64_t token_bytes) {
+                   int64_t head_bytes, int64_t token_bytes, int32_t splits) {
   constexpr int64_t kTile = kernels::kPrefillKeyTile;
   const int32_t rows = std::max(shape.rows, 1);
   const int64_t tiles = kernels::prefill_key_tiles_max(rows, shape.context_tokens_max);
@@ -79,12 +81,13 @@ int64_t slices_max(const StepShape& shape, int32_t most, int32_t least, int32_t 
   int64_t bytes = 0;
   for (int32_t heads = most;; heads /= 2) {
     const int64_t tile_bytes = kTile * heads * head_bytes;
-    const int64_t slice =
-        std::clamp<int64_t>(kernels::kPrefillSliceBytes / tile_bytes, 1, tiles);
+    const int64_t slice = std::clamp<int64_t>(kernels::kPrefillSliceBytes / tile_bytes, 1, tiles);
     int64_t carry = slice < tiles ? state * heads : 0;
     if (heads > least) carry = std::min(carry, kernels::kPrefillCarryBytes);
-    bytes = std::max(bytes, rounded(slice * tile_bytes) + rounded(slice * kTile * token_bytes) +
-                                rounded(carry));
+    if (splits > 1)
+      carry = std::max(carry, std::min(splits * state * heads, kernels::kPrefillSplitBytes));
+    bytes = std::max(
+        bytes, rounded(slice * tile_bytes) + rounded(slice * kTile * token_bytes) + rounded(carry));
     if (heads <= least) return bytes;
   }
 }
@@ -136,8 +139,8 @@ int64_t CudaScratch::experts_on(MoeKernel kernel, int64_t tokens, const MoeParam
              words((here + pairs) * 3) + words(1);
     case MoeKernel::kGrouped: break;
   }
-  const int64_t score_parts = words(
-      std::max(scores * kScorePartsMax, std::min(scores, kPartScoresMax) * (hidden / 128)));
+  const int64_t score_parts =
+      words(std::max(scores * kScorePartsMax, std::min(scores, kPartScoresMax) * (hidden / 128)));
   const int64_t lists = words(pairs) + rounded(kGroupedCounterBytes) +
                         2 * rounded((here + pairs / 32 + tokens / 32 + 1) * kGroupedTileBytes);
   return score_parts + chosen + rounded(pairs * hidden * 2) + lists;
@@ -193,12 +196,11 @@ int64_t CudaScratch::moe(int64_t tokens, int64_t hidden, const ActSpec& x,
   return std::max(bytes, few_tokens(tokens, p));
 }
 
-// Latents of the tokens of decode rows, and partial results of sequences that are cut.
-int64_t CudaScratch::mla_decode(const StepShape& shape, int64_t tokens, const KvView& cache,
-                                const MlaParams& p) const {
-  const int64_t latents = rounded(tokens * p.heads * p.kv_lora * act_size());
+// Partial results of sequences that are cut, of up to so many tokens a row.
+int64_t CudaScratch::mla_partial(const StepShape& shape, int32_t query_tokens_max,
+                                 const KvView& cache, const MlaParams& p) const {
   int64_t partial = 0;
-  for (int32_t query = 1; query <= std::max(shape.query_tokens_max, 1); ++query) {
+  for (int32_t query = 1; query <= std::max(query_tokens_max, 1); ++query) {
     kernels::MlaDecodeDesc desc;
     desc.rows = std::min(shape.rows, kernels::kMlaRowsMax);
     desc.query_tokens_max = query;
@@ -214,10 +216,27 @@ int64_t CudaScratch::mla_decode(const StepShape& shape, int64_t tokens, const Kv
       partial = std::max(partial, words(pairs * p.kv_lora) + words(2 * pairs));
     }
   }
-  return latents + partial;
+  return partial;
 }
 
-// The naive form's slices where its kernels fit, else the absorbed form over all tokens.
+// Latents of the tokens of decode rows.
+int64_t CudaScratch::mla_decode(const StepShape& shape, int64_t tokens, const KvView& cache,
+                                const MlaParams& p) const {
+  return rounded(tokens * p.heads * p.kv_lora * act_size()) +
+         mla_partial(shape, shape.query_tokens_max, cache, p);
+}
+
+// Queries and latents of every token where prefill rows are absorbed.
+int64_t CudaScratch::mla_absorbed(const StepShape& shape, const KvView& cache,
+                                  const MlaParams& p) const {
+  const int64_t tokens = std::min<int64_t>(shape.tokens, kMlaAbsorbedPairsMax / p.heads);
+  return rounded(tokens * p.heads * (p.kv_lora + p.rope_dims) * act_size()) +
+         rounded(tokens * p.heads * p.kv_lora * act_size()) +
+         mla_partial(shape, std::min(static_cast<int32_t>(tokens), kMlaAbsorbedTokensMax), cache,
+                     p);
+}
+
+// The naive form's slices where its kernels fit, or the absorbed form; else that over all tokens.
 int64_t CudaScratch::mla_prefill(const StepShape& shape, const KvView& cache,
                                  const MlaParams& p) const {
   const int64_t tokens = shape.tokens;
@@ -242,15 +261,17 @@ int64_t CudaScratch::mla_prefill(const StepShape& shape, const KvView& cache,
   while (most % 2 == 0 && most > kernels::kPrefillGroupHeads) most /= 2;
   const int64_t head_bytes = 256 * 2;
   const int64_t spread_bytes = desc.fp8_cache ? 576 * 2 : 0;
-  return rounded(tokens * p.heads * p.rope_dims * 2) +
-         slices_max(shape, most, plan.heads, 1, head_bytes, spread_bytes);
+  const int64_t naive =
+      rounded(tokens * p.heads * p.rope_dims * 2) +
+      slices_max(shape, most, plan.heads, 1, head_bytes, spread_bytes, kernels::kPrefillSplitsMax);
+  return std::max(naive, mla_absorbed(shape, cache, p));
 }
 
 // Prompts over e4m3 keys and values: made bf16 in slices.
 int64_t CudaScratch::gqa_prefill(const StepShape& shape, const KvView& cache,
                                  const GqaParams& p) const {
-  const kernels::GqaPrefillDesc desc{p.heads, p.kv_heads, p.head_dims, cache.block_tokens, true,
-                                     true};
+  const kernels::GqaPrefillDesc desc{p.heads, p.kv_heads, p.head_dims, cache.block_tokens,
+                                     true,    true};
   if (!hopper_ || numerics_ != Numerics::kNative || cache.cache.dtype != DType::kF8E4M3 ||
       !kernels::gqa_prefill_fits(desc)) {
     return 0;
@@ -258,7 +279,7 @@ int64_t CudaScratch::gqa_prefill(const StepShape& shape, const KvView& cache,
   const kernels::GqaSpreadPlan plan = kernels::plan_gqa_spread(
       desc, std::max(shape.rows, 1), shape.tokens, shape.context_tokens_max);
   return slices_max(shape, p.kv_heads, plan.kv_heads, p.heads / p.kv_heads,
-                    2 * int64_t{p.head_dims} * 2, 0);
+                    2 * int64_t{p.head_dims} * 2, 0, 1);
 }
 
 int64_t CudaScratch::mla(const BatchView& batch, const KvView& cache, const MlaParams& p) const {

@@ -41,6 +41,9 @@ class CudaScratch final : public ScratchBounds {
   int64_t routed_experts(int64_t tokens, const ActSpec& x, const MoeParams& p) const;
   int64_t mla_decode(const StepShape& shape, int64_t tokens, const KvView& cache,
                      const MlaParams& p) const;
+  int64_t mla_partial(const StepShape& shape, int32_t query_tokens_max, const KvView& cache,
+                      const MlaParams& p) const;
+  int64_t mla_absorbed(const StepShape& shape, const KvView& cache, const MlaParams& p) const;
   int64_t mla_prefill(const StepShape& shape, const KvView& cache, const MlaParams& p) const;
   int64_t gqa_prefill(const StepShape& shape, const KvView& cache, const GqaParams& p) const;
 

@@ -130,7 +130,8 @@ void CudaOps::advance(const SlotTable& slots, const StepPlan& plan, BatchView& b
                    totals.sample_rows <= batch.shape.sample_rows,
                "the batch's shape has no room for the plan");
   batch.block_table = slots.block_table;
-  schedule_key_ = {};  // lengths have moved
+  decode_schedule_.made = {};  // lengths have moved
+  prefill_schedule_.made = {};
   // Read where they lie: a copy before it would be one more wait between two steps.
   kernels::advance(stream_, slot_arrays(slots), rows, totals, batch_arrays(batch));
   check(cudaEventRecord(staging->done, stream_), "rows");

@@ -112,13 +112,13 @@ void CudaOps::mla_values(const MlaCall& call, const Tensor& latents, int32_t fir
 
 // Layers of a step share a schedule. A captured step has its own, though an eager run of the same
 // arrays came before it.
-bool CudaOps::schedule_is_made(const MlaScheduleKey& wanted) {
+bool CudaOps::schedule_is_made(MlaStepSchedule& schedule, const MlaScheduleKey& wanted) {
   MlaScheduleKey key = wanted;
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   check(cudaStreamGetCaptureInfo(stream_, &status, &key.capture), "mla_attention");
   if (status == cudaStreamCaptureStatusNone) key.capture = 0;
-  if (schedule_key_ == key) return true;
-  schedule_key_ = key;
+  if (schedule.made == key) return true;
+  schedule.made = key;
   return false;
 }
 
@@ -159,9 +159,9 @@ kernels::MlaDecodeCall CudaOps::mla_decode_call(const MlaCall& call,
 
 void CudaOps::mla_make_schedule(const kernels::MlaDecodeDesc& desc,
                                 const kernels::MlaDecodeConfig& config,
-                                const kernels::MlaDecodeRows& rows) {
-  if (schedule_is_made({rows.context, desc.rows, config.parts, config.slots, 0})) return;
-  check(kernels::mla_schedule(stream_, desc, config, rows, schedule_), "mla_attention");
+                                const kernels::MlaDecodeRows& rows, MlaStepSchedule& schedule) {
+  if (schedule_is_made(schedule, {rows.context, desc.rows, config.parts, config.slots, 0})) return;
+  check(kernels::mla_schedule(stream_, desc, config, rows, schedule.arrays), "mla_attention");
 }
 
 // Weighted latents of the decode and verify rows; false when no kernel fits them.
@@ -172,8 +172,9 @@ bool CudaOps::mla_attend_decode(const MlaCall& call, const Tensor& queries, cons
   ArenaScope scope(arena_);
   kernels::MlaDecodeCall decode = mla_decode_call(call, config, queries, latents);
   decode.overlap = false;  // what comes before lets it start too early
-  mla_make_schedule(desc, config, decode.rows);
-  check(kernels::mla_decode(stream_, desc, config, schedule_, decode), "mla_attention");
+  mla_make_schedule(desc, config, decode.rows, decode_schedule_);
+  check(kernels::mla_decode(stream_, desc, config, decode_schedule_.arrays, decode),
+        "mla_attention");
   return true;
 }
 
@@ -223,9 +224,7 @@ Act CudaOps::mla_attention(const BatchView& batch, const KvView& cache, const Te
     FATHOM_CHECK(mla_prefill_naive(call, 0), "this backend has no naive form of such attention");
   } else {
     if (decode_tokens > 0 && !fused) mla_decode_rows(call, decode_tokens);
-    const bool naive = form == MlaForm::kChosen && !all_decode;
-    if (!all_decode && !(naive && mla_prefill_naive(call, shape.decode_rows)))
-      mla_prefill_rows(call);
+    if (!all_decode) mla_prefill_rows(call, form);
   }
   if (quantizes && !(fused && all_decode)) finish(call.out.as<float>(), shape.tokens, columns, act);
   check(cudaGetLastError(), "mla_attention");

@@ -75,10 +75,10 @@ bool CudaOps::mla_decode_fused(const MlaCall& call, int64_t decode_tokens,
   kernels::MlaOutputCall output = output_call(call, decode, out);
   if (!mla_entry_fits(entry) || !mla_output_fits(output)) return false;
   // Before the entry, which is what later kernels rely on when they read it early.
-  mla_make_schedule(desc, config, decode.rows);
-  output.schedule = schedule_;
+  mla_make_schedule(desc, config, decode.rows, decode_schedule_);
+  output.schedule = decode_schedule_.arrays;
   check(kernels::mla_entry(stream_, entry), "mla_attention");
-  check(kernels::mla_decode(stream_, desc, config, schedule_, decode), "mla_attention");
+  check(kernels::mla_decode(stream_, desc, config, output.schedule, decode), "mla_attention");
   check(kernels::mla_output(stream_, config, output), "mla_attention");
   return true;
 }

@@ -1,6 +1,7 @@
-// Prefill rows of multi-head latent attention: the naive form on tensor cores where its kernels
-// fit, else the absorbed form on plain ones.
+// Prefill rows of multi-head latent attention: the form that choose_mla_prefill names, on tensor
+// cores where its kernels fit, else the absorbed form on plain ones.
 #include "kernels/prefill_attention.h"
+#include "ops/cuda/choose_mla_prefill.h"
 #include "ops/cuda/cuda_ops.h"
 #include "ops/cuda/mla_call.h"
 #include "ops/cuda/slot_arrays.h"
@@ -19,6 +20,7 @@ kernels::MlaPrefillDesc desc_of(const MlaCall& call, int32_t first_row) {
   desc.rows = shape.rows - first_row;
   desc.tokens = shape.tokens - first_row;  // a row before them has a token at least
   desc.context_tokens_max = shape.context_tokens_max;
+  desc.context_tokens = first_row == shape.decode_rows ? shape.prefill_context_tokens : 0;
   desc.heads = p.heads;
   desc.nope_dims = p.nope_dims;
   desc.rope_dims = p.rope_dims;
@@ -37,7 +39,9 @@ kernels::MlaPrefillDesc desc_of(const MlaCall& call, int32_t first_row) {
 
 bool CudaOps::mla_prefill_naive(const MlaCall& call, int32_t first_row) {
   if (!hopper_) return false;
-  const kernels::MlaPrefillDesc desc = desc_of(call, first_row);
+  kernels::MlaPrefillDesc desc = desc_of(call, first_row);
+  desc.may_split = !deterministic_;
+  desc.multiprocessors = sms_;
   const kernels::MlaPrefillPlan plan = kernels::plan_mla_prefill(desc);
   if (!plan.fits) return false;
   const MlaParams& p = call.p;
@@ -77,9 +81,25 @@ bool CudaOps::mla_prefill_naive(const MlaCall& call, int32_t first_row) {
   return true;
 }
 
+void CudaOps::mla_prefill_rows(const MlaCall& call, MlaForm form) {
+  const StepShape& shape = call.batch.shape;
+  MlaPrefillProblem problem;
+  problem.rows = shape.rows - shape.decode_rows;
+  problem.tokens_max = shape.prefill_tokens_max;
+  problem.step_tokens = shape.tokens;
+  problem.context_tokens = shape.prefill_context_tokens;
+  problem.heads = call.p.heads;
+  problem.deterministic = deterministic_;
+  const bool chosen = form == MlaForm::kChosen;
+  const bool absorbed = !chosen || choose_mla_prefill(problem) == MlaPrefillForm::kAbsorbed;
+  if (absorbed && mla_prefill_absorbed(call)) return;
+  if (chosen && mla_prefill_naive(call, shape.decode_rows)) return;
+  mla_prefill_plain(call);
+}
+
 // The absorbed form on plain kernels. Projections cover the tokens of all rows, for where the first
 // prefill token lies is known on the device alone.
-void CudaOps::mla_prefill_rows(const MlaCall& call) {
+void CudaOps::mla_prefill_plain(const MlaCall& call) {
   const StepShape& shape = call.batch.shape;
   const MlaParams& p = call.p;
   ArenaScope scope(arena_);

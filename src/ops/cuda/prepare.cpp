@@ -3,6 +3,7 @@
 
 #include "fathom/scratch.h"
 #include "kernels/grouped_gemm.h"
+#include "kernels/mla_decode.h"
 #include "kernels/moe_decode.h"
 #include "kernels/moe_few.h"
 #include "kernels/prefill_attention.h"
@@ -41,6 +42,7 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
     FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_grouped_gemm(), "grouped_gemm"));
     FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_skinny_gemm(), "skinny_gemm"));
     FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_prefill_attention(), "prefill_attention"));
+    FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_mla_decode(), "mla_decode"));
   }
   if (options.weight_bytes > 0) FATHOM_RETURN_IF_ERROR(ops->add_slab(options.weight_bytes));
   FATHOM_ASSIGN(Tensor arena, ops->reserve(DType::kU8, {options.arena_bytes}));
@@ -72,11 +74,13 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
 }
 
 Status CudaOps::make_schedule() {
-  FATHOM_ASSIGN(const Tensor parts,
-                reserve(DType::kU8, {kernels::kMlaPartsMax * sizeof(kernels::MlaPart)}));
-  FATHOM_ASSIGN(const Tensor cuts,
-                reserve(DType::kU8, {kernels::kMlaRowsMax * sizeof(kernels::MlaCut)}));
-  schedule_ = {parts.as<kernels::MlaPart>(), cuts.as<kernels::MlaCut>()};
+  for (MlaStepSchedule* schedule : {&decode_schedule_, &prefill_schedule_}) {
+    FATHOM_ASSIGN(const Tensor parts,
+                  reserve(DType::kU8, {kernels::kMlaPartsMax * sizeof(kernels::MlaPart)}));
+    FATHOM_ASSIGN(const Tensor cuts,
+                  reserve(DType::kU8, {kernels::kMlaRowsMax * sizeof(kernels::MlaCut)}));
+    schedule->arrays = {parts.as<kernels::MlaPart>(), cuts.as<kernels::MlaCut>()};
+  }
   return Status::ok();
 }
 

@@ -170,7 +170,7 @@ int64_t attention_flops(const BatchView& batch, MlaForm form) {
   return ops.report().flops - 4 * batch.shape.tokens * 32;  // without the latent's norm
 }
 
-TEST(CountOps, AttentionIsAbsorbedForDecodeAndNaiveForPrefill) {
+TEST(CountOps, AttentionIsAbsorbedForDecodeAndTheCheaperFormForPrefill) {
   // Two decode rows at context 100: per token and head 2 (16 + 12) 32 for the projections and
   // 2 * 100 pairs * (2 * 32 + 8).
   const int64_t decode = 2 * 4 * (2 * 28 * 32 + 2 * 100 * 72);
@@ -182,9 +182,11 @@ TEST(CountOps, AttentionIsAbsorbedForDecodeAndNaiveForPrefill) {
   EXPECT_EQ(attention_flops(batch_of(0, 0, 1, 10, 10), MlaForm::kNaive), prefill);
   EXPECT_EQ(attention_flops(batch_of(0, 0, 1, 10, 10), MlaForm::kAbsorbed),
             4 * (10 * 2 * 28 * 32 + 2 * 55 * 72));
-  // Both at once, both at the longest context.
+  // Both at once, both at the longest context; few tokens read the latents as they are.
+  EXPECT_EQ(attention_flops(batch_of(2, 1, 1, 60, 100), MlaForm::kChosen),
+            decode + 4 * (2 * 100 * 32 * 28 + 2 * 4230 * 36));
   EXPECT_EQ(attention_flops(batch_of(2, 1, 1, 10, 100), MlaForm::kChosen),
-            decode + 4 * (2 * 100 * 32 * 28 + 2 * 955 * 36));
+            decode + 4 * (10 * 2 * 28 * 32 + 2 * 955 * 72));
 }
 
 TEST(CountOps, AttentionReadsEachRowsCacheOnce) {
