@@ -126,6 +126,9 @@ async def measure_beside(port, name, count, options):
     answer = min(4096, options.max_model_len - 64)  # cut when all is measured
     streams = [Stream(port, {"prompt": ids(64, 1000 + i), "max_tokens": answer})
                for i in range(options.streams)]
+    # Made before anything is timed: that alone would hold up every stream's reader.
+    prompts = [Stream(port, {"prompt": ids(count, seed), "max_tokens": 1})
+               for seed in range(options.beside_rounds)]
     tasks = [asyncio.create_task(stream.run()) for stream in streams]
     await asyncio.gather(*(asyncio.wait_for(s.first.wait(), 60) for s in streams))
     if ended := [task for task in tasks if task.done()]:
@@ -139,9 +142,8 @@ async def measure_beside(port, name, count, options):
     before = [gap for s in streams for gap in s.gaps_ms(calm, time.perf_counter())]
     during = []
     firsts = []
-    for seed in range(options.beside_rounds):
+    for prompt in prompts:
         begin = time.perf_counter()
-        prompt = Stream(port, {"prompt": ids(count, seed), "max_tokens": 1})
         await prompt.run()
         gaps = [gap for s in streams for gap in s.gaps_ms(begin, time.perf_counter())]
         ratios.append(percentile(gaps, 0.99) / percentile(before, 0.5))
@@ -155,6 +157,7 @@ async def measure_beside(port, name, count, options):
             "rounds": len(ratios), "times_median": percentile(ratios, 0.5), "each": ratios,
             "calm_ms_p50": percentile(before, 0.5), "calm_ms_p99": percentile(before, 0.99),
             "during_ms_p50": percentile(during, 0.5), "during_ms_p99": percentile(during, 0.99),
+            "during_ms_max": max(during),
             "prompt_ttft_ms": percentile(firsts, 0.5)}
 
 
