@@ -1,10 +1,13 @@
 // The grouped products of a mixture of experts on one GPU: router and lists, gate and up with
 // activation and quantization, down, weighted sum; each timed alone and together, results checked
 // against the plain kernels in the same run. Prints one JSON object a line.
-//   grouped_bench [--quick] [--repeats N] [--shape 0..5] [--tokens N]
+//   grouped_bench [--quick] [--repeats N] [--shape 0..5] [--tokens N] [--routes even,random,skewed]
+//                 [--paired 0|1]
+// Routes other than random are measured with the most tokens alone.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -45,6 +48,10 @@ struct Batch {
 
 enum class Routing { kEven, kRandom, kSkewed };
 
+const char* name_of(Routing routing) {
+  return std::array{"even", "random", "skewed"}[static_cast<size_t>(routing)];
+}
+
 // k experts a token, ascending. kEven: every expert equally often.
 std::vector<int32_t> route_ids(const Shape& s, int64_t tokens, Routing routing) {
   std::mt19937 random(7);
@@ -71,11 +78,12 @@ std::vector<int32_t> route_ids(const Shape& s, int64_t tokens, Routing routing) 
   return ids;
 }
 
-GroupedSchedule make_schedule(Batch& b, const Shape& s) {
+GroupedSchedule make_schedule(Batch& b, const Shape& s, bool paired) {
   const int64_t pairs = b.tokens * s.k;
   GroupedSchedule schedule;
-  schedule.shared_tiles = grouped_shared_tiles(b.tokens);
-  const int64_t tiles = grouped_tiles_max(pairs, s.experts) + schedule.shared_tiles;
+  schedule.paired = paired;
+  schedule.shared_tiles = grouped_shared_tiles(b.tokens, paired);
+  const int64_t tiles = grouped_tiles_max(pairs, s.experts, paired) + schedule.shared_tiles;
   schedule.order = b.own(device_array<int32_t>(pairs));
   schedule.tiles = b.own(device_array<GroupedTile>(tiles));
   schedule.done = b.own(device_array<int32_t>(tiles));
@@ -124,12 +132,13 @@ void make_routing(cudaStream_t stream, const Layer& l, Batch& b, Routing routing
   b.routed.weights = b.own(device_array<float>(pairs));
 }
 
-Batch make_batch(cudaStream_t stream, const Layer& l, int64_t tokens, Routing routing) {
+Batch make_batch(cudaStream_t stream, const Layer& l, int64_t tokens, Routing routing,
+                 bool paired) {
   const Shape& s = l.s;
   Batch b;
   b.tokens = tokens;
   make_routing(stream, l, b, routing);
-  b.schedule = make_schedule(b, s);
+  b.schedule = make_schedule(b, s, paired);
   GroupedLayer& g = b.layer;
   g.format = s.format;
   g.gate_up = l.gate_up;
@@ -157,6 +166,8 @@ struct Run {
   cudaStream_t stream = nullptr;
   int32_t sms = 0;
   int repeats = 20;
+  std::string routes;
+  int paired = -1;  // -1: as steps choose
 };
 
 // Scores, x in e4m3, choices and lists; the products use the lists of `lists`.
@@ -298,7 +309,8 @@ Checked check(const Run& r, const Layer& l, const Batch& b) {
   Batch alone = b;
   alone.tokens = tokens;
   alone.routing.tokens = alone.routed.tokens = tokens;
-  alone.schedule.shared_tiles = grouped_shared_tiles(tokens);
+  alone.schedule.paired = false;
+  alone.schedule.shared_tiles = grouped_shared_tiles(tokens, false);
   all(r, alone);
   difference_kernel<<<64, 256, 0, r.stream>>>(b.sums.data, Format::kBF16, sums, n, result);
   require(cudaStreamSynchronize(r.stream), "alone");
@@ -335,24 +347,26 @@ double median_us(const Run& r, const Before& before, const Launch& launch) {
 
 // The time of one of many in a graph: launches overlap as they do in a step.
 template <typename Launch>
-double replayed_us(const Run& r, const Launch& launch) {
-  constexpr int kLaunches = 16;
+double replayed_us(const Run& r, int launches, const Launch& launch) {
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t replay = nullptr;
   require(cudaStreamBeginCapture(r.stream, cudaStreamCaptureModeThreadLocal), "capture");
-  for (int i = 0; i < kLaunches; ++i) launch();
+  for (int i = 0; i < launches; ++i) launch();
   require(cudaStreamEndCapture(r.stream, &graph), "capture");
   require(cudaGraphInstantiate(&replay, graph, 0), "graph");
   const double us = median_us(
       r, [] {}, [&] { require(cudaGraphLaunch(replay, r.stream), "replay"); });
   cudaGraphExecDestroy(replay);
   cudaGraphDestroy(graph);
-  return us / kLaunches;
+  return us / launches;
 }
 
 void measure(const Run& r, const Layer& l, int64_t tokens, Routing routing) {
   const Shape& s = l.s;
-  Batch b = make_batch(r.stream, l, tokens, routing);
+  const bool paired = r.paired < 0
+                          ? grouped_pairs_blocks(s.format == Format::kFp8, tokens * s.k, s.experts)
+                          : r.paired != 0;
+  Batch b = make_batch(r.stream, l, tokens, routing, paired);
   const Checked checked = check(r, l, b);
   const auto nothing = [] {};
   const auto made = [&] { lists(r, b); };
@@ -365,30 +379,33 @@ void measure(const Run& r, const Layer& l, int64_t tokens, Routing routing) {
   const double both_us = part_us(GroupedPart::kBoth);
   const double sum_us = median_us(r, nothing, [&] { sum(r, b); });
   const double layer_us = median_us(r, nothing, [&] { layer_of(r, b); });
-  const double replayed = replayed_us(r, [&] { layer_of(r, b); });
+  const double replayed = replayed_us(r, tokens > 4096 ? 3 : 16, [&] { layer_of(r, b); });
   const auto product =
       static_cast<double>(2 * tokens * s.hidden * (s.k * s.width + s.shared_width));  // of down
-  const char* names[] = {"even", "random", "skewed"};
   std::printf(
       "{\"shape\": \"%s\", \"format\": \"%s\", \"tokens\": %lld, \"routing\": \"%s\", "
+      "\"paired\": %s, "
       "\"route_us\": %.1f, \"gate_up_us\": %.1f, \"down_us\": %.1f, \"both_us\": %.1f, "
       "\"sum_us\": %.1f, \"layer_us\": %.1f, \"replayed_layer_us\": %.1f, \"both_tflops\": %.0f, "
       "\"plain_error\": %.2e, \"alone_error\": %.2e, \"choices_changed\": %lld}\n",
       s.name, s.format == Format::kFp8 ? "fp8" : "bf16", static_cast<long long>(tokens),
-      names[static_cast<int>(routing)], route_us, gate_up_us, down_us, both_us, sum_us, layer_us,
-      replayed, 3e-6 * product / both_us, checked.plain_error, checked.alone_error,
+      name_of(routing), paired ? "true" : "false", route_us, gate_up_us, down_us, both_us, sum_us,
+      layer_us, replayed, 3e-6 * product / both_us, checked.plain_error, checked.alone_error,
       static_cast<long long>(checked.choices_changed));
   std::fflush(stdout);
   release(b.memory);
 }
 
-void run_shape(const Run& r, const Shape& s, const std::vector<int64_t>& tokens, bool quick) {
+void run_shape(const Run& r, const Shape& s, const std::vector<int64_t>& tokens) {
   Layer layer;
   layer.s = s;
   make_layer(r.stream, layer);
-  if (!quick) measure(r, layer, tokens.front(), Routing::kEven);
-  for (const int64_t t : tokens) measure(r, layer, t, Routing::kRandom);
-  if (!quick) measure(r, layer, tokens.front(), Routing::kSkewed);
+  const int64_t most = *std::max_element(tokens.begin(), tokens.end());
+  for (const Routing routing : {Routing::kEven, Routing::kRandom, Routing::kSkewed}) {
+    if (r.routes.find(name_of(routing)) == std::string::npos) continue;
+    for (const int64_t t : tokens)
+      if (routing == Routing::kRandom || t == most) measure(r, layer, t, routing);
+  }
   release(layer.memory);
 }
 
@@ -407,7 +424,10 @@ int main(int argc, char** argv) {
     if (std::strcmp(argv[i], "--repeats") == 0) r.repeats = value;
     if (std::strcmp(argv[i], "--shape") == 0) shape = value;
     if (std::strcmp(argv[i], "--tokens") == 0) tokens = value;
+    if (std::strcmp(argv[i], "--routes") == 0 && i + 1 < argc) r.routes = argv[i + 1];
+    if (std::strcmp(argv[i], "--paired") == 0) r.paired = value;
   }
+  if (r.routes.empty()) r.routes = quick ? "random" : "even,random,skewed";
   cudaDeviceProp properties{};
   require(cudaGetDeviceProperties(&properties, 0), "device");
   r.sms = properties.multiProcessorCount;
@@ -427,7 +447,7 @@ int main(int argc, char** argv) {
     const bool wide = shapes[i].hidden > 4096 && shapes[i].format == Format::kBF16;
     std::vector<int64_t> sizes = quick || wide ? few : many;
     if (tokens > 0) sizes = {tokens};
-    run_shape(r, shapes[i], sizes, quick);
+    run_shape(r, shapes[i], sizes);
   }
   return 0;
 }

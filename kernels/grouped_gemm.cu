@@ -9,10 +9,8 @@ namespace {
 constexpr size_t kSharedBytes = sizeof(GroupedShared) + 1024;
 static_assert(kSharedBytes <= 232448);
 
-template <Format kFormat>
-cudaError_t load() {
-  return cudaFuncSetAttribute(grouped_kernel<kFormat>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                              kSharedBytes);
+cudaError_t load(void (*kernel)(GroupedArgs)) {
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
 }
 
 // Without the numbers that gate_up and down differ in.
@@ -59,7 +57,9 @@ GroupedSide down_side(const GroupedLayer& l, int64_t width, const Epilogue& inne
 }  // namespace
 
 cudaError_t load_grouped_gemm() {
-  for (const cudaError_t error : {load<Format::kFp8>(), load<Format::kBF16>()}) {
+  for (const auto kernel : {grouped_kernel<Format::kFp8>, grouped_kernel<Format::kBF16>,
+                            paired_kernel<Format::kFp8>, paired_kernel<Format::kBF16>}) {
+    const cudaError_t error = load(kernel);
     if (error != cudaSuccess) return error;
   }
   return tensor_map_encoder() != nullptr ? cudaSuccess : cudaErrorNotSupported;
@@ -93,8 +93,12 @@ cudaError_t grouped_experts(cudaStream_t stream, const GroupedLayer& l,
   if (part == GroupedPart::kDown) a.first_kind = kSharedDown;
   if (part == GroupedPart::kGateUp) a.end_kind = kSharedDown;
   a.schedule = schedule;
-  auto* kernel =
-      l.format == Format::kFp8 ? grouped_kernel<Format::kFp8> : grouped_kernel<Format::kBF16>;
+  const bool fp8 = l.format == Format::kFp8;
+  auto* kernel = fp8 ? grouped_kernel<Format::kFp8> : grouped_kernel<Format::kBF16>;
+  if (schedule.paired) {
+    kernel = fp8 ? paired_kernel<Format::kFp8> : paired_kernel<Format::kBF16>;
+    sms = sms / 2 * 2;
+  }
   return launch_early_with_shared(stream, kernel, dim3(static_cast<unsigned>(sms)),
                                   dim3(kGroupedThreads), kSharedBytes, a);
 }

@@ -14,43 +14,53 @@ namespace fathom::kernels {
 // ---- Items: by kind, of a kind in the order of experts, then of the matrix's rows, then of pairs:
 // blocks that run at one time share weights.
 
-__device__ inline GroupedItem find_item(const GroupedArgs& a, int32_t index) {
+// `index`: of items, or, where blocks work in twos, of twos of items; `rank` is this block's place
+// in its two.
+template <bool kPaired>
+__device__ GroupedItem find_item(const GroupedArgs& a, int32_t index, int32_t rank) {
+  constexpr int32_t kTiles = kPaired ? 2 : 1;
   const int32_t routed_tiles = a.schedule.counters->tiles;
   for (int32_t kind = a.first_kind; kind < a.end_kind; ++kind) {
     const int32_t row_tiles = a.sides[kind].row_tiles;
-    const int32_t items = (is_routed(kind) ? routed_tiles : a.schedule.shared_tiles) * row_tiles;
+    const int32_t tiles = is_routed(kind) ? routed_tiles : a.schedule.shared_tiles;
+    const int32_t items = tiles / kTiles * row_tiles;
     if (index >= items) {
       index -= items;
       continue;
     }
     const int32_t base = is_routed(kind) ? a.schedule.shared_tiles : 0;
-    const GroupedTile some = a.schedule.tiles[base + index / row_tiles];  // of the same expert
-    const int32_t at = index - some.expert_tile * row_tiles;
-    const int32_t tile_index = base + some.expert_tile + at % some.expert_tiles;
+    const GroupedTile some = a.schedule.tiles[base + index / row_tiles * kTiles];  // of its expert
+    const int32_t at = index - some.expert_tile / kTiles * row_tiles;
+    const int32_t side_by_side = some.expert_tiles / kTiles;
+    const int32_t tile_index = base + some.expert_tile + at % side_by_side * kTiles + rank;
     const GroupedTile tile = a.schedule.tiles[tile_index];
-    return {kind, tile_index, tile.expert, tile.first, tile.rows, at / some.expert_tiles};
+    return {kind, tile_index, tile.expert, tile.first, tile.rows, at / side_by_side};
   }
-  return {0, 0, 0, 0, 0, 0};
+  return {kGroupedKinds, 0, 0, 0, 0, 0};
 }
 
 // ---- Weights, and what the block works on: one warp.
 
+template <bool kPaired>
 struct GroupedFeeder {
-  static constexpr int kOrders = kGroupedTileRows / 32;
+  static constexpr int kOrders = (kGroupedRowsMax + 31) / 32;
   const GroupedArgs& a;
   GroupedShared& s;
   int lane;
+  int32_t rank;
   RingPlace<kGroupedStages> at;
   RingPlace<2> place;
+  RingPlace<kGroupedHanded> handed;
   GroupedItem item;
   int32_t order[kOrders];
 
   __device__ void find(int32_t index) {
-    item = find_item(a, index);
+    item = find_item<kPaired>(a, index, rank);
+    const bool routed = item.kind < kGroupedKinds && is_routed(item.kind);
 #pragma unroll
     for (int i = 0; i < kOrders; ++i) {
-      const int32_t row = item.first + min(lane + 32 * i, item.rows - 1);
-      order[i] = item.rows > 0 && is_routed(item.kind) ? a.schedule.order[row] : row;
+      const int32_t row = item.first + min(lane + 32 * i, max(item.rows, 1) - 1);
+      order[i] = routed ? a.schedule.order[row] : row;
     }
   }
 
@@ -64,22 +74,46 @@ struct GroupedFeeder {
     place.advance();
   }
 
+  // Asks for the next item. Of two blocks one asks and tells both.
   __device__ int32_t take() const {
     int32_t taken = 0;
-    if (lane == 0) taken = atomicAdd(&a.schedule.counters->handed_out, 1);
+    if (lane == 0 && rank == 0) {
+      taken = atomicAdd(&a.schedule.counters->handed_out, 1);
+      if constexpr (kPaired) {
+        for (uint32_t r = 0; r < 2; ++r)
+          send_word(&s.handed[handed.index], &s.handed_full[handed.index], r, taken);
+      }
+    }
+    return taken;
+  }
+
+  // The number of the item that `take` asked for.
+  __device__ int32_t taken_item(int32_t taken) {
+    if constexpr (kPaired) {
+      if (lane == 0) barrier_expect(&s.handed_full[handed.index], sizeof(int32_t));
+      barrier_wait(&s.handed_full[handed.index], handed.phase);
+      taken = s.handed[handed.index];
+      handed.advance();
+      return static_cast<int32_t>(gridDim.x / 2) + taken;
+    }
     return static_cast<int32_t>(gridDim.x) + __shfl_sync(0xFFFFFFFFU, taken, 0);
   }
 
   template <Format kFormat>
   __device__ void load(const GroupedSide& side, const GroupedMatrix& w, int32_t row, int32_t k) {
     constexpr int kBlock = kFormat == Format::kFp8 ? kGroupedBytes : kGroupedBytes / 2;
+    constexpr int kBox = kGroupedBox * kGroupedBytes;
     barrier_wait(&s.empty[at.index], at.phase ^ 1);
     if (lane == 0) {
       uint64_t* full = &s.full[at.index];
       barrier_expect(full, sizeof s.w[0]);
-      copy_tile(s.w[at.index], &w.map, full, k * kBlock, row);
-      copy_tile(s.w[at.index] + kGroupedBox * kGroupedBytes, &w.map, full, k * kBlock,
-                row + side.second_box);
+      if constexpr (kPaired) {  // a box each, for both blocks
+        copy_tile_to_blocks(s.w[at.index] + rank * kBox, &w.map, full, k * kBlock,
+                            row + rank * side.second_box, 3);
+      } else {
+        copy_tile(s.w[at.index], &w.map, full, k * kBlock, row);
+        copy_tile(s.w[at.index] + kBox, &w.map, full, k * kBlock, row + side.second_box);
+      }
     }
     __syncwarp();
     at.advance();
@@ -89,10 +123,10 @@ struct GroupedFeeder {
   template <Format kFormat>
   __device__ void run() {
     constexpr int32_t kLast = 2;
-    find(static_cast<int32_t>(blockIdx.x));
+    find(static_cast<int32_t>(kPaired ? blockIdx.x / 2 : blockIdx.x));
     while (true) {
       tell();
-      if (item.rows == 0) return;
+      if (item.kind == kGroupedKinds) return;
       const GroupedSide& side = a.sides[item.kind];
       const GroupedMatrix& w = side.experts[item.expert];
       const int32_t row = item.row_tile * side.box_step;
@@ -100,7 +134,7 @@ struct GroupedFeeder {
       for (; k < side.k_blocks - kLast; ++k) load<kFormat>(side, w, row, k);
       const int32_t next = take();
       for (; k < side.k_blocks; ++k) load<kFormat>(side, w, row, k);
-      find(next);
+      find(taken_item(next));
     }
   }
 };
@@ -108,9 +142,10 @@ struct GroupedFeeder {
 // ---- Rows: what one thread copies of an item is 16 bytes of every eighth row of pairs, and the
 // scales of two pairs.
 
-template <Format kFormat>
+template <Format kFormat, int kTileRows>
 struct GroupedCopy {
-  static constexpr int kEights = kGroupedTileRows / 8;
+  static constexpr int kEights = kTileRows / 8;
+  static constexpr int kScaled = (kTileRows + kGroupedRowThreads - 1) / kGroupedRowThreads;
   const GroupedArgs& a;
   GroupedShared& s;
   int thread;
@@ -138,11 +173,11 @@ struct GroupedCopy {
     const GroupedItem item = slot.item;
     const GroupedSide& side = a.sides[item.kind];
     const int32_t row = item.row_tile * side.box_step;
-    const int eights = (item.rows + 15) / 16 * 2;
+    const int rows = max(item.rows, 1);
+    const int eights = (rows + 15) / 16 * 2;
     const int to = thread / 8 * kGroupedBytes + ((thread % 8) ^ (thread / 8)) * 16;
     const auto x_row = [&](int i) {
-      return side.x_divisor == 0 ? item.first + min(i, item.rows - 1)
-                                 : slot.order[i] / side.x_divisor;
+      return side.x_divisor == 0 ? item.first + min(i, rows - 1) : slot.order[i] / side.x_divisor;
     };
     uint32_t from[kEights];
 #pragma unroll
@@ -150,27 +185,22 @@ struct GroupedCopy {
       from[i] = static_cast<uint32_t>(x_row(8 * i + thread / 8)) * side.x_words + thread % 8;
     const uint8_t* x = side.x;
     const int32_t k_blocks = side.k_blocks;
-    const bool scaled[2] = {kFormat == Format::kFp8 && thread < 8 * eights,
-                            kFormat == Format::kFp8 && thread + 64 < 8 * eights};
-    const float* x_scale[2] = {side.x_scales, side.x_scales};
-    const float* w_scale = nullptr;
-    int64_t second = 0;
-    float next[4] = {};
-    if (scaled[0]) {
+    bool scaled[kScaled];
+    const float* x_scale[kScaled];
+    const float* w_scale = nullptr;  // of two threads
+#pragma unroll
+    for (int i = 0; i < kScaled; ++i) {
+      const int at_row = thread + i * kGroupedRowThreads;
+      scaled[i] = kFormat == Format::kFp8 && at_row < 8 * eights;
+      x_scale[i] = side.x_scales;
+      if (scaled[i]) x_scale[i] += x_row(at_row) * side.x_scale_stride;
+    }
+    if (kFormat == Format::kFp8 && thread < 2) {
       const GroupedMatrix& w = side.experts[item.expert];
-      x_scale[0] += x_row(thread) * side.x_scale_stride;
-      x_scale[1] += x_row(thread + 64) * side.x_scale_stride;
-      w_scale = w.scales + row / 128 * w.scale_stride;
-      if (row + side.second_box < side.rows_end) second = side.second_box / 128 * w.scale_stride;
+      const bool second = thread == 1 && row + side.second_box < side.rows_end;
+      w_scale = w.scales + (row + (second ? side.second_box : 0)) / 128 * w.scale_stride;
     }
     wait_for_rows(item);
-    const auto read_scales = [&](int32_t k) {
-      next[0] = __ldcg(x_scale[0] + k);
-      if (scaled[1]) next[1] = __ldcg(x_scale[1] + k);
-      next[2] = w_scale[k];
-      next[3] = w_scale[second + k];
-    };
-    if (scaled[0]) read_scales(0);
     for (int32_t k = 0; k < k_blocks; ++k, at.advance()) {
       barrier_wait(&s.empty[at.index], at.phase ^ 1);
 #pragma unroll
@@ -180,18 +210,14 @@ struct GroupedCopy {
                         x + (uint64_t{from[i]} * 16 + k * kGroupedBytes));
         }
       }
-      barrier_arrive_after_copies(&s.full[at.index]);
-      if constexpr (kFormat == Format::kFp8) {
-        s.scales[at.index][0][thread] = next[0] * next[2];
-        s.scales[at.index][1][thread] = next[0] * next[3];
-        if (scaled[1]) {
-          s.scales[at.index][0][thread + 64] = next[1] * next[2];
-          s.scales[at.index][1][thread + 64] = next[1] * next[3];
-        }
-        __syncwarp();
-        if (thread % 32 == 0) barrier_arrive(&s.full[at.index]);
-        if (scaled[0] && k + 1 < k_blocks) read_scales(k + 1);
+#pragma unroll
+      for (int i = 0; i < kScaled; ++i) {
+        if (scaled[i])
+          copy_4_bytes(&s.x_scales[at.index][thread + i * kGroupedRowThreads], x_scale[i] + k);
       }
+      if (kFormat == Format::kFp8 && thread < 2)
+        copy_4_bytes(&s.w_scales[at.index][thread], w_scale + k);
+      barrier_arrive_after_copies(&s.full[at.index]);
     }
   }
 
@@ -200,7 +226,7 @@ struct GroupedCopy {
     while (true) {
       barrier_wait(&s.slot_full[place.index], place.phase);
       const GroupedShared::Slot& slot = s.slots[place.index];
-      if (slot.item.rows == 0) break;
+      if (slot.item.kind == kGroupedKinds) break;
       load(slot);
       place.advance();
     }
@@ -215,7 +241,7 @@ __device__ inline void report_done(const GroupedArgs& a, GroupedShared& s) {
   while (true) {
     barrier_wait(&s.slot_full[place.index], place.phase);
     const GroupedItem item = s.slots[place.index].item;
-    if (item.rows == 0) return;
+    if (item.kind == kGroupedKinds) return;
     barrier_arrive(&s.slot_empty[place.index]);
     barrier_wait(&s.slot_empty[place.index], place.phase);
     if (is_gated(item.kind)) {
@@ -230,9 +256,9 @@ __device__ inline void report_done(const GroupedArgs& a, GroupedShared& s) {
 
 template <Format kFormat, int kTokens>
 __device__ void multiply_wide(const GroupedSide& side, GroupedShared& s,
-                              const GroupedShared::Slot& slot, RingPlace<kGroupedStages>& at) {
-  WideMath<kFormat, kTokens> m{
-      {s, at}, static_cast<int>(threadIdx.x / 128), static_cast<int>(threadIdx.x % 4 * 2)};
+                              const GroupedShared::Slot& slot, const StageReader& reader) {
+  WideMath<kFormat, kTokens> m{reader, static_cast<int>(threadIdx.x / 128),
+                               static_cast<int>(threadIdx.x % 4 * 2)};
   float first[kTokens / 2];
   float second[kTokens / 2];
   if constexpr (kFormat == Format::kFp8) {
@@ -250,9 +276,8 @@ __device__ void multiply_wide(const GroupedSide& side, GroupedShared& s,
 
 template <Format kFormat>
 __device__ void multiply_tall(const GroupedSide& side, GroupedShared& s,
-                              const GroupedShared::Slot& slot, RingPlace<kGroupedStages>& at) {
-  TallMath<kFormat> m{{s, at},
-                      __shfl_sync(0xFFFFFFFFU, static_cast<int>(threadIdx.x / 128), 0),
+                              const GroupedShared::Slot& slot, const StageReader& reader) {
+  TallMath<kFormat> m{reader, __shfl_sync(0xFFFFFFFFU, static_cast<int>(threadIdx.x / 128), 0),
                       static_cast<int>(threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4)};
   float sums[128];
   auto& first = reinterpret_cast<float(&)[64]>(sums[0]);
@@ -270,26 +295,58 @@ __device__ void multiply_tall(const GroupedSide& side, GroupedShared& s,
   }
 }
 
+template <int kTokens>
+__device__ void multiply_split(const GroupedSide& side, GroupedShared& s,
+                               const GroupedShared::Slot& slot, const StageReader& reader) {
+  const int group = __shfl_sync(0xFFFFFFFFU, static_cast<int>(threadIdx.x / 128), 0);
+  const SplitMath<kTokens> m{reader, group,
+                             group * kTokens + static_cast<int>(threadIdx.x % 4 * 2)};
+  float sums[4][kTokens / 2];
+  m.run(side.k_blocks, sums);
+  if (is_gated(slot.item.kind)) {
+    store_split<kTokens, true>(side, s, slot, sums);
+  } else {
+    store_split<kTokens, false>(side, s, slot, sums);
+  }
+}
+
+// Tiles of two blocks that work together may be larger than 128 rows.
 template <Format kFormat>
-__device__ void grouped_multiply(const GroupedArgs& a, GroupedShared& s) {
+__device__ void multiply_large(const GroupedSide& side, GroupedShared& s,
+                               const GroupedShared::Slot& slot, const StageReader& reader) {
+  if constexpr (kFormat == Format::kFp8) {
+    multiply_split<kPairedTileRows / 2>(side, s, slot, reader);
+  } else {
+    multiply_wide<kFormat, kPairedTileRows>(side, s, slot, reader);
+  }
+}
+
+template <Format kFormat, bool kPaired>
+__device__ void grouped_multiply(const GroupedArgs& a, GroupedShared& s, uint32_t peer_empty) {
   RingPlace<kGroupedStages> at;
   RingPlace<2> place;
+  const StageReader reader{s, at, peer_empty};
   while (true) {
     barrier_wait(&s.slot_full[place.index], place.phase);
     const GroupedShared::Slot& slot = s.slots[place.index];
     // Known to be one for the warp, as the warpgroup's number is: descriptors need no detour.
     const int sixteens = __shfl_sync(0xFFFFFFFFU, (slot.item.rows + 15) / 16, 0);
-    const GroupedSide& side = a.sides[__shfl_sync(0xFFFFFFFFU, slot.item.kind, 0)];
+    const int kind = __shfl_sync(0xFFFFFFFFU, slot.item.kind, 0);
+    if (kind == kGroupedKinds) return;
+    const GroupedSide& side = a.sides[kind];
     switch (sixteens) {
-      case 0: return;
-      case 1: multiply_wide<kFormat, 16>(side, s, slot, at); break;
-      case 2: multiply_wide<kFormat, 32>(side, s, slot, at); break;
-      case 3: multiply_wide<kFormat, 48>(side, s, slot, at); break;
-      case 4: multiply_wide<kFormat, 64>(side, s, slot, at); break;
-      case 5: multiply_wide<kFormat, 80>(side, s, slot, at); break;
-      case 6: multiply_wide<kFormat, 96>(side, s, slot, at); break;
-      case 7: multiply_wide<kFormat, 112>(side, s, slot, at); break;
-      default: multiply_tall<kFormat>(side, s, slot, at); break;
+      case 0:
+      case 1: multiply_wide<kFormat, 16>(side, s, slot, reader); break;
+      case 2: multiply_wide<kFormat, 32>(side, s, slot, reader); break;
+      case 3: multiply_wide<kFormat, 48>(side, s, slot, reader); break;
+      case 4: multiply_wide<kFormat, 64>(side, s, slot, reader); break;
+      case 5: multiply_wide<kFormat, 80>(side, s, slot, reader); break;
+      case 6: multiply_wide<kFormat, 96>(side, s, slot, reader); break;
+      case 7: multiply_wide<kFormat, 112>(side, s, slot, reader); break;
+      case 8: multiply_tall<kFormat>(side, s, slot, reader); break;
+      default:
+        if constexpr (kPaired) multiply_large<kFormat>(side, s, slot, reader);
+        break;
     }
     __syncwarp();
     if (threadIdx.x % 32 == 0) barrier_arrive(&s.slot_empty[place.index]);
@@ -297,44 +354,70 @@ __device__ void grouped_multiply(const GroupedArgs& a, GroupedShared& s) {
   }
 }
 
-template <Format kFormat>
+template <bool kPaired>
 __device__ void grouped_barriers(GroupedShared& s) {
   for (int i = 0; i < kGroupedStages; ++i) {
-    // The weights' thread, every copying thread's rows, and its warps' scales.
-    barrier_init(&s.full[i],
-                 1 + kGroupedRowThreads + (kFormat == Format::kFp8 ? kGroupedRowThreads / 32 : 0));
-    barrier_init(&s.empty[i], kGroupedMathThreads / 32);
+    barrier_init(&s.full[i], 1 + kGroupedRowThreads);  // weights; rows and scales
+    barrier_init(&s.empty[i], kGroupedMathThreads / 32 * (kPaired ? 2 : 1));
   }
   for (int i = 0; i < 2; ++i) {
     barrier_init(&s.slot_full[i], 32);
     barrier_init(&s.slot_empty[i], kGroupedMathThreads / 32 + 1);
   }
+  for (int i = 0; i < kGroupedHanded; ++i) barrier_init(&s.handed_full[i], 1);
   barrier_init_done();
+}
+
+// All of a block's threads; of the pair's, where blocks work in twos.
+template <bool kPaired>
+__device__ inline void grouped_meet() {
+  if constexpr (kPaired) {
+    __syncwarp();
+    cluster_arrive();
+    cluster_wait();
+  } else {
+    __syncthreads();
+  }
+}
+
+template <Format kFormat, bool kPaired>
+__device__ __forceinline__ void grouped_block(const GroupedArgs& a) {
+  extern __shared__ uint8_t raw[];
+  auto& s = *reinterpret_cast<GroupedShared*>(raw + (0U - shared_address(raw)) % 1024U);
+  if (threadIdx.x == 0) grouped_barriers<kPaired>(s);
+  let_next_kernel_start();
+  grouped_meet<kPaired>();
+  wait_for_earlier_kernels();
+  const uint32_t rank = kPaired ? cluster_rank() : 0;
+  if (threadIdx.x < kGroupedMathThreads) {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 224;");
+    grouped_multiply<kFormat, kPaired>(a, s, kPaired ? cluster_address(s.empty, rank ^ 1U) : 0);
+  } else {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 56;");
+    constexpr int kTileRows = kPaired ? kPairedTileRows : kGroupedTileRows;
+    const auto thread = static_cast<int>(threadIdx.x) - kGroupedMathThreads;
+    if (thread < kGroupedRowThreads) {
+      GroupedCopy<kFormat, kTileRows>{a, s, thread, {}}.run();
+    } else if (thread < kGroupedRowThreads + 32) {
+      GroupedFeeder<kPaired>{a, s, thread % 32, static_cast<int32_t>(rank), {}, {}, {}, {}, {}}
+          .template run<kFormat>();
+    } else if (thread == kGroupedRowThreads + 32) {
+      report_done(a, s);
+    }
+  }
+  if constexpr (kPaired) grouped_meet<kPaired>();  // the other still writes here
 }
 
 template <Format kFormat>
 __global__ void __launch_bounds__(kGroupedThreads, 1)
     grouped_kernel(const __grid_constant__ GroupedArgs a) {
-  extern __shared__ uint8_t raw[];
-  auto& s = *reinterpret_cast<GroupedShared*>(raw + (0U - shared_address(raw)) % 1024U);
-  if (threadIdx.x == 0) grouped_barriers<kFormat>(s);
-  let_next_kernel_start();
-  __syncthreads();
-  wait_for_earlier_kernels();
-  if (threadIdx.x < kGroupedMathThreads) {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 224;");
-    grouped_multiply<kFormat>(a, s);
-  } else {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 56;");
-    const auto thread = static_cast<int>(threadIdx.x) - kGroupedMathThreads;
-    if (thread < kGroupedRowThreads) {
-      GroupedCopy<kFormat>{a, s, thread, {}}.run();
-    } else if (thread < kGroupedRowThreads + 32) {
-      GroupedFeeder{a, s, thread % 32, {}, {}, {}, {}}.run<kFormat>();
-    } else if (thread == kGroupedRowThreads + 32) {
-      report_done(a, s);
-    }
-  }
+  grouped_block<kFormat, false>(a);
+}
+
+template <Format kFormat>
+__global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kGroupedThreads, 1)
+    paired_kernel(const __grid_constant__ GroupedArgs a) {
+  grouped_block<kFormat, true>(a);
 }
 
 }  // namespace fathom::kernels

@@ -8,12 +8,11 @@
 #include <cuda.h>
 
 #include "format.h"
+#include "grouped_limits.h"
 #include "moe.h"
 #include "moe_limits.h"
 
 namespace fathom::kernels {
-
-inline constexpr int32_t kGroupedTileRows = 128;  // pairs of one expert in a tile, at most
 
 // One expert's matrix in device memory. Scales are of 128 rows by 128 columns.
 struct GroupedMatrix {
@@ -22,7 +21,7 @@ struct GroupedMatrix {
   int64_t scale_stride = 0;
 };
 
-// At most kGroupedTileRows pairs of one expert, or tokens of the shared one.
+// Pairs of one expert, or tokens of the shared one.
 struct alignas(16) GroupedTile {
   int32_t expert;  // of this rank's; the shared expert comes after them
   int32_t first;   // into GroupedSchedule::order, or a token
@@ -49,17 +48,8 @@ struct GroupedSchedule {
   int32_t* done = nullptr;       // [tiles] items of a tile whose inner rows are written
   GroupedCounters* counters = nullptr;
   int32_t shared_tiles = 0;  // grouped_shared_tiles, or 0 without a shared expert
+  bool paired = false;       // tiles come in twos, for blocks that work in twos
 };
-
-inline int32_t grouped_shared_tiles(int64_t tokens) {
-  return static_cast<int32_t>((tokens + kGroupedTileRows - 1) / kGroupedTileRows);
-}
-
-// Room for the tiles of `pairs` over `experts` experts, but for the shared one's.
-inline int64_t grouped_tiles_max(int64_t pairs, int64_t experts) {
-  const int64_t all = experts + pairs / kGroupedTileRows;
-  return pairs < all ? pairs : all;
-}
 
 // Once, before the first launch and any capture.
 cudaError_t load_grouped_gemm();

@@ -16,6 +16,7 @@ __device__ inline uint64_t further(uint64_t tile, int k) {
 struct StageReader {
   GroupedShared& s;
   RingPlace<kGroupedStages>& at;
+  uint32_t peer_empty;  // where the barriers `empty` of the pair's other block are; 0: none
 
   __device__ void wait() const {
     barrier_wait(&s.full[at.index], at.phase);
@@ -24,6 +25,20 @@ struct StageReader {
   __device__ void release(int stage) const {
     __syncwarp();
     if (threadIdx.x % 32 == 0) barrier_arrive(&s.empty[stage]);
+    if (peer_empty != 0 && threadIdx.x % 32 == 1) {
+      barrier_arrive_remote(peer_empty + static_cast<uint32_t>(stage * sizeof(uint64_t)));
+    }
+  }
+  // Two pairs' of every eight, times the box's.
+  template <int kEights>
+  __device__ void load_column_scales(float2 (&scales)[kEights], int column, int box) const {
+    const float* from = s.x_scales[at.index] + column;
+    const float w = s.w_scales[at.index][box];
+#pragma unroll
+    for (int j = 0; j < kEights; ++j) {
+      const float2 two = *reinterpret_cast<const float2*>(from + 8 * j);
+      scales[j] = {two.x * w, two.y * w};
+    }
   }
   __device__ uint32_t w(int row) const {
     return shared_address(s.w[at.index]) + row * kGroupedBytes;
@@ -59,9 +74,7 @@ struct WideMath {
     issue_stage<kFormat, kTokens>(d, reader.w(box * kGroupedBox + group * 64), reader.x(0), keep);
   }
   __device__ void load_scales(float2 (&scales)[kEights], int box) const {
-    const float* from = reader.s.scales[reader.at.index][box] + column;
-#pragma unroll
-    for (int j = 0; j < kEights; ++j) scales[j] = *reinterpret_cast<const float2*>(from + 8 * j);
+    reader.load_column_scales(scales, column, box);
   }
   // total += part * scale of the pair.
   __device__ static void promote(float (&total)[kSums], const float (&part)[kSums],
@@ -97,8 +110,9 @@ struct TallMath {
     issue_stage<kFormat, 256>(d, reader.x(group * 64), reader.w(0), keep);
   }
   __device__ void load_scales(Scales (&scales)[1], int box) const {
-    const float* from = reader.s.scales[reader.at.index][box] + row;
-    scales[0] = {from[0], from[8]};
+    const float* from = reader.s.x_scales[reader.at.index] + row;
+    const float w = reader.s.w_scales[reader.at.index][box];
+    scales[0] = {from[0] * w, from[8] * w};
   }
   __device__ static void promote(float (&total)[kSums], const float (&part)[kSums],
                                  const Scales (&scales)[1]) {
@@ -108,6 +122,43 @@ struct TallMath {
       total[4 * j + 1] += part[4 * j + 1] * scales[0].upper;
       total[4 * j + 2] += part[4 * j + 2] * scales[0].lower;
       total[4 * j + 3] += part[4 * j + 3] * scales[0].lower;
+    }
+  }
+};
+
+// A tile of more pairs than are rows of two products: pairs are columns, a warpgroup has kTokens of
+// them and all 256 rows of the boxes, in quarters, so that each has two scales for every column.
+template <int kTokens>
+struct SplitMath {
+  static constexpr int kSums = kTokens / 2;
+  static constexpr int kEights = kTokens / 8;
+  StageReader reader;
+  int group;
+  int column;  // of each eight pairs, this thread's first; with the warpgroup's
+
+  __device__ void issue(float (&d)[kSums], int quarter) const {
+    issue_stage<Format::kFp8, kTokens>(d, reader.w(quarter * 64), reader.x(group * kTokens), false);
+  }
+  __device__ void load_scales(float2 (&scales)[kEights], int box) const {
+    reader.load_column_scales(scales, column, box);
+  }
+
+  __device__ void run(int32_t k_blocks, float (&total)[4][kSums]) const {
+#pragma unroll
+    for (int i = 0; i < 4 * kSums; ++i) total[i / kSums][i % kSums] = 0.0F;
+    for (int32_t k = 0; k < k_blocks; ++k, reader.at.advance()) {
+      float2 scales[kEights];
+      float part[kSums];
+      reader.wait();
+#pragma unroll
+      for (int quarter = 0; quarter < 4; ++quarter) {
+        issue(part, quarter);
+        if (quarter % 2 == 0) load_scales(scales, quarter / 2);
+        wgmma_wait<0>();
+        wgmma_use(part);
+        if (quarter == 3) reader.release(reader.at.index);
+        WideMath<Format::kFp8, kTokens>::promote(total[quarter], part, scales);
+      }
     }
   }
 };

@@ -2,7 +2,7 @@
 // ring of stages, and the barriers of a block's threads.
 #pragma once
 
-#include "async_copy.cuh"
+#include "cluster_copy.cuh"
 #include "grouped_gemm.h"
 #include "number.cuh"
 #include "ring_place.cuh"
@@ -15,6 +15,8 @@ constexpr int kGroupedThreads = 384;    // with a warp that copies weights, and 
 constexpr int kGroupedStages = 4;
 constexpr int kGroupedBox = 128;    // rows of a matrix
 constexpr int kGroupedBytes = 128;  // of a row, in one stage
+constexpr int kGroupedRowsMax = kPairedTileRows;
+constexpr int kGroupedHanded = 4;  // items on their way to both blocks of a pair
 
 // One of the products: of gate and up or of down, for the shared expert or the routed ones.
 struct GroupedSide {
@@ -39,7 +41,7 @@ enum GroupedKind : int32_t {
   kRoutedGateUp,
   kSharedDown,
   kRoutedDown,
-  kGroupedKinds
+  kGroupedKinds  // no item: the end
 };
 
 __device__ inline bool is_gated(int32_t kind) { return kind < kSharedDown; }
@@ -58,7 +60,7 @@ struct GroupedItem {
   int32_t tile;
   int32_t expert;
   int32_t first;
-  int32_t rows;  // 0: no more
+  int32_t rows;  // 0: of a pair of blocks, the other has them all
   int32_t row_tile;
 };
 
@@ -66,17 +68,20 @@ struct GroupedShared {
   static constexpr int kStageRows = 72;   // columns of staged bf16 rows of a warpgroup, padded
   static constexpr int kGatedRows = 136;  // of both
   uint8_t w[kGroupedStages][2 * kGroupedBox * kGroupedBytes];
-  uint8_t x[kGroupedStages][kGroupedTileRows * kGroupedBytes];
+  uint8_t x[kGroupedStages][kGroupedRowsMax * kGroupedBytes];
   __nv_bfloat16 staged[2][64 * kStageRows];
-  float scales[kGroupedStages][2][kGroupedTileRows];  // x's times the box's
+  float x_scales[kGroupedStages][kGroupedRowsMax];
+  float w_scales[kGroupedStages][2];  // of the boxes
   struct Slot {
     GroupedItem item;
-    int32_t order[kGroupedTileRows];
+    int32_t order[(kGroupedRowsMax + 31) / 32 * 32];
   } slots[2];
+  int32_t handed[kGroupedHanded];
   uint64_t full[kGroupedStages];
   uint64_t empty[kGroupedStages];
   uint64_t slot_full[2];
   uint64_t slot_empty[2];
+  uint64_t handed_full[kGroupedHanded];
 };
 static_assert(64 * GroupedShared::kGatedRows <= 2 * 64 * GroupedShared::kStageRows);
 
@@ -92,6 +97,11 @@ __device__ inline void meet_group(int group) {
 
 __device__ inline void copy_16_bytes(void* to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from)
+               : "memory");
+}
+
+__device__ inline void copy_4_bytes(void* to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(to)), "l"(from)
                : "memory");
 }
 

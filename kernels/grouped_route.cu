@@ -50,7 +50,7 @@ __device__ void quantize_part(const ScoreArgs& a, int32_t first_token, int32_t c
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
     const int32_t row = first_token + i * (kScoreThreads / 16) + thread / 16;
-    store_quantized(values[i], row < a.tokens ? row : -1, at, a.quantized);
+    store_quantized<true>(values[i], row < a.tokens ? row : -1, at, a.quantized);
   }
 }
 

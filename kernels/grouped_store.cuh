@@ -26,16 +26,34 @@ __device__ inline float2 bf16_values(uint32_t pair) {
   return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000U)};
 }
 
-// silu(gate) * up, all bf16.
+// silu(gate) * up, all bf16. Rounded in twos: converting one number at a time has the slow unit
+// that exponentials and reciprocals need.
 __device__ inline float gated_fast(float gate, float up) {
-  gate = round_number(Format::kBF16, gate);
-  up = round_number(Format::kBF16, up);
-  return __fdividef(gate, 1.0F + __expf(-fmaxf(gate, -80.0F))) * up;
+  const float2 both = bf16_values(bf16_pair(gate, up));
+  float power;
+  float inverse;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(fmaxf(both.x, -80.0F) * -1.44269504F));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0F + power));
+  return both.x * inverse * both.y;
+}
+
+// x / scale as a division rounds it, where `inverse` is 1 / scale rounded (Markstein). No call: one
+// would end the overlap of products across it.
+__device__ inline float quotient(float x, float scale, float inverse) {
+  const float q = x * inverse;
+  return fmaf(fmaf(-q, scale, x), inverse, q);
+}
+
+// 1 / scale, but for the last bit of rare cases; of normal numbers.
+__device__ inline float inverse_of(float scale) {
+  float inverse;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(scale));
+  return fmaf(inverse, fmaf(-scale, inverse, 1.0F), inverse);
 }
 
 // The scale of a group whose largest number this is.
 __device__ inline float scale_of(float largest, bool ue8m0) {
-  const float scale = largest / 448.0F;
+  const float scale = quotient(largest, 448.0F, 1.0F / 448.0F);
   if (!ue8m0) return scale;
   const uint32_t bits = __float_as_uint(scale);
   const bool up = (bits & 0x7FFFFFU) != 0;
@@ -43,6 +61,8 @@ __device__ inline float scale_of(float largest, bool ue8m0) {
 }
 
 // Eight columns of a pair with those of fifteen lanes beside it: 128 columns under one scale.
+// kDivided: to the last bit as division rounds.
+template <bool kDivided>
 __device__ inline void store_quantized(const uint4& values, int64_t row, int64_t column,
                                        const Epilogue& out) {
   const uint32_t words[4] = {values.x, values.y, values.z, values.w};
@@ -59,10 +79,14 @@ __device__ inline void store_quantized(const uint4& values, int64_t row, int64_t
     largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFU, largest, offset));
   const float scale = scale_of(largest, out.ue8m0);
   if (row < 0) return;
+  const float inverse = kDivided ? 0.0F : inverse_of(scale);
+  const auto over_scale = [&](float x) {
+    return kDivided ? x / scale : quotient(x, scale, inverse);
+  };
   uint16_t codes[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    codes[i] = __nv_cvt_float2_to_fp8x2(make_float2(v[2 * i] / scale, v[2 * i + 1] / scale),
+    codes[i] = __nv_cvt_float2_to_fp8x2(make_float2(over_scale(v[2 * i]), over_scale(v[2 * i + 1])),
                                         __NV_SATFINITE, __NV_E4M3);
   }
   *reinterpret_cast<uint2*>(static_cast<uint8_t*>(out.data) + row * out.stride + column) =
@@ -101,7 +125,7 @@ __device__ void store_gated(const GroupedSide& a, GroupedShared& s, const Groupe
     const auto values = *reinterpret_cast<const uint4*>(s.staged[0] + i * kPitch + thread % 16 * 8);
     const int64_t row = kBegin + i < item.rows ? item.first + kBegin + i : -1;
     if constexpr (kFormat == Format::kFp8) {
-      store_quantized(values, row, column, a.out);
+      store_quantized<false>(values, row, column, a.out);
     } else if (row >= 0) {
       *reinterpret_cast<uint4*>(static_cast<__nv_bfloat16*>(a.out.data) + row * a.out.stride +
                                 column) = values;
@@ -132,6 +156,81 @@ __device__ void store_box(const GroupedSide& a, GroupedShared& s, const GroupedS
                               slot.order[kBegin + i] * a.out.stride + column) = values;
   }
   if constexpr (kBegin + 64 < kTokens) store_box<kTokens, kBegin + 64>(a, s, slot, box, sums);
+}
+
+// ---- Storing a split tile: a warpgroup has kTokens pairs and 128 columns of each box.
+
+// Eight pairs' values of a warp's 16 rows.
+__device__ inline void stage_eight(__nv_bfloat16* to, uint32_t upper, uint32_t lower) {
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(shared_address(to)),
+      "r"(upper), "r"(lower)
+      : "memory");
+}
+
+// word(half, d): numbers d and d + 1 of 64 of the columns. out(token, values): of this thread's
+// eight columns, called by whole warps.
+template <int kTokens, typename Word, typename Out>
+__device__ void store_split_box(__nv_bfloat16* staged, int group, const Word& word,
+                                const Out& out) {
+  constexpr int kPitch = GroupedShared::kGatedRows;
+  constexpr int kAtOnce = 24;
+  static_assert(kTokens % kAtOnce == 0);
+  static_assert(kAtOnce * kPitch <= 64 * GroupedShared::kStageRows);
+  const int thread = static_cast<int>(threadIdx.x) % 128;
+  const int lane = thread % 32;
+  __nv_bfloat16* to = staged + lane % 8 * kPitch + thread / 32 * 16 + lane / 8 % 2 * 8;
+#pragma unroll
+  for (int begin = 0; begin < kTokens; begin += kAtOnce) {
+    meet_group(group);
+#pragma unroll
+    for (int j = begin / 8; j < (begin + kAtOnce) / 8; ++j) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        stage_eight(to + (8 * j - begin) * kPitch + half * 64, word(half, 4 * j),
+                    word(half, 4 * j + 2));
+      }
+    }
+    meet_group(group);
+#pragma unroll
+    for (int i = 0; i < kAtOnce; i += 8) {
+      const int at = i + thread / 16;
+      out(group * kTokens + begin + at,
+          *reinterpret_cast<const uint4*>(staged + at * kPitch + thread % 16 * 8));
+    }
+  }
+}
+
+template <int kTokens, bool kGated>
+__device__ void store_split(const GroupedSide& a, GroupedShared& s, const GroupedShared::Slot& slot,
+                            const float (&sums)[4][kTokens / 2]) {
+  const GroupedItem& item = slot.item;
+  const int group = static_cast<int>(threadIdx.x / 128);
+  const int column = static_cast<int>(threadIdx.x) % 16 * 8;
+  __nv_bfloat16* staged = s.staged[group];
+  if constexpr (kGated) {
+    const auto word = [&](int half, int d) {
+      return bf16_pair(gated_fast(sums[half][d], sums[2 + half][d]),
+                       gated_fast(sums[half][d + 1], sums[2 + half][d + 1]));
+    };
+    store_split_box<kTokens>(staged, group, word, [&](int token, const uint4& values) {
+      const int64_t row = token < item.rows ? item.first + token : -1;
+      store_quantized<false>(values, row, int64_t{item.row_tile} * kGroupedBox + column, a.out);
+    });
+  } else {
+#pragma unroll
+    for (int box = 0; box < 2; ++box) {
+      const int at = (item.row_tile * 2 + box) * kGroupedBox + column;
+      const auto word = [&](int half, int d) {
+        return bf16_pair(sums[2 * box + half][d], sums[2 * box + half][d + 1]);
+      };
+      store_split_box<kTokens>(staged, group, word, [&](int token, const uint4& values) {
+        if (token >= item.rows || at >= a.columns) return;
+        *reinterpret_cast<uint4*>(static_cast<__nv_bfloat16*>(a.out.data) +
+                                  slot.order[token] * a.out.stride + at) = values;
+      });
+    }
+  }
 }
 
 // ---- Storing a tall tile: a warp has 16 pairs and all columns, so no other's are waited for.
@@ -173,12 +272,6 @@ __device__ void store_rows(__nv_bfloat16* staged, const Word& word, const Target
   }
 }
 
-// x / scale as a division rounds it, but for the last bit of rare cases. inverse: 1 / scale.
-__device__ inline float quotient(float x, float scale, float inverse) {
-  const float q = x * inverse;
-  return fmaf(fmaf(-q, scale, x), inverse, q);
-}
-
 // One of a thread's two pairs, v[4 j + 2 kUpper + {0, 1}]: quantized codes to its row of 128 bytes.
 template <int kHalf>
 __device__ float stage_codes(const float (&v)[64], uint8_t* to, bool ue8m0) {
@@ -190,7 +283,7 @@ __device__ float stage_codes(const float (&v)[64], uint8_t* to, bool ue8m0) {
   for (int offset = 2; offset > 0; offset /= 2)
     largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFU, largest, offset));
   const float scale = scale_of(largest, ue8m0);
-  const float inverse = 1.0F / scale;
+  const float inverse = inverse_of(scale);
 #pragma unroll
   for (int j = 0; j < 16; ++j) {
     const float2 two = {quotient(v[4 * j + 2 * kHalf], scale, inverse),
@@ -239,8 +332,12 @@ __device__ void store_tall(const GroupedSide& a, GroupedShared& s, const Grouped
   auto* out = static_cast<__nv_bfloat16*>(a.out.data);
   if constexpr (kGated) {
 #pragma unroll
-    for (int i = 0; i < 64; ++i)
-      first[i] = round_number(Format::kBF16, gated_fast(first[i], second[i]));
+    for (int i = 0; i < 64; i += 2) {
+      const float2 two = bf16_values(
+          bf16_pair(gated_fast(first[i], second[i]), gated_fast(first[i + 1], second[i + 1])));
+      first[i] = two.x;
+      first[i + 1] = two.y;
+    }
     if constexpr (kFormat == Format::kFp8) {
       store_tall_codes(a, s, item, first);
     } else {

@@ -44,11 +44,12 @@ struct Wgmma;
 #define FATHOM_D16(d, i) FATHOM_D8(d, i), FATHOM_D8(d, (i) + 8)
 #define FATHOM_D24(d, i) FATHOM_D16(d, i), FATHOM_D8(d, (i) + 16)
 #define FATHOM_D32(d, i) FATHOM_D16(d, i), FATHOM_D16(d, (i) + 16)
+#define FATHOM_D36(d, i) FATHOM_D32(d, i), FATHOM_D4(d, (i) + 32)
 #define FATHOM_D40(d, i) FATHOM_D32(d, i), FATHOM_D8(d, (i) + 32)
 #define FATHOM_D48(d, i) FATHOM_D32(d, i), FATHOM_D16(d, (i) + 32)
 #define FATHOM_D56(d, i) FATHOM_D32(d, i), FATHOM_D24(d, (i) + 32)
 #define FATHOM_D64(d, i) FATHOM_D32(d, i), FATHOM_D32(d, (i) + 32)
-
+#define FATHOM_D72(d, i) FATHOM_D64(d, i), FATHOM_D8(d, (i) + 64)
 #define FATHOM_D128(d, i) FATHOM_D64(d, i), FATHOM_D64(d, (i) + 64)
 
 #define FATHOM_R4 "%0, %1, %2, %3"
@@ -58,10 +59,12 @@ struct Wgmma;
 #define FATHOM_R32 \
   FATHOM_R16       \
   ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define FATHOM_R36 FATHOM_R32 ", %32, %33, %34, %35"
 #define FATHOM_R40 FATHOM_R32 ", %32, %33, %34, %35, %36, %37, %38, %39"
 #define FATHOM_R48 FATHOM_R40 ", %40, %41, %42, %43, %44, %45, %46, %47"
 #define FATHOM_R56 FATHOM_R48 ", %48, %49, %50, %51, %52, %53, %54, %55"
 #define FATHOM_R64 FATHOM_R56 ", %56, %57, %58, %59, %60, %61, %62, %63"
+#define FATHOM_R72 FATHOM_R64 ", %64, %65, %66, %67, %68, %69, %70, %71"
 #define FATHOM_R128 \
   FATHOM_R64        \
   ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79" \
@@ -98,26 +101,34 @@ FATHOM_WGMMA_COLUMNS(80, "80", FATHOM_R40, "40", "41", "42", FATHOM_D40(d, 0))
 FATHOM_WGMMA_COLUMNS(96, "96", FATHOM_R48, "48", "49", "50", FATHOM_D48(d, 0))
 FATHOM_WGMMA_COLUMNS(112, "112", FATHOM_R56, "56", "57", "58", FATHOM_D56(d, 0))
 FATHOM_WGMMA_COLUMNS(128, "128", FATHOM_R64, "64", "65", "66", FATHOM_D64(d, 0))
+FATHOM_WGMMA(Format::kFp8, 72, "m64n72k32.f32.e4m3.e4m3", "", FATHOM_R36, "36", "37", "38",
+             FATHOM_D36(d, 0))
+FATHOM_WGMMA(Format::kBF16, 144, "m64n144k16.f32.bf16.bf16", ", 0, 0", FATHOM_R72, "72", "73", "74",
+             FATHOM_D72(d, 0))
 FATHOM_WGMMA(Format::kBF16, 256, "m64n256k16.f32.bf16.bf16", ", 0, 0", FATHOM_R128, "128", "129",
              "130", FATHOM_D128(d, 0))
 
 #undef FATHOM_WGMMA_COLUMNS
 #undef FATHOM_WGMMA
 #undef FATHOM_R128
+#undef FATHOM_R72
 #undef FATHOM_R64
 #undef FATHOM_R56
 #undef FATHOM_R48
 #undef FATHOM_R40
+#undef FATHOM_R36
 #undef FATHOM_R32
 #undef FATHOM_R24
 #undef FATHOM_R16
 #undef FATHOM_R8
 #undef FATHOM_R4
 #undef FATHOM_D128
+#undef FATHOM_D72
 #undef FATHOM_D64
 #undef FATHOM_D56
 #undef FATHOM_D48
 #undef FATHOM_D40
+#undef FATHOM_D36
 #undef FATHOM_D32
 #undef FATHOM_D24
 #undef FATHOM_D16

@@ -178,8 +178,45 @@ std::vector<MoeShape> few_token_shapes() {
   return all;
 }
 
-TEST(CudaMoe, FewTokensEqualTheOracle) {
-  for (const MoeShape& shape : few_token_shapes()) {
+// Experts with enough rows for blocks that work in twos: tiles of 129 to 144 rows, several twos, a
+// last one of few rows, experts without rows, a half box at the end of down, a rank's part.
+std::vector<MoeShape> paired_shapes() {
+  std::vector<MoeShape> all;
+  for (const WeightFormat f : {WeightFormat::kBF16, WeightFormat::kFp8Block}) {
+    MoeShape near{.name = "near 270 rows", .tokens = 540, .padding = {}};
+    near.hidden = 384;
+    near.intermediate = 256;
+    near.shared_intermediate = 256;
+    near.experts = 4;
+    near.experts_per_token = 2;
+    near.bias_width = 0.01F;
+    near.format = f;
+    near.seed = 31;
+    MoeShape uneven = near;
+    uneven.name = "uneven twos";
+    uneven.tokens = 700;
+    uneven.padding = {5, 77, 699};
+    uneven.experts = 8;
+    uneven.bias_width = 1.0F;
+    uneven.seed = 32;
+    MoeShape rank = near;
+    rank.name = "rank of twos";
+    rank.tokens = 530;
+    rank.padding = {0};
+    rank.shared_intermediate = 0;
+    rank.experts = 16;
+    rank.experts_per_token = 4;
+    rank.first_expert = 4;
+    rank.experts_here = 4;
+    rank.bias_width = 0.2F;
+    rank.seed = 33;
+    all.insert(all.end(), {near, uneven, rank});
+  }
+  return all;
+}
+
+void expect_equal_to_the_oracle(const std::vector<MoeShape>& shapes) {
+  for (const MoeShape& shape : shapes) {
     const OpCase one = moe_case(shape, Numerics::kNative);
     SCOPED_TRACE(one.name());
     const auto threads = static_cast<int32_t>(std::thread::hardware_concurrency());
@@ -195,6 +232,10 @@ TEST(CudaMoe, FewTokensEqualTheOracle) {
     }
   }
 }
+
+TEST(CudaMoe, FewTokensEqualTheOracle) { expect_equal_to_the_oracle(few_token_shapes()); }
+
+TEST(CudaMoe, PairedBlocksEqualTheOracle) { expect_equal_to_the_oracle(paired_shapes()); }
 
 INSTANTIATE_TEST_SUITE_P(Ops, CudaOpsTable, ::testing::ValuesIn(groups()),
                          [](const auto& info) { return info.param.name(); });

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "kernels/grouped_limits.h"
 #include "kernels/moe_limits.h"
 
 namespace fathom {
@@ -23,13 +24,13 @@ MoeProblem v2_lite(int64_t tokens) {
 
 TEST(ChooseMoe, TakesFewTokensOfNativeFormats) {
   EXPECT_EQ(choose_moe(v2_lite(1)), MoeKernel::kFewTokens);
-  EXPECT_EQ(choose_moe(v2_lite(32)), MoeKernel::kFewTokens);
-  EXPECT_EQ(choose_moe(v2_lite(33)), MoeKernel::kGrouped) << "three rows an expert";
-  MoeProblem v3 = v2_lite(64);
+  EXPECT_EQ(choose_moe(v2_lite(16)), MoeKernel::kFewTokens);
+  EXPECT_EQ(choose_moe(v2_lite(17)), MoeKernel::kGrouped);
+  MoeProblem v3 = v2_lite(16);
   v3.experts_per_token = 8;
   v3.experts = v3.experts_here = 256;
-  EXPECT_EQ(choose_moe(v3), MoeKernel::kFewTokens) << "two rows an expert";
-  v3.tokens = 65;
+  EXPECT_EQ(choose_moe(v3), MoeKernel::kFewTokens);
+  v3.tokens = 17;
   EXPECT_EQ(choose_moe(v3), MoeKernel::kGrouped);
   MoeProblem bf16 = v2_lite(8);
   bf16.weight = WeightFormat::kBF16;
@@ -123,6 +124,29 @@ TEST(ChooseMoe, BoundsTheTilesOfASchedule) {
   EXPECT_EQ(kernels::moe_tiles_max(6, 64), 6);
   EXPECT_EQ(kernels::moe_tiles_max(384, 64), 64 + 48);
   EXPECT_EQ(kernels::moe_tiles_max(512, 8), 8 + 64);
+}
+
+TEST(ChooseMoe, PairsBlocksWhereExpertsHaveRowsForBoth) {
+  EXPECT_TRUE(kernels::grouped_pairs_blocks(true, 8192 * 8, 256)) << "256 rows an expert";
+  EXPECT_FALSE(kernels::grouped_pairs_blocks(true, 8192 * 6, 64)) << "768 rows";
+  EXPECT_FALSE(kernels::grouped_pairs_blocks(true, 1024 * 6, 64)) << "96 rows";
+  EXPECT_FALSE(kernels::grouped_pairs_blocks(false, 8192 * 8, 256)) << "bf16";
+}
+
+TEST(ChooseMoe, CutsAnExpertsRowsIntoTwosOfTiles) {
+  for (const int64_t rows : {1, 256, 288}) EXPECT_EQ(kernels::grouped_paired_tiles(rows), 1);
+  for (const int64_t rows : {289, 512, 544}) EXPECT_EQ(kernels::grouped_paired_tiles(rows), 2);
+  EXPECT_EQ(kernels::grouped_paired_tiles(545), 3);
+  // However 1000 rows fall on 3 experts, there is room for their tiles.
+  const int64_t most = kernels::grouped_tiles_max(1000, 3, true);
+  for (int64_t a = 0; a <= 1000; ++a) {
+    for (int64_t b = 0; a + b <= 1000; b += 7) {
+      int64_t tiles = 0;
+      for (const int64_t rows : {a, b, 1000 - a - b})
+        tiles += rows > 0 ? 2 * kernels::grouped_paired_tiles(rows) : 0;
+      ASSERT_LE(tiles, most) << a << ", " << b;
+    }
+  }
 }
 
 }  // namespace

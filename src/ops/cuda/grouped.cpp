@@ -22,13 +22,15 @@ bool shared_joins(const MoeParams& p) {
 }
 
 kernels::GroupedSchedule take_schedule(Arena& arena, int64_t pairs, int32_t experts,
-                                       int32_t shared_tiles) {
+                                       int64_t shared_tokens, bool paired) {
   const auto ints = [&](int64_t bytes) {
     return arena.take(DType::kI32, {(bytes + 3) / 4}).as<int32_t>();
   };
   kernels::GroupedSchedule schedule;
-  schedule.shared_tiles = shared_tiles;
-  const int64_t tiles = kernels::grouped_tiles_max(pairs, experts) + shared_tiles;
+  schedule.paired = paired;
+  if (shared_tokens > 0)
+    schedule.shared_tiles = kernels::grouped_shared_tiles(shared_tokens, paired);
+  const int64_t tiles = kernels::grouped_tiles_max(pairs, experts, paired) + schedule.shared_tiles;
   schedule.order = ints(pairs * 4);
   schedule.done = ints(tiles * 4);
   schedule.tiles = reinterpret_cast<kernels::GroupedTile*>(
@@ -98,9 +100,10 @@ bool CudaOps::moe_grouped(const BatchView& batch, const Act& x, const MoeParams&
   const ActSpec spec = act_spec(p.gate_up.front());
   const Act input = layer.format == Format::kFp8 ? take_act(tokens, hidden, spec) : x;
   const kernels::GroupedRouting routing = grouped_routing(batch, p, x, input);
+  const int64_t pairs = tokens * p.experts_per_token;
   const kernels::GroupedSchedule schedule =
-      take_schedule(arena_, tokens * p.experts_per_token, routing.expert_count,
-                    joins ? kernels::grouped_shared_tiles(tokens) : 0);
+      take_schedule(arena_, pairs, routing.expert_count, joins ? tokens : 0,
+                    kernels::grouped_pairs_blocks(layer.format == Format::kFp8, pairs, p.experts));
   check(kernels::grouped_route(stream_, routing, schedule), "grouped_route");
   layer.gate_up = grouped_tables_.at(p.gate_up.data());
   layer.down = grouped_tables_.at(p.down.data());
