@@ -17,7 +17,7 @@ cuuint64_t code_block_bytes(const GqaDecodeCall& call) {
 }
 
 // The codes as (column, token, head, half, block); a box is 32 tokens of one head's keys or values,
-// whose 128 bytes a token are all that is wanted: with 256 the memory would send the next head's too.
+// whose 128 bytes a token are all that is wanted: 256 would bring the next head's too.
 cudaError_t encode_codes(CUtensorMap* map, const GqaDecodeCall& call,
                          PFN_cuTensorMapEncodeTiled_v12000 encoder, cuuint64_t half) {
   const auto dims = static_cast<cuuint64_t>(call.head_dims);

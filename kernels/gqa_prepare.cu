@@ -17,6 +17,11 @@ struct LaneHead {
   float high[kEach];
 };
 
+template <typename T, int kEach>
+struct alignas(sizeof(T) * kEach) Neighbours {
+  T x[kEach];
+};
+
 template <int kEach>
 __device__ LaneHead<kEach> load_lane(const float* from, int lane) {
   LaneHead<kEach> x;
@@ -26,6 +31,34 @@ __device__ LaneHead<kEach> load_lane(const float* from, int lane) {
     x.high[i] = from == nullptr ? 0.0F : from[(32 + lane) * kEach + i];
   }
   return x;
+}
+
+template <int kEach>
+__device__ LaneHead<kEach> load_lane(const __nv_bfloat16* from, int lane) {
+  const auto* parts = reinterpret_cast<const Neighbours<__nv_bfloat16, kEach>*>(from);
+  const Neighbours<__nv_bfloat16, kEach> low = parts[lane];
+  const Neighbours<__nv_bfloat16, kEach> high = parts[32 + lane];
+  LaneHead<kEach> x;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    x.low[i] = __bfloat162float(low.x[i]);
+    x.high[i] = __bfloat162float(high.x[i]);
+  }
+  return x;
+}
+
+template <int kEach>
+__device__ void store_lane(__nv_bfloat16* to, int lane, const LaneHead<kEach>& x) {
+  auto* parts = reinterpret_cast<Neighbours<__nv_bfloat16, kEach>*>(to);
+  Neighbours<__nv_bfloat16, kEach> low;
+  Neighbours<__nv_bfloat16, kEach> high;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    low.x[i] = __float2bfloat16_rn(x.low[i]);
+    high.x[i] = __float2bfloat16_rn(x.high[i]);
+  }
+  parts[lane] = low;
+  parts[32 + lane] = high;
 }
 
 // A padding token's row of the output, one head.
@@ -74,15 +107,44 @@ __device__ void store_codes(const GqaShape& s, const AttentionBatch& b, int64_t 
   uint8_t* start =
       static_cast<uint8_t*>(b.cache) + block * s.block_tokens * (codes + 8 * s.kv_heads);
   uint8_t* to = start + inside * codes + int64_t{head} * s.head_dims;
+  Neighbours<uint8_t, kEach> low;
+  Neighbours<uint8_t, kEach> high;
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
-    to[lane * kEach + i] = __nv_cvt_float_to_fp8(x.low[i] / scale, __NV_SATFINITE, __NV_E4M3);
-    to[(32 + lane) * kEach + i] =
-        __nv_cvt_float_to_fp8(x.high[i] / scale, __NV_SATFINITE, __NV_E4M3);
+    low.x[i] = __nv_cvt_float_to_fp8(x.low[i] / scale, __NV_SATFINITE, __NV_E4M3);
+    high.x[i] = __nv_cvt_float_to_fp8(x.high[i] / scale, __NV_SATFINITE, __NV_E4M3);
   }
+  auto* parts = reinterpret_cast<Neighbours<uint8_t, kEach>*>(to);
+  parts[lane] = low;
+  parts[32 + lane] = high;
   const int half = head / s.kv_heads;
   auto* scales = reinterpret_cast<float*>(start + s.block_tokens * codes);
   if (lane == 0) scales[(head % s.kv_heads * 2 + half) * s.block_tokens + inside] = scale;
+}
+
+// Norm and rope of one head; a value head has neither. By a whole warp.
+template <int kEach>
+__device__ void turn_head(const GqaPrepareCall& c, const LaneHead<kEach>& gain, bool normed,
+                          const LaneHead<kEach>& cosines, const LaneHead<kEach>& sines,
+                          LaneHead<kEach>& x) {
+  if (normed) {
+    float squares = 0.0F;
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) squares += x.low[i] * x.low[i] + x.high[i] * x.high[i];
+    const float scale =
+        1.0F / sqrtf(warp_sum(squares) / static_cast<float>(64 * kEach) + c.shape.norm_epsilon);
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      x.low[i] *= scale * gain.low[i];
+      x.high[i] *= scale * gain.high[i];
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    const float low = x.low[i];
+    x.low[i] = low * cosines.low[i] - x.high[i] * sines.low[i];
+    x.high[i] = x.high[i] * cosines.low[i] + low * sines.low[i];
+  }
 }
 
 // One warp a head: it counts query heads, then key heads, then value heads of a row of qkv.
@@ -113,48 +175,26 @@ __global__ void __launch_bounds__(kPrepareThreads)
     if (is_query) clear_head(c, t, h);
     return;
   }
-  const auto* from = static_cast<const __nv_bfloat16*>(c.qkv.data) + t * c.qkv.stride + column;
+  const auto* row = static_cast<const __nv_bfloat16*>(c.qkv.data) + t * c.qkv.stride;
+  LaneHead<kEach> x = load_lane<kEach>(row + column, lane);
   const int32_t position = b.positions[t];
-  LaneHead<kEach> x;
-  float squares = 0.0F;
+  LaneHead<kEach> cosines;  // the lower half's: the upper one has the same
+  LaneHead<kEach> sines;
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
-    x.low[i] = __bfloat162float(from[lane * kEach + i]) + bias.low[i];
-    x.high[i] = __bfloat162float(from[(32 + lane) * kEach + i]) + bias.high[i];
-    squares += x.low[i] * x.low[i] + x.high[i] * x.high[i];
+    cosines.low[i] = b.cosines[position * b.rope_stride + lane * kEach + i];
+    sines.low[i] = b.sines[position * b.rope_stride + lane * kEach + i];
+    x.low[i] += bias.low[i];
+    x.high[i] += bias.high[i];
   }
-  if (norm != nullptr) {
-    const float scale =
-        1.0F / sqrtf(warp_sum(squares) / static_cast<float>(kDims) + s.norm_epsilon);
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      x.low[i] *= scale * gain.low[i];
-      x.high[i] *= scale * gain.high[i];
-    }
-  }
-  if (!is_value) {
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      const int64_t at = position * b.rope_stride + lane * kEach + i;
-      const float cosine = b.cosines[at];
-      const float sine = b.sines[at];
-      const float low = x.low[i];
-      x.low[i] = low * cosine - x.high[i] * sine;
-      x.high[i] = x.high[i] * cosine + low * sine;
-    }
-  }
-  __nv_bfloat16* to =
-      is_query ? static_cast<__nv_bfloat16*>(c.queries) + (t * s.heads + h) * kDims
-               : cached_head(s, b, t, position, h - s.heads);
+  if (!is_value) turn_head(c, gain, norm != nullptr, cosines, sines, x);
   if (!is_query && b.cache_format == Format::kFp8) {
     store_codes<kEach>(s, b, t, position, h - s.heads, x);
     return;
   }
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    to[lane * kEach + i] = __float2bfloat16_rn(x.low[i]);
-    to[(32 + lane) * kEach + i] = __float2bfloat16_rn(x.high[i]);
-  }
+  store_lane<kEach>(is_query ? static_cast<__nv_bfloat16*>(c.queries) + (t * s.heads + h) * kDims
+                             : cached_head(s, b, t, position, h - s.heads),
+                    lane, x);
 }
 
 }  // namespace

@@ -1,9 +1,9 @@
-// Every tiny checkpoint in native numerics, op by op beside the CPU: each op of a prompt and of the
-// decode steps after it runs on both from what CUDA computed so far, so that no difference grows
-// from one op to the next, and must agree within tests/ops/tolerances.h. Products of quantized
-// numbers and latent attention differ by about 2e-3; quantized again they differ as kFp8Weights
-// says, the root of that and of a step of e4m3. The last op's logits make the greedy choices. Needs
-// a GPU.
+// Every tiny checkpoint in native numerics, with caches of both kinds, op by op beside the CPU:
+// each op of a prompt and of the decode steps after it runs on both from what CUDA computed so far, so
+// that no difference grows from one op to the next, and must agree within tests/ops/tolerances.h.
+// Products of quantized numbers and latent attention differ by about 2e-3; quantized again they
+// differ as kFp8Weights says, the root of that and of a step of e4m3. The last op's logits make the
+// greedy choices. Needs a GPU.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -58,6 +58,13 @@ Act plain(const Tensor& t) {
 }
 
 bool quantized(const ActSpec& spec) { return spec.format == ActFormat::kFp8Block; }
+
+// Of attention: as the table of op cases has it where the cache is quantized.
+Precision attention_precision(const KvView& cache, const ActSpec& out, Precision otherwise) {
+  const bool codes = cache.cache.dtype == DType::kF8E4M3;
+  if (quantized(out)) return codes ? Precision::kFp8CacheOutput : Precision::kFp8Weights;
+  return codes ? Precision::kFp8Chain : otherwise;
+}
 
 // Of all calls of an op: one call of a single row has a few hundred numbers, too few for their mean
 // square to be more than chance.
@@ -145,8 +152,7 @@ class LockstepOps final : public ForwardOps {
                     const MlaParams& p, MlaForm) override {
     const bool naive = b.shape.decode_rows < b.shape.rows;
     return compared(
-        "mla_attention", quantized(p.out) ? Precision::kFp8Weights : Precision::kBF16Chain,
-        [&](Ops& ops) {
+        "mla_attention", attention_precision(c, p.out, Precision::kBF16Chain), [&](Ops& ops) {
           MlaParams mine = p;
           if (&ops == &cpu_) mine.up = ups_.at(p.up.key.data);
           return ops.mla_attention(b, c, q, k, mine, naive ? MlaForm::kNaive : MlaForm::kAbsorbed);
@@ -155,10 +161,8 @@ class LockstepOps final : public ForwardOps {
   Act gqa_attention(const BatchView& b, const KvView& c, const Tensor& q,
                     const GqaParams& p) override {
     const bool prompts = b.shape.decode_rows < b.shape.rows;
-    const bool codes = quantized(p.out);
-    return compared("gqa_attention",
-                    prompts ? (codes ? Precision::kFp8Weights : Precision::kBF16Weights)
-                            : (codes ? Precision::kFp8Weights : Precision::kBF16Chain),
+    const Precision plain = prompts ? Precision::kBF16Weights : Precision::kBF16Chain;
+    return compared("gqa_attention", attention_precision(c, p.out, plain),
                     [&](Ops& ops) { return ops.gqa_attention(b, c, q, p); });
   }
   Partial moe(const BatchView& b, const Act& x, const MoeParams& p, const Tensor& o) override {
@@ -247,11 +251,18 @@ class LockstepOps final : public ForwardOps {
   std::map<std::string, OpErrors> errors_;
 };
 
-class CudaLockstep : public ::testing::TestWithParam<std::string> {};
+struct Case {
+  std::string name;
+  bool fp8_cache = false;
+
+  std::string title() const { return name + (fp8_cache ? "_fp8_cache" : ""); }
+};
+
+class CudaLockstep : public ::testing::TestWithParam<Case> {};
 
 TEST_P(CudaLockstep, EveryOpEqualsTheCpu) {
-  const std::string directory = families_directory() + "/" + GetParam();
-  const FamilyGolden golden = read_family_golden(GetParam());
+  const std::string directory = families_directory() + "/" + GetParam().name;
+  const FamilyGolden golden = read_family_golden(GetParam().name);
   const auto cpu = make_cpu_ops({Numerics::kNative, 4, kArenaBytes});
   auto cuda = CudaOps::make({Numerics::kNative, kArenaBytes, true});
   ASSERT_TRUE(cuda.is_ok()) << cuda.status().to_string();
@@ -259,6 +270,7 @@ TEST_P(CudaLockstep, EveryOpEqualsTheCpu) {
   const auto weights = SyntheticSource::open(directory, golden.seed, false).value();
   ModelOptions options;
   options.tokens_max = kTokensMax;
+  options.fp8_cache = GetParam().fp8_cache;
   const auto model = load_model(directory, *weights, ops, {}, options).value();
   StepDriver driver(ops, *model, {.slots = 4, .tokens_max = kTokensMax, .blocks = 12});
   SamplingParams sampling;
@@ -276,8 +288,9 @@ TEST_P(CudaLockstep, EveryOpEqualsTheCpu) {
     equal += choice.equal ? 1 : 0;
   }
   std::printf("%-24s %ld ops, largest logit error %.2g; %zu choices, %ld counted, %ld equal;",
-              GetParam().c_str(), static_cast<long>(ops.compared_ops()), ops.largest_logit_error(),
-              ops.choices().size(), static_cast<long>(counted), static_cast<long>(equal));
+              GetParam().title().c_str(), static_cast<long>(ops.compared_ops()),
+              ops.largest_logit_error(), ops.choices().size(), static_cast<long>(counted),
+              static_cast<long>(equal));
   for (const auto& [name, error] : ops.errors()) {
     std::printf(" %s %.2g", name.c_str(), error.mean_square());
     EXPECT_LE(error.mean_square(), error.bound.mean_square) << name;
@@ -289,8 +302,17 @@ TEST_P(CudaLockstep, EveryOpEqualsTheCpu) {
             kCountedShare * static_cast<double>(ops.choices().size()));
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, CudaLockstep, ::testing::ValuesIn(family_names()),
-                         [](const auto& info) { return info.param; });
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  for (const std::string& name : family_names()) {
+    all.push_back({name, false});
+    all.push_back({name, true});
+  }
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, CudaLockstep, ::testing::ValuesIn(cases()),
+                         [](const auto& info) { return info.param.title(); });
 
 }  // namespace
 }  // namespace fathom::testing
