@@ -169,6 +169,23 @@ struct GroupedCopy {
     __syncwarp();
   }
 
+  template <int kCount>
+  __device__ static void copy_eights(uint8_t* to, const uint8_t* columns,
+                                     const uint32_t (&from)[kEights]) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i)
+      copy_16_bytes(to + i * 8 * kGroupedBytes, columns + uint64_t{from[i]} * 16);
+  }
+
+  __device__ static void copy_rows(uint8_t* to, const uint8_t* columns,
+                                   const uint32_t (&from)[kEights], int eights) {
+    if (eights > 16) return copy_eights<kEights>(to, columns, from);
+    if (eights == 16) return copy_eights<16>(to, columns, from);
+#pragma unroll
+    for (int i = 0; i < 14; ++i)
+      if (i < eights) copy_16_bytes(to + i * 8 * kGroupedBytes, columns + uint64_t{from[i]} * 16);
+  }
+
   __device__ void load(const GroupedShared::Slot& slot) {
     const GroupedItem item = slot.item;
     const GroupedSide& side = a.sides[item.kind];
@@ -203,13 +220,7 @@ struct GroupedCopy {
     wait_for_rows(item);
     for (int32_t k = 0; k < k_blocks; ++k, at.advance()) {
       barrier_wait(&s.empty[at.index], at.phase ^ 1);
-#pragma unroll
-      for (int i = 0; i < kEights; ++i) {
-        if (i < eights) {
-          copy_16_bytes(s.x[at.index] + to + i * 8 * kGroupedBytes,
-                        x + (uint64_t{from[i]} * 16 + k * kGroupedBytes));
-        }
-      }
+      copy_rows(s.x[at.index] + to, x + k * kGroupedBytes, from, eights);
 #pragma unroll
       for (int i = 0; i < kScaled; ++i) {
         if (scaled[i])

@@ -8,8 +8,8 @@ namespace fathom::kernels {
 inline constexpr int32_t kGroupedTileRows = 128;  // pairs of one expert in a tile, at most
 inline constexpr int32_t kPairedTileRows = 144;   // in one of two tiles that share their weights
 
-// Whether blocks work in twos, so that weights leave the cache once for two tiles: in e4m3, where an
-// expert has rows for both and not for many more, whose blocks find the weights in the cache anyway.
+// Whether blocks work in twos, so that weights leave the cache once for two tiles: in e4m3, where
+// an expert has rows for both. Blocks of one with many more find its weights in the cache anyway.
 constexpr bool grouped_pairs_blocks(bool fp8, int64_t pairs, int64_t experts) {
   return fp8 && pairs >= kGroupedTileRows * experts && pairs < 4 * kGroupedTileRows * experts;
 }
