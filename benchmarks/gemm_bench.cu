@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -78,7 +79,7 @@ constexpr int64_t kWeightBytes = int64_t{3} << 30;
 constexpr int64_t kScalesMax = 1 << 20;
 constexpr int64_t kOutMax = 1 << 18;
 constexpr int64_t kInMax = 1 << 15;
-constexpr int64_t kRowsMax = 128;
+constexpr int64_t kRowsMax = 256;
 constexpr int64_t kRotatedBytes = int64_t{420} << 20;
 
 void set_up(Bench& b) {
@@ -188,10 +189,18 @@ kernels::SkinnyPlan plan_of(const Bench& b, const Case& c, int64_t rows) {
 }
 
 void run(Bench& b, const Case& c, int64_t rows, int64_t copy, kernels::Rows out, Format round) {
-  kernels::SkinnyPlan plan = plan_of(b, c, rows);
-  require(
-      kernels::skinny_gemm(b.stream, activations(b, c), rows, matrix(b, c, copy), out, round, plan),
-      "skinny_gemm");
+  kernels::Rows x = activations(b, c);
+  for (int64_t first = 0; first < rows;) {
+    const kernels::SkinnyPlan plan = plan_of(b, c, rows - first);
+    const int64_t count = std::min<int64_t>(rows - first, plan.token_tile * plan.token_blocks);
+    require(kernels::skinny_gemm(b.stream, x, count, matrix(b, c, copy), out, round, plan),
+            "skinny_gemm");
+    first += count;
+    x.data = static_cast<std::byte*>(x.data) + count * c.in * (c.format == Format::kFp8 ? 1 : 2);
+    if (x.scales != nullptr) x.scales += count * x.scale_stride;
+    out.data = static_cast<std::byte*>(out.data) +
+               count * out.stride * (out.format == Format::kF32 ? 4 : 2);
+  }
 }
 
 double relative_error(Bench& b, const float* a, const float* reference, int64_t n) {

@@ -1,6 +1,8 @@
 // Launches of the skinny product: maps for the copy engine, and the variant by token tile.
 #include "skinny_gemm.h"
 
+#include <algorithm>
+
 #include "skinny_gemm.cuh"
 #include "tensor_map.h"
 
@@ -74,6 +76,7 @@ SkinnyArgs make_args(Rows x, int64_t rows, const Matrix& w, Rows out, Format rou
   a.y = out;
   a.round = round;
   a.overlap_next = plan.overlap_next;
+  a.x_bytes = static_cast<int32_t>(std::min<int64_t>(rows, plan.token_tile)) * kSkinnyBlockBytes;
   return a;
 }
 
@@ -103,14 +106,19 @@ cudaError_t load_skinny_gemm() {
 cudaError_t skinny_gemm(cudaStream_t stream, Rows x, int64_t rows, Matrix w, Rows out, Format round,
                         const SkinnyPlan& plan) {
   const Kernel kernel = kernel_of(w.format, plan.token_tile, plan.tile_rows);
-  if (kernel == nullptr || rows > plan.token_tile || plan.split > plan.tile_rows / 16) {
+  if (kernel == nullptr || plan.split > plan.tile_rows / 16 ||
+      rows > int64_t{plan.token_tile} * plan.token_blocks) {
     return cudaErrorInvalidValue;
   }
+  const int64_t token_blocks = (rows + plan.token_tile - 1) / plan.token_tile;
   CUtensorMap w_map;
   CUtensorMap x_map;
   cudaError_t error = encode(&w_map, w.data, w.format, w.out, w.in, w.stride, plan.tile_rows);
   if (error != cudaSuccess) return error;
-  error = encode(&x_map, x.data, x.format, rows, w.in, x.stride, plan.token_tile);
+  // Rows past the end would take the copy engine longer than rows that are there. What lies in
+  // their place goes into sums that nobody stores.
+  const auto box = static_cast<int32_t>(std::min<int64_t>(rows, plan.token_tile));
+  error = encode(&x_map, x.data, x.format, rows, w.in, x.stride, box);
   if (error != cudaSuccess) return error;
   cudaLaunchAttribute attributes[2] = {};
   attributes[0].id = cudaLaunchAttributeClusterDimension;
@@ -121,7 +129,8 @@ cudaError_t skinny_gemm(cudaStream_t stream, Rows x, int64_t rows, Matrix w, Row
   attributes[1].val.programmaticStreamSerializationAllowed = 1;
   const int64_t tiles = (w.out + plan.tile_rows - 1) / plan.tile_rows;
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(tiles * plan.split));
+  config.gridDim =
+      dim3(static_cast<unsigned>(tiles * plan.split), static_cast<unsigned>(token_blocks));
   config.blockDim = dim3(threads_of(plan));
   config.dynamicSmemBytes = static_cast<size_t>(skinny_shared_bytes(plan, plan.stages));
   config.stream = stream;

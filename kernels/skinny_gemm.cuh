@@ -31,6 +31,7 @@ struct SkinnyArgs {
   int32_t k_blocks = 0;  // steps of a tile
   int32_t split = 1;
   int32_t stages = 0;
+  int32_t x_bytes = 0;  // of a step
   const float* w_scales = nullptr;
   const int32_t* w_scale_rows = nullptr;
   int64_t w_scale_stride = 0;
@@ -41,11 +42,13 @@ struct SkinnyArgs {
   bool overlap_next = true;
 };
 
-// A block's share: steps [begin, end) of one tile.
+// A block's share: steps [begin, end) of one tile, for some of the tokens.
 struct SkinnyShare {
   int32_t tile;
   int32_t begin;
   int32_t end;
+  int32_t token;  // first
+  int32_t tokens;
 };
 
 // A block's shared memory: the ring's stages, then the sums that the cluster's blocks send.
@@ -96,13 +99,15 @@ struct TileCopy {
   const CUtensorMap* x_map;
   const SkinnyRing<kTokens, kRows>& ring;
   int32_t row;
+  int32_t token;
+  int32_t x_bytes;
 
   __device__ void load_w(int s, int32_t step) const {
-    barrier_expect(ring.full(s), ring.kWBytes + ring.kXBytes);
+    barrier_expect(ring.full(s), static_cast<uint32_t>(ring.kWBytes + x_bytes));
     copy_tile_streaming(ring.w(s), w_map, ring.full(s), step * kBlock, row);
   }
   __device__ void load_x(int s, int32_t step) const {
-    copy_tile(ring.x(s), x_map, ring.full(s), step * kBlock, 0);
+    copy_tile(ring.x(s), x_map, ring.full(s), step * kBlock, token);
   }
 };
 
@@ -112,14 +117,16 @@ struct ScaleCopy {
   static constexpr int kOfLane = kRows / 32;
   const SkinnyArgs& a;
   const SkinnyRing<kTokens, kRows>& ring;
+  const SkinnyShare& share;
   int lane;
   const float* w_rows[kOfLane];
 
-  __device__ ScaleCopy(const SkinnyArgs& args, const SkinnyRing<kTokens, kRows>& to, int32_t tile)
-      : a(args), ring(to), lane(static_cast<int>(threadIdx.x % 32)) {
+  __device__ ScaleCopy(const SkinnyArgs& args, const SkinnyRing<kTokens, kRows>& to,
+                       const SkinnyShare& of)
+      : a(args), ring(to), share(of), lane(static_cast<int>(threadIdx.x % 32)) {
 #pragma unroll
     for (int j = 0; j < kOfLane; ++j) {
-      const int32_t row = min(tile * kRows + 32 * j + lane, a.out - 1);
+      const int32_t row = min(share.tile * kRows + 32 * j + lane, a.out - 1);
       w_rows[j] = a.w_scales + a.w_scale_rows[row] * a.w_scale_stride;
     }
   }
@@ -131,9 +138,9 @@ struct ScaleCopy {
   }
   __device__ void load_x(int s, int32_t step) const {
     for (int t = lane; t < kTokens; t += 32) {
-      const bool present = t < a.tokens;
+      const bool present = t < share.tokens;
       copy_word(ring.scales(s) + kRows + t,
-                a.x_scales + (present ? t : 0) * a.x_scale_stride + step, present);
+                a.x_scales + (present ? share.token + t : 0) * a.x_scale_stride + step, present);
     }
     barrier_arrive_after_copies(ring.full(s));
   }
@@ -290,7 +297,7 @@ struct Output {
 // Sends each warp's sums to the block that has those rows, and sums what this block has.
 template <int kTokens, int kRows, int kCount>
 __device__ void join(const float (&total)[kCount], const SkinnyArgs& a,
-                     const SkinnyRing<kTokens, kRows>& ring, int32_t tile) {
+                     const SkinnyRing<kTokens, kRows>& ring, const SkinnyShare& share) {
   using Shape = SkinnyShape<kTokens, kRows>;
   const int warp = static_cast<int>(threadIdx.x / 32);
   const int lane = static_cast<int>(threadIdx.x % 32);
@@ -299,7 +306,7 @@ __device__ void join(const float (&total)[kCount], const SkinnyArgs& a,
   const int row_warp = warp % Shape::kRowWarps;
   const int owner = row_warp / warps;
   constexpr int kGroups = kTokens / 8;
-  const int active = (a.tokens + 7) / 8;
+  const int active = (share.tokens + 7) / 8;
   const int first = warp / Shape::kRowWarps * (Shape::kWide / 8);  // group of this warp
   cluster_wait();                                                  // the others' barriers are ready
   float4* to = ring.sums() + ((rank * warps + row_warp % warps) * kGroups + first) * 32 + lane;
@@ -328,8 +335,8 @@ __device__ void join(const float (&total)[kCount], const SkinnyArgs& a,
       sum.z += v.z;
       sum.w += v.w;
     }
-    const int32_t row = tile * kRows + (rank * warps + item / kGroups) * 16 + lane / 4;
-    Output(a, row, lane % 4 * 2).store(j, sum);
+    const int32_t row = share.tile * kRows + (rank * warps + item / kGroups) * 16 + lane / 4;
+    Output(a, row, share.token + lane % 4 * 2).store(j, sum);
   }
 }
 
@@ -349,10 +356,10 @@ __device__ void multiply_tile(const SkinnyArgs& a, const SkinnyRing<kTokens, kRo
     multiply_exact(m, total);
   }
   if (a.split > 1) {
-    join<kTokens, kRows>(total, a, ring, share.tile);
+    join<kTokens, kRows>(total, a, ring, share);
     return;
   }
-  const Output output(a, share.tile * kRows + row, column);
+  const Output output(a, share.tile * kRows + row, share.token + column);
 #pragma unroll
   for (int j = 0; j < Shape::kWide / 8; ++j) {
     output.store(j,
@@ -361,7 +368,8 @@ __device__ void multiply_tile(const SkinnyArgs& a, const SkinnyRing<kTokens, kRo
 }
 
 template <Format kFormat, int kTokens, int kRows>
-__device__ void init_barriers(const SkinnyArgs& a, const SkinnyRing<kTokens, kRows>& ring) {
+__device__ void init_barriers(const SkinnyArgs& a, const SkinnyRing<kTokens, kRows>& ring,
+                              const SkinnyShare& share) {
   using Shape = SkinnyShape<kTokens, kRows>;
   for (int s = 0; s < a.stages; ++s) {
     barrier_init(ring.full(s), kFormat == Format::kFp8 ? 33 : 1);
@@ -370,7 +378,7 @@ __device__ void init_barriers(const SkinnyArgs& a, const SkinnyRing<kTokens, kRo
   barrier_init(ring.joined(), 1);
   barrier_init_done();
   // The fragments of this block's rows, of 512 bytes, from the other blocks.
-  const int32_t fragments = Shape::kRowWarps / a.split * (a.split - 1) * ((a.tokens + 7) / 8);
+  const int32_t fragments = Shape::kRowWarps / a.split * (a.split - 1) * ((share.tokens + 7) / 8);
   barrier_expect(ring.joined(), static_cast<uint32_t>(fragments * 512));
 }
 
@@ -382,11 +390,13 @@ __global__ void __launch_bounds__(SkinnyShape<kTokens, kRows>::kThreads, 2)
   extern __shared__ __align__(1024) uint8_t shared[];
   const SkinnyRing<kTokens, kRows> ring{shared, a.stages, a.split};
   const auto rank = static_cast<int32_t>(cluster_rank());
+  const auto first = static_cast<int32_t>(blockIdx.y) * kTokens;
   const SkinnyShare share{static_cast<int32_t>(blockIdx.x) / a.split, a.k_blocks * rank / a.split,
-                          a.k_blocks * (rank + 1) / a.split};
-  const TileCopy<kFormat, kTokens, kRows> tiles{&w_map, &x_map, ring, share.tile * kRows};
+                          a.k_blocks * (rank + 1) / a.split, first, min(a.tokens - first, kTokens)};
+  const TileCopy<kFormat, kTokens, kRows> tiles{&w_map,      &x_map,   ring, share.tile * kRows,
+                                                share.token, a.x_bytes};
   if (threadIdx.x == kMathThreads) {
-    init_barriers<kFormat, kTokens, kRows>(a, ring);
+    init_barriers<kFormat, kTokens, kRows>(a, ring, share);
     load_ahead(tiles, share);
   } else if (threadIdx.x == kMathThreads + 32) {
     prefetch_map(&w_map);
@@ -403,7 +413,7 @@ __global__ void __launch_bounds__(SkinnyShape<kTokens, kRows>::kThreads, 2)
     load_rest(tiles, share);
     if (!a.overlap_next) let_next_kernel_start();
   } else if (kFormat == Format::kFp8 && threadIdx.x >= kMathThreads + 32) {
-    const ScaleCopy<kTokens, kRows> scales(a, ring, share.tile);
+    const ScaleCopy<kTokens, kRows> scales(a, ring, share);
     load_ahead(scales, share);
     wait_for_earlier_kernels();
     load_rest(scales, share);

@@ -10,9 +10,9 @@ namespace fathom::kernels {
 // Once, before any stream capture: loads the kernels and raises their shared-memory limit.
 cudaError_t load_skinny_gemm();
 
-// out[i, o] = x[i, :] . w[o, :] for rows i < plan.token_tile, rounded through `round` and to
-// out.format. x and w are both bf16 or both e4m3; data and strides are multiples of 16 bytes;
-// w.first_column_in_block is 0.
+// out[i, o] = x[i, :] . w[o, :] for rows i < plan.token_tile * plan.token_blocks, rounded through
+// `round` and to out.format. x and w are both bf16 or both e4m3; data and strides are multiples of
+// 16 bytes; w.first_column_in_block is 0.
 cudaError_t skinny_gemm(cudaStream_t stream, Rows x, int64_t rows, Matrix w, Rows out, Format round,
                         const SkinnyPlan& plan);
 

@@ -5,11 +5,12 @@
 
 namespace fathom::kernels {
 
-constexpr int32_t kSkinnyTileRows = 128;    // most rows of W that a block works on
-constexpr int32_t kSkinnyBlockBytes = 128;  // of a row of W or x, in one step of the pipeline
-constexpr int32_t kSkinnyTokensMax = 64;    // rows of x in one launch
-constexpr int32_t kSkinnyTokensWide = 128;  // likewise, of e4m3 and tiles of 64 rows of W
-constexpr int32_t kSkinnySplitMax = 8;      // blocks of a cluster
+constexpr int32_t kSkinnyTileRows = 128;      // most rows of W that a block works on
+constexpr int32_t kSkinnyBlockBytes = 128;    // of a row of W or x, in one step of the pipeline
+constexpr int32_t kSkinnyTokensMax = 64;      // rows of x in one launch
+constexpr int32_t kSkinnyTokensWide = 128;    // likewise, of e4m3 and tiles of 64 rows of W
+constexpr int32_t kSkinnyTokenBlocksMax = 2;  // of such tiles, beside each other in one launch
+constexpr int32_t kSkinnySplitMax = 8;        // blocks of a cluster
 
 // Half of an SM's 228 KiB, less 1 KiB of the system's: a product's block and the next one's beside.
 constexpr int32_t kSkinnySharedMax = 233472 / 2 - 1024;
@@ -17,6 +18,7 @@ constexpr int32_t kSkinnySharedMax = 233472 / 2 - 1024;
 struct SkinnyPlan {
   int32_t token_tile = 0;               // 8, 16, 32, 64 or 128: most rows of x
   int32_t tile_rows = kSkinnyTileRows;  // or 64: rows of W that a block works on
+  int32_t token_blocks = 1;             // of token_tile rows each, that read W beside each other
   int32_t split = 1;                    // 1, 2, 4 or (of 128 rows) 8: blocks that share a tile's K
   int32_t stages = 0;                   // steps in flight in a block
   bool overlap = true;  // start before the stream's last kernel ends, and load weights meanwhile

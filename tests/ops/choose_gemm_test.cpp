@@ -99,23 +99,48 @@ TEST(ChooseGemm, FillsHalfAnSmsSharedMemory) {
   }
 }
 
-TEST(ChooseGemm, LeavesManyRowsToTheLibraryWhereItIsFaster) {
+TEST(ChooseGemm, LeavesManyRowsToTheKernelThatIsFastest) {
   const auto kernel = [](GemmProblem p) {
     p.library = true;
     return choose_gemm(p).kernel;
   };
   EXPECT_EQ(kernel(fp8(64, 7168, 16384)), GemmKernel::kSkinny);
-  EXPECT_EQ(kernel(fp8(128, 7168, 16384)), GemmKernel::kLibrary);
+  EXPECT_EQ(kernel(fp8(128, 7168, 16384)), GemmKernel::kWide);
+  EXPECT_EQ(kernel(fp8(256, 7168, 16384)), GemmKernel::kLibrary);
   EXPECT_EQ(kernel(fp8(128, 4096, 4096)), GemmKernel::kSkinny);  // one pass of 128 rows
   EXPECT_EQ(kernel(fp8(128, 3072, 2048)), GemmKernel::kSkinny);
   EXPECT_EQ(kernel(fp8(128, 6144, 4096)), GemmKernel::kSkinny);
-  EXPECT_EQ(kernel(fp8(128, 28672, 4096)), GemmKernel::kLibrary);
-  EXPECT_EQ(kernel(fp8(128, 4096, 14336)), GemmKernel::kLibrary);
+  EXPECT_EQ(kernel(fp8(256, 3072, 2048)), GemmKernel::kSkinny);  // two of them beside each other
+  EXPECT_EQ(kernel(fp8(256, 2048, 2048)), GemmKernel::kSkinny);
+  EXPECT_EQ(kernel(fp8(256, 576, 2048)), GemmKernel::kSkinny);
+  EXPECT_EQ(kernel(fp8(256, 6144, 4096)), GemmKernel::kLibrary);
+  EXPECT_EQ(kernel(fp8(128, 28672, 4096)), GemmKernel::kWide);
+  EXPECT_EQ(kernel(fp8(128, 4096, 14336)), GemmKernel::kWide);
   EXPECT_EQ(kernel(fp8(512, 4096, 4096)), GemmKernel::kLibrary);
   EXPECT_EQ(kernel(fp8(128, 576, 7168)), GemmKernel::kSkinny);  // 5 tiles: few SMs
-  EXPECT_EQ(kernel(fp8(256, 576, 7168)), GemmKernel::kLibrary);
-  EXPECT_EQ(kernel(bf16(65, 28672, 4096)), GemmKernel::kLibrary);
+  EXPECT_EQ(kernel(bf16(64, 28672, 4096)), GemmKernel::kSkinny);
+  EXPECT_EQ(kernel(bf16(65, 28672, 4096)), GemmKernel::kWide);
+  EXPECT_EQ(kernel(bf16(128, 4096, 4096)), GemmKernel::kWide);
+  EXPECT_EQ(kernel(bf16(256, 4096, 4096)), GemmKernel::kLibrary);
+  EXPECT_EQ(kernel(bf16(256, 28672, 4096)), GemmKernel::kLibrary);
   EXPECT_EQ(choose_gemm(fp8(4096, 4096, 4096)).kernel, GemmKernel::kSkinny) << "no library";
+}
+
+TEST(ChooseGemm, KeepsDeterministicRowsOnOneKernel) {
+  for (const int64_t rows : {1, 64, 65, 128, 256}) {
+    GemmProblem p = fp8(rows, 28672, 4096);
+    p.deterministic = true;
+    EXPECT_EQ(choose_gemm(p).kernel, GemmKernel::kSkinny) << rows;
+  }
+}
+
+TEST(ChooseGemm, PutsTilesOfManyRowsBesideEachOtherWhereTheyStartAtOnce) {
+  const auto tiles = [](const GemmProblem& p) { return choose_gemm(p).skinny.token_blocks; };
+  EXPECT_EQ(tiles(fp8(128, 2048, 2048)), 1);
+  EXPECT_EQ(tiles(fp8(129, 2048, 2048)), 2);
+  EXPECT_EQ(tiles(fp8(1000, 2048, 2048)), 2);
+  EXPECT_EQ(tiles(fp8(256, 6144, 4096)), 1);  // 192 blocks, and 264 start at once
+  EXPECT_EQ(tiles(fp8(64, 2048, 2048)), 1);
 }
 
 TEST(ChooseGemm, GivesTheLibraryFoursOfFp8Rows) {
@@ -125,9 +150,6 @@ TEST(ChooseGemm, GivesTheLibraryFoursOfFp8Rows) {
   p = bf16(515, 4096, 4096);
   p.library = true;
   EXPECT_EQ(choose_gemm(p).library_rows, 515);
-  p = fp8(65, 7168, 16384);  // 64 rows there and one here: two passes over the weights all the same
-  p.library = true;
-  EXPECT_EQ(choose_gemm(p).kernel, GemmKernel::kSkinny);
   p.library = true;
   p.aligned = false;
   EXPECT_EQ(choose_gemm(p).kernel, GemmKernel::kPlain);

@@ -237,10 +237,13 @@ void add_many_rows(std::vector<OpCase>& cases, Numerics n) {
     cases.push_back(linear_case({128, 37, 512, f, n}));
     cases.push_back(linear_case({200, 320, 384, f, n}));
     cases.push_back(linear_case({303, 264, 512, f, n}));
+    cases.push_back(linear_case({100, 208, 2048, f, n}));  // K is shared, in both
+    cases.push_back(linear_case({192, 264, 4096, f, n}));
     cases.push_back(linear_case({512, 192, 512, f, n}));
     cases.push_back(gated_linear_case({128, 192, 256, f, n}, true));
     cases.push_back(gated_linear_case({132, 136, 256, f, n}, false));
     cases.push_back(gated_linear_case({70, 50, 128, f, n}, true));
+    cases.push_back(gated_linear_case({70, 232, 512, f, n}, false));
     cases.push_back(logits_case({128, 1000, 256, f, n}));
     cases.push_back(logits_case({150, 77, 256, f, n}));
   }

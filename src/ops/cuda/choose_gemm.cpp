@@ -2,6 +2,9 @@
 #include "ops/cuda/choose_gemm.h"
 
 #include <algorithm>
+#include <optional>
+
+#include "ops/cuda/choose_wide.h"
 
 namespace fathom {
 namespace {
@@ -9,6 +12,7 @@ namespace {
 using kernels::kSkinnyBlockBytes;
 using kernels::kSkinnySplitMax;
 using kernels::kSkinnyTileRows;
+using kernels::kSkinnyTokenBlocksMax;
 using kernels::kSkinnyTokensMax;
 using kernels::kSkinnyTokensWide;
 
@@ -16,6 +20,7 @@ using kernels::kSkinnyTokensWide;
 constexpr int64_t kStepsMin = 4;
 // Steps of a block of 128 rows up to which its start and end weigh more than its way.
 constexpr int64_t kShortWay = 16;
+constexpr int64_t kWideRowsMax = 256;
 
 bool fits_skinny(const GemmProblem& p) {
   const bool bf16 = p.weight == WeightFormat::kBF16 && p.act == ActFormat::kBF16;
@@ -60,24 +65,34 @@ double weight_bytes(const GemmProblem& p) {
 
 int64_t parts(int64_t n, int64_t of) { return (n + of - 1) / of; }
 
-// Whether passes of 128 rows run: all blocks start at once. x travels twice as far as W, so of
-// large weights they are slow.
-bool has_wide(const GemmProblem& p, const kernels::SkinnyPlan& narrow) {
+// Tiles of 128 rows of x that one launch takes: as many as start at once; 0 where they are not
+// worth it: x travels twice as far as W, so of large weights they are slow.
+int32_t tiles_beside(const GemmProblem& p, int32_t split) {
   constexpr int32_t kRows = kSkinnyTileRows / 2;
-  return p.weight == WeightFormat::kFp8Block && narrow.split <= kRows / 16 &&
-         parts(p.out, kRows) * narrow.split <= 2 * p.sms && weight_bytes(p) <= 32e6;
+  const int64_t blocks = parts(p.out, kRows) * split;
+  const bool wide = p.weight == WeightFormat::kFp8Block && split <= kRows / 16 &&
+                    blocks <= 2 * p.sms && weight_bytes(p) <= 32e6;
+  if (!wide) return 0;
+  return static_cast<int32_t>(std::min<int64_t>(2 * p.sms / blocks, kSkinnyTokenBlocksMax));
 }
 
 // Microseconds on an H100, fitted to measurements at 64 to 512 rows (docs/kernels/dense_gemm.md). A
 // pass reads all weights; it starts and ends outside the memory's time.
-double skinny_us(const GemmProblem& p, int64_t rows, bool wide) {
-  const double narrow_us = weight_bytes(p) / 2.8e6 + 5.5;
-  if (!wide) return static_cast<double>(parts(rows, kSkinnyTokensMax)) * narrow_us;
-  const int64_t rest = rows % kSkinnyTokensWide;
-  const int64_t passes = rows / kSkinnyTokensWide + (rest > kSkinnyTokensMax ? 1 : 0);
-  const bool narrow = rest > 0 && rest <= kSkinnyTokensMax;
-  return static_cast<double>(passes) * std::max(6.3, weight_bytes(p) / 1.5e6) +
-         (narrow ? narrow_us : 0.0);
+double skinny_us(const GemmProblem& p, int64_t rows, int32_t beside) {
+  const double bytes = weight_bytes(p);
+  double us = 0.0;
+  while (rows > 0) {
+    const int64_t tiles = std::min<int64_t>(beside, parts(rows, kSkinnyTokensWide));
+    if (tiles == 0 || rows <= kSkinnyTokensMax) {
+      us += bytes / 2.8e6 + 5.5;
+      rows -= kSkinnyTokensMax;
+      continue;
+    }
+    us += std::max(6.3,
+                   tiles == 1 ? bytes / 1.5e6 : static_cast<double>(tiles) * bytes / 2.1e6 + 2.0);
+    rows -= tiles * kSkinnyTokensWide;
+  }
+  return us;
 }
 
 // Waves of tiles of 128 x 128, each a walk along K; no faster than the weights come.
@@ -90,11 +105,24 @@ double library_us(const GemmProblem& p, int64_t rows) {
 }
 
 // cuBLASLt reads FP8 scales of x in fours of rows.
-int64_t library_rows(const GemmProblem& p, bool wide) {
+int64_t library_rows(const GemmProblem& p, int32_t beside) {
   if (p.deterministic || !p.library || p.rows <= kSkinnyTokensMax) return 0;
   const int64_t rows = p.weight == WeightFormat::kFp8Block ? p.rows / 4 * 4 : p.rows;
-  const double us = library_us(p, rows) + skinny_us(p, p.rows - rows, wide);
-  return us < skinny_us(p, p.rows, wide) ? rows : 0;
+  const double us = library_us(p, rows) + skinny_us(p, p.rows - rows, beside);
+  return us < skinny_us(p, p.rows, beside) ? rows : 0;
+}
+
+// The wide kernel, where it is faster than what was chosen.
+void take_wide(const GemmProblem& p, int32_t beside, GemmChoice& choice) {
+  if (p.deterministic || p.rows <= kSkinnyTokensMax || p.rows > kWideRowsMax) return;
+  const std::optional<WideChoice> other = choose_wide(p);
+  if (!other) return;
+  const int64_t done = choice.library_rows;
+  const double us = (done > 0 ? library_us(p, done) : 0.0) + skinny_us(p, p.rows - done, beside);
+  const double gate_us = p.gated ? 3.0 : 0.0;  // a kernel of its own there
+  if (other->us >= us + gate_us) return;
+  choice.kernel = GemmKernel::kWide;
+  choice.wide = other->plan;
 }
 
 }  // namespace
@@ -141,17 +169,20 @@ GemmChoice choose_gemm(const GemmProblem& p) {
     choice.skinny.tile_rows = kHalf;
     choice.skinny.split = 2;
   }
-  const bool wide = has_wide(p, choice.skinny);
-  if (wide && p.rows > kSkinnyTokensMax) {
+  const int32_t beside = tiles_beside(p, choice.skinny.split);
+  if (beside > 0 && p.rows > kSkinnyTokensMax) {
     choice.skinny.token_tile = kSkinnyTokensWide;
     choice.skinny.tile_rows = kHalf;
+    choice.skinny.token_blocks =
+        static_cast<int32_t>(std::min<int64_t>(beside, parts(p.rows, kSkinnyTokensWide)));
   }
   const bool exact = p.weight == WeightFormat::kBF16;
   choice.skinny.overlap_next = choice.skinny.token_tile < kSkinnyTokensMax ||
                                (exact && choice.skinny.tile_rows < kSkinnyTileRows);
   choice.skinny.stages = stages_of(choice.skinny);
-  choice.library_rows = library_rows(p, wide);
+  choice.library_rows = library_rows(p, beside);
   if (choice.library_rows > 0) choice.kernel = GemmKernel::kLibrary;
+  take_wide(p, beside, choice);
   return choice;
 }
 

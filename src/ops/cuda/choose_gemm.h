@@ -6,6 +6,7 @@
 
 #include "fathom/weight.h"
 #include "kernels/skinny_plan.h"
+#include "kernels/wide_plan.h"
 
 namespace fathom {
 
@@ -16,18 +17,21 @@ struct GemmProblem {
   WeightFormat weight = WeightFormat::kBF16;
   ActFormat act = ActFormat::kBF16;
   int32_t first_column_in_block = 0;
-  bool aligned = true;   // data and row strides of x and W are multiples of 16 bytes
+  bool aligned = true;         // data and row strides of x and W are multiples of 16 bytes
+  bool out_in_vectors = true;  // the same of the output
+  bool gated = false;          // silu(gate) * up of the two halves of W, stored in bf16
   bool deterministic = false;  // a row's sums may not depend on `rows`
   bool library = false;  // cuBLASLt was given algorithms for W, and the output is aligned likewise
   int32_t sms = 132;
   bool hopper = true;
 };
 
-enum class GemmKernel : uint8_t { kPlain, kSkinny, kLibrary };
+enum class GemmKernel : uint8_t { kPlain, kSkinny, kWide, kLibrary };
 
 struct GemmChoice {
   GemmKernel kernel = GemmKernel::kPlain;
   kernels::SkinnyPlan skinny;  // of the first pass, which has token_tile rows at most
+  kernels::WidePlan wide;
   int64_t library_rows = 0;  // kLibrary: how many of the first rows; the skinny kernel has the rest
 };
 

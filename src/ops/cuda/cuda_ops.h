@@ -172,6 +172,7 @@ class CudaOps final : public Ops {
   void multiply_in_passes(const kernels::Rows& x, GemmProblem problem,
                           const kernels::Matrix& weight, const kernels::Rows& out,
                           kernels::Format round);
+  bool multiply_gated(const Act& x, const Weight& gate_up, const Act& act);
   // False where cuBLASLt refused: nothing was written.
   bool multiply_large(const Act& x, int64_t rows, const kernels::Matrix& weight,
                       const kernels::Rows& out, kernels::Format round);

@@ -4,6 +4,7 @@
 #include "kernels/dense.h"
 #include "kernels/gated.h"
 #include "kernels/skinny_gemm.h"
+#include "kernels/wide_gemm.h"
 #include "ops/cuda/choose_gemm.h"
 #include "ops/cuda/cuda_ops.h"
 
@@ -16,7 +17,8 @@ bool aligned(const void* data, int64_t stride, DType dtype) {
   return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride * dtype_bytes(dtype) % 16 == 0;
 }
 
-GemmProblem problem_of(const Act& x, const Weight& weight, int32_t sms, bool hopper) {
+GemmProblem problem_of(const Act& x, const Weight& weight, const kernels::Rows& out, int32_t sms,
+                       bool hopper) {
   GemmProblem p;
   p.rows = x.data.shape[0];
   p.out = weight.out();
@@ -26,6 +28,8 @@ GemmProblem problem_of(const Act& x, const Weight& weight, int32_t sms, bool hop
   p.first_column_in_block = weight.first_column_in_block;
   p.aligned = aligned(x.data.data, x.data.stride[0], x.data.dtype) &&
               aligned(weight.values.data, weight.values.stride[0], weight.values.dtype);
+  const int64_t size = out.format == Format::kF32 ? 4 : 2;
+  p.out_in_vectors = reinterpret_cast<uintptr_t>(out.data) % 16 == 0 && out.stride * size % 16 == 0;
   p.sms = sms;
   p.hopper = hopper;
   return p;
@@ -52,13 +56,18 @@ kernels::Rows rows_from(kernels::Rows rows, int64_t first) {
 
 void CudaOps::multiply(const Act& x, const Weight& weight, const Tensor& out, Format round) {
   FATHOM_CHECK(x.data.shape[1] == weight.in(), "activation and weight differ in columns");
-  GemmProblem problem = problem_of(x, weight, sms_, hopper_);
   const kernels::Matrix w = matrix_of(weight);
   const kernels::Rows to = rows_of(out);
+  GemmProblem problem = problem_of(x, weight, to, sms_, hopper_);
   problem.deterministic = deterministic_;
   const bool large = !hopper_ || problem.rows > kernels::kSkinnyTokensMax;
   problem.library = large && library_runs(large_.get(), w, to, round, problem.rows);
   const GemmChoice choice = choose_gemm(problem);
+  if (choice.kernel == GemmKernel::kWide) {
+    check(kernels::wide_gemm(stream_, rows_of(x), problem.rows, w, to, round, false, choice.wide),
+          "wide_gemm");
+    return;
+  }
   int64_t done = 0;
   if (choice.kernel == GemmKernel::kLibrary &&
       multiply_large(x, choice.library_rows, w, to, round)) {
@@ -80,11 +89,28 @@ void CudaOps::multiply_in_passes(const kernels::Rows& x, GemmProblem problem,
   for (int64_t first = 0; first < rows; first += problem.rows) {
     problem.rows = rows - first;
     const kernels::SkinnyPlan plan = choose_gemm(problem).skinny;
-    problem.rows = std::min<int64_t>(problem.rows, plan.token_tile);
+    problem.rows = std::min<int64_t>(problem.rows, plan.token_tile * plan.token_blocks);
     check(kernels::skinny_gemm(stream_, rows_from(x, first), problem.rows, weight,
                                rows_from(out, first), round, plan),
           "skinny_gemm");
   }
+}
+
+// The whole layer in one kernel, where there is one for its shape.
+bool CudaOps::multiply_gated(const Act& x, const Weight& gate_up, const Act& act) {
+  FATHOM_CHECK(x.data.shape[1] == gate_up.in(), "activation and weight differ in columns");
+  if (act.spec.format != ActFormat::kBF16) return false;
+  const kernels::Rows to = rows_of(act);
+  GemmProblem problem = problem_of(x, gate_up, to, sms_, hopper_);
+  problem.gated = true;
+  problem.deterministic = deterministic_;
+  problem.library = large_ != nullptr;  // what it is compared with
+  const GemmChoice choice = choose_gemm(problem);
+  if (choice.kernel != GemmKernel::kWide) return false;
+  check(kernels::wide_gemm(stream_, rows_of(x), problem.rows, matrix_of(gate_up), to, act_format(),
+                           true, choice.wide),
+        "wide_gemm");
+  return true;
 }
 
 // The product passes through memory as it is rounded: bf16 holds it in native numerics.
@@ -93,6 +119,7 @@ Act CudaOps::gated_linear(const Act& x, const Weight& gate_up, ActSpec out) {
   const int64_t rows = x.data.shape[0];
   const int64_t width = gate_up.out() / 2;
   const Act act = take_act(rows, width, out);
+  if (multiply_gated(x, gate_up, act)) return act;
   ArenaScope scope(arena_);
   const Tensor both = arena_.take(act_dtype(), {rows, 2 * width});
   multiply(x, gate_up, both, act_format());
