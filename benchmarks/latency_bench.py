@@ -13,6 +13,7 @@ One JSON on standard output (and to --out).
 import argparse
 import asyncio
 import datetime
+import gc
 import json
 import pathlib
 import random
@@ -135,6 +136,8 @@ async def measure_beside(port, name, count, options):
         for task in set(tasks) - set(ended):
             task.cancel()
         raise (await asyncio.gather(*ended, return_exceptions=True))[0]
+    gc.collect()
+    gc.disable()  # a full collection holds up every reader for 10 ms and more
     await asyncio.sleep(0.5)
     calm = time.perf_counter()
     await asyncio.sleep(options.calm_seconds)
@@ -153,6 +156,7 @@ async def measure_beside(port, name, count, options):
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    gc.enable()
     return {"case": name, "streams": options.streams, "prompt_tokens": count,
             "rounds": len(ratios), "times_median": percentile(ratios, 0.5), "each": ratios,
             "calm_ms_p50": percentile(before, 0.5), "calm_ms_p99": percentile(before, 0.99),

@@ -32,17 +32,19 @@ struct ChunkShape {
 
 // Latents of 512 and 64 numbers, heads of 128 + 64 and 128 (DeepSeek-V2, V3), at the rates that the
 // GPU kernels of both forms reach.
-inline constexpr ChunkShape kLatentChunks{176, 0.25};
+inline constexpr ChunkShape kLatentChunks{192, 0.3};
 
 // Prices in microseconds.
 struct ChunkPrices {
+  double step_us = 0.0;  // of any prompts beside rows that decode
   double token_us = 0.0;
   double pair_us = 0.0;
 
+  // Beside step_us.
   double us(const PromptWork& work) const { return token_us * work.tokens + pair_us * work.pairs; }
 };
 
-// The most tokens after `context` that cost at most `us`, no more than `tokens_max`.
+// The most tokens after `context` that cost at most `us` beside step_us, no more than `tokens_max`.
 int32_t tokens_within(double us, const ChunkPrices& prices, const ChunkShape& shape,
                       int32_t context, int32_t tokens_max);
 

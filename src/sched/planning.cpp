@@ -49,7 +49,8 @@ void Scheduler::bound_prefills(Draft& draft) {
   if (!without || !prices) return;
   const double beside_us = (*options_.prefill_slowdown_max - 1.0) * *without;
   const double least_us = prices->us(chunk_shape_.work(options_.prefill_tokens_min, 0));
-  draft.budget.bound_prompts(std::max(beside_us, least_us), *prices, kv_.block_tokens());
+  draft.budget.bound_prompts(std::max(beside_us - prices->step_us, least_us), *prices,
+                             kv_.block_tokens());
 }
 
 void Scheduler::plan_prefills(Draft& draft) {

@@ -3,20 +3,22 @@
 
 #include <algorithm>
 #include <bit>
+#include <numeric>
 
 namespace fathom {
 namespace {
 
-// The share of a new observation: contexts grow, clocks change.
-constexpr double kShare = 0.25;
+// The share of a new observation of rows alone, and of prompts: contexts grow, clocks change.
+constexpr double kRowShare = 0.25;
+constexpr double kShare = 0.1;
+constexpr double kDrawn = 0.1;  // the weight of what prices were
 // A prompt's part that is less of its step than this says nothing of its price: steps vary.
 constexpr double kPartMin = 0.05;
 // As many pairs cost a token, until a long context says otherwise.
-constexpr double kPairsOfToken = 8192.0;
-constexpr double kTokenUsMin = 0.01;
-constexpr double kPairUsMin = 1e-6;
-constexpr double kStepMax = 4.0;  // a step says at most that prices are so wrong
-constexpr double kDrawn = 0.03;   // to what prices were
+constexpr double kTokenPairs = 8192.0;
+constexpr double kLeastUs[] = {0.0, 0.01, 1e-6};  // of a step, a token, a pair
+constexpr double kStepMax = 4.0;                  // a step says at most that prices are so wrong
+constexpr int kRounds = 30;
 constexpr int64_t kStaleSteps = 64;
 
 void mix(double& mean, double value, double share) {
@@ -36,50 +38,45 @@ void StepPace::observe(int32_t decode_rows, const PromptWork& prompts, int64_t u
   const auto all = static_cast<double>(us);
   if (prompts.tokens == 0.0) {
     seen_[row_class(decode_rows, kRowClasses)] = steps_;
-    mix(decode_us_[row_class(decode_rows, kRowClasses)], all, kShare);
+    mix(decode_us_[row_class(decode_rows, kRowClasses)], all, kRowShare);
     return;
   }
   const std::optional<double> without = decode_rows == 0 ? 0.0 : decode_us(decode_rows);
   if (!without) return;
   const double added = all - *without;
-  if (std::max(prices_.us(prompts), added) < kPartMin * all) return;
+  const double foretold = known_ ? prices()->step_us + prices()->us(prompts) : 0.0;
+  if (std::max(foretold, added) < kPartMin * all) return;
   learn(prompts, added, std::max(all, *without));
 }
 
 // The prices that explain the last steps best, by least squares of what the steps took, relative to
-// their length; drawn a little to what they were, so that steps of one kind leave none undecided.
+// their length; drawn to what they were, so that steps of one kind leave none undecided: prices
+// keep what steps of other kinds said. None falls below its least: by coordinates in turn.
 void StepPace::learn(const PromptWork& prompts, double us, double all_us) {
-  const double t = prompts.tokens;
-  const double p = prompts.pairs;
-  if (prices_.token_us == 0.0) {
-    prices_.token_us = std::max(kTokenUsMin, us / (t + p / kPairsOfToken));
-    prices_.pair_us = prices_.token_us / kPairsOfToken;
+  if (!known_) {
+    known_ = true;
+    const double token_us =
+        std::max(kLeastUs[1], us / (prompts.tokens + prompts.pairs / kTokenPairs));
+    prices_us_ = {0.0, token_us, token_us / kTokenPairs};
   }
-  const double foretold = prices_.us(prompts);
+  const Terms x = {1.0, prompts.tokens, prompts.pairs};
+  const double foretold = std::inner_product(x.begin(), x.end(), prices_us_.begin(), 0.0);
   us = std::clamp(us, foretold / kStepMax, foretold * kStepMax);
   const double weight = 1.0 / (all_us * all_us);
-  for (double* sum : {&sums_.tt, &sums_.tp, &sums_.pp, &sums_.ty, &sums_.py}) *sum *= 1.0 - kShare;
-  sums_.tt += weight * t * t;
-  sums_.tp += weight * t * p;
-  sums_.pp += weight * p * p;
-  sums_.ty += weight * t * us;
-  sums_.py += weight * p * us;
-  const double tt = sums_.tt * (1.0 + kDrawn);
-  const double pp = sums_.pp * (1.0 + kDrawn);
-  const double ty = sums_.ty + kDrawn * sums_.tt * prices_.token_us;
-  const double py = sums_.py + kDrawn * sums_.pp * prices_.pair_us;
-  const double determinant = tt * pp - sums_.tp * sums_.tp;
-  ChunkPrices found = prices_;
-  if (determinant > 0.0) {
-    found = {(ty * pp - py * sums_.tp) / determinant, (py * tt - ty * sums_.tp) / determinant};
-  } else {
-    found.token_us = ty / tt;
+  for (size_t i = 0; i < x.size(); ++i) {
+    took_[i] = took_[i] * (1.0 - kShare) + weight * x[i] * us;
+    for (size_t j = 0; j < x.size(); ++j)
+      products_[i][j] = products_[i][j] * (1.0 - kShare) + weight * x[i] * x[j];
   }
-  // Neither is without cost: what the other would take on itself alone.
-  if (found.token_us < kTokenUsMin && pp > 0.0)
-    found = {kTokenUsMin, (py - kTokenUsMin * sums_.tp) / pp};
-  if (found.pair_us < kPairUsMin) found = {(ty - kPairUsMin * sums_.tp) / tt, kPairUsMin};
-  prices_ = {std::max(found.token_us, kTokenUsMin), std::max(found.pair_us, kPairUsMin)};
+  const Terms before = prices_us_;
+  for (int round = 0; round < kRounds; ++round) {
+    for (size_t i = 0; i < x.size(); ++i) {
+      if (products_[i][i] == 0.0) continue;
+      double left = took_[i] + kDrawn * products_[i][i] * before[i];
+      for (size_t j = 0; j < x.size(); ++j) left -= j == i ? 0.0 : products_[i][j] * prices_us_[j];
+      prices_us_[i] = std::max(kLeastUs[i], left / (products_[i][i] * (1.0 + kDrawn)));
+    }
+  }
 }
 
 std::optional<double> StepPace::decode_us(int32_t rows) const {
@@ -94,8 +91,8 @@ std::optional<double> StepPace::decode_us(int32_t rows) const {
 }
 
 std::optional<ChunkPrices> StepPace::prices() const {
-  if (prices_.token_us == 0.0) return std::nullopt;
-  return prices_;
+  if (!known_) return std::nullopt;
+  return ChunkPrices{prices_us_[0], prices_us_[1], prices_us_[2]};
 }
 
 bool StepPace::is_stale(int32_t decode_rows) const {

@@ -25,23 +25,18 @@ class StepPace {
   bool is_stale(int32_t decode_rows) const;
 
  private:
-  // Of recent steps with prompts: products of tokens t, pairs p and the microseconds that they
-  // added.
-  struct Sums {
-    double tt = 0.0;
-    double tp = 0.0;
-    double pp = 0.0;
-    double ty = 0.0;
-    double py = 0.0;
-  };
+  using Terms = std::array<double, 3>;  // of a step with prompts itself, tokens, pairs
 
   void learn(const PromptWork& prompts, double us, double all_us);
 
   static constexpr size_t kRowClasses = 16;      // 1, 2, 3 to 4, 5 to 8, ...
   std::array<double, kRowClasses> decode_us_{};  // 0: never seen
   std::array<int64_t, kRowClasses> seen_{};      // the step that was the last of its class
-  Sums sums_;
-  ChunkPrices prices_;  // 0: never seen
+  bool known_ = false;                           // whether a prompt was seen
+  Terms prices_us_{};
+  // Of recent steps with prompts: sums of products of terms, and of terms and what they took.
+  std::array<Terms, 3> products_{};
+  Terms took_{};
   int64_t steps_ = 0;
 };
 

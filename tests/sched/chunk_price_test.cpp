@@ -15,11 +15,11 @@ TEST(ChunkPrice, CountsEveryPair) {
 // A long chunk shares the making of keys from latents.
 TEST(ChunkPrice, LaterTokensOfALatentChunkAreCheaper) {
   EXPECT_DOUBLE_EQ(kLatentChunks.work(64, 32'768).pairs, ChunkShape{}.work(64, 32'768).pairs);
-  EXPECT_DOUBLE_EQ(kLatentChunks.work(176 + 100, 0).pairs, (176 + 25) * 138.0);
+  EXPECT_DOUBLE_EQ(kLatentChunks.work(192 + 100, 0).pairs, (192 + 30) * 146.0);
 }
 
 TEST(ChunkPrice, BuysTheMostTokens) {
-  const ChunkPrices prices{8.0, 0.002};
+  const ChunkPrices prices{500.0, 8.0, 0.002};
   for (const ChunkShape& shape : {ChunkShape{}, kLatentChunks}) {
     int32_t before = 1 << 20;
     for (const int32_t context : {0, 1000, 8000, 32'000, 128'000}) {
@@ -33,7 +33,7 @@ TEST(ChunkPrice, BuysTheMostTokens) {
 }
 
 TEST(ChunkPrice, KnowsBounds) {
-  const ChunkPrices prices{8.0, 0.002};
+  const ChunkPrices prices{500.0, 8.0, 0.002};
   EXPECT_EQ(tokens_within(8000.0, prices, {}, 0, 100), 100);
   EXPECT_EQ(tokens_within(8000.0, prices, {}, 0, 0), 0);
   EXPECT_EQ(tokens_within(7.0, prices, {}, 0, 100), 0);

@@ -96,7 +96,7 @@ TEST(Policy, BudgetCountsTokens) {
 // 2 us a token and 1 us a pair of it with a cached one: 10 tokens on a context of 3 cost 20 + 80.
 TEST(Policy, BudgetPricesPromptsByTheirContext) {
   StepBudget budget(1000, {});
-  budget.bound_prompts(100.0, {2.0, 1.0}, 4);
+  budget.bound_prompts(100.0, {30.0, 2.0, 1.0}, 4);
   EXPECT_EQ(budget.tokens_left(), 1000) << "of rows that decode";
   EXPECT_EQ(budget.prompt_tokens_left(3), 10);
   EXPECT_EQ(budget.prompt_tokens_left(100), 4) << "so many whatever they cost";

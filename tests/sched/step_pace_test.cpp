@@ -15,6 +15,10 @@ int64_t step_us(int32_t rows, int32_t tokens) {
 
 PromptWork tokens_alone(int32_t tokens) { return {static_cast<double>(tokens), 0.0}; }
 
+double foretold(const StepPace& pace, int32_t tokens) {
+  return pace.prices()->step_us + pace.prices()->us(tokens_alone(tokens));
+}
+
 TEST(StepPace, KnowsNothingAtFirst) {
   StepPace pace;
   EXPECT_FALSE(pace.decode_us(8));
@@ -37,25 +41,28 @@ TEST(StepPace, PricesTokensByWhatTheyAdd) {
   EXPECT_EQ(pace.decode_us(1), 10'000.0) << "none below: as the nearest above";
 }
 
-// A prompt's chunks on a context that grows: 8 us a token, 2 ns a pair. What the next one takes is
-// foretold by those before it.
-TEST(StepPace, ForetellsChunksOnAGrowingContext) {
+// Prompts one after another: 1 ms a step, 4 us a token, 2 ns a pair. What a chunk takes is foretold
+// by those before it, of the same prompt and of the last one.
+TEST(StepPace, ForetellsChunksOfPrompts) {
   StepPace pace;
-  const ChunkPrices real{8.0, 0.002};
+  const ChunkPrices real{1000.0, 4.0, 0.002};
   pace.observe(128, {}, 8000);
-  int steps = 0;
-  for (int32_t context = 0; context < 65'536; ++steps) {
-    const auto prices = pace.prices();
-    const int32_t tokens =
-        prices ? tokens_within(8000.0, *prices, kLatentChunks, context, 8192) : 256;
-    const PromptWork work = kLatentChunks.work(tokens, context);
-    if (steps > 8) {
-      EXPECT_NEAR(real.us(work), 8000.0, 800.0) << "at " << context;
+  for (int prompt = 0; prompt < 4; ++prompt) {
+    int chunks = 0;
+    for (int32_t context = 0; context < 32'768; ++chunks) {
+      const auto prices = pace.prices();
+      const int32_t tokens =
+          prices ? tokens_within(8000.0 - prices->step_us, *prices, kLatentChunks, context, 8192)
+                 : 2048;
+      const PromptWork work = kLatentChunks.work(tokens, context);
+      const double took = real.step_us + real.us(work);
+      if (prompt > 0 || chunks > 8) {
+        EXPECT_NEAR(took, 8000.0, 1200.0) << "prompt " << prompt << " at " << context;
+      }
+      pace.observe(128, work, static_cast<int64_t>(8000.0 + took));
+      context += tokens;
     }
-    pace.observe(128, work, static_cast<int64_t>(8000.0 + real.us(work)));
-    context += tokens;
   }
-  EXPECT_NEAR(pace.prices()->pair_us, 0.002, 0.0002);
 }
 
 TEST(StepPace, ForgetsWhatItHasNotSeenForLong) {
@@ -78,7 +85,7 @@ TEST(StepPace, FollowsAStepThatBecomesSlower) {
     pace.observe(64, {}, 30'000);
     pace.observe(64, tokens_alone(1000), 50'000);
   }
-  EXPECT_NEAR(pace.prices()->token_us, 20.0, 0.2);
+  EXPECT_NEAR(foretold(pace, 1000), 20'000.0, 200.0);
 }
 
 TEST(StepPace, StandsStepsThatTakeNoTime) {
@@ -93,7 +100,7 @@ TEST(StepPace, StandsStepsThatTakeNoTime) {
   for (int i = 0; i < 100; ++i) pace.observe(4, tokens_alone(64), 1);
   EXPECT_GT(pace.prices()->token_us, 0.0);
   for (int i = 0; i < 100; ++i) pace.observe(4, tokens_alone(64), 1140);
-  EXPECT_NEAR(pace.prices()->token_us, 10.0, 0.1) << "it finds back";
+  EXPECT_NEAR(foretold(pace, 64), 640.0, 10.0) << "it finds back";
 }
 
 // The prefill tokens of the next plan.

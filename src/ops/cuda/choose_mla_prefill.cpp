@@ -5,9 +5,9 @@
 namespace fathom {
 namespace {
 
-constexpr double kExpandRate = 530e6;
+constexpr double kExpandRate = 590e6;
 constexpr double kNaiveRate = 560e6;
-constexpr double kAbsorbedRate = 500e6;
+constexpr double kAbsorbedRate = 600e6;
 
 // Of a head: operations of a (query, key) pair, and of making a token's key and value.
 constexpr double kNaivePair = 2 * (128 + 64 + 128);
