@@ -1,4 +1,4 @@
-// More widths of the warpgroup product (wgmma.cuh).
+// More widths of the warpgroup product of bf16 (wgmma.cuh).
 #pragma once
 
 #include "wgmma.cuh"
@@ -30,11 +30,7 @@ namespace fathom::kernels {
 
 FATHOM_WGMMA(Format::kBF16, 56, "m64n56k16.f32.bf16.bf16", ", 0, 0", FATHOM_R28, "28", "29", "30",
              FATHOM_D28(d, 0))
-FATHOM_WGMMA(Format::kFp8, 56, "m64n56k32.f32.e4m3.e4m3", "", FATHOM_R28, "28", "29", "30",
-             FATHOM_D28(d, 0))
 FATHOM_WGMMA(Format::kBF16, 72, "m64n72k16.f32.bf16.bf16", ", 0, 0", FATHOM_R36, "36", "37", "38",
-             FATHOM_D36(d, 0))
-FATHOM_WGMMA(Format::kFp8, 72, "m64n72k32.f32.e4m3.e4m3", "", FATHOM_R36, "36", "37", "38",
              FATHOM_D36(d, 0))
 
 #undef FATHOM_WGMMA
