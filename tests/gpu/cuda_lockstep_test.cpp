@@ -1,6 +1,7 @@
 // Every tiny checkpoint in native numerics, with caches of both kinds, op by op beside the CPU:
-// each op of a prompt and of the decode steps after it runs on both from what CUDA computed so far, so
-// that no difference grows from one op to the next, and must agree within tests/ops/tolerances.h.
+// each op of a prompt and of the decode steps after it runs on both from what CUDA computed so
+// far, so that no difference grows from one op to the next, and must agree within
+// tests/ops/tolerances.h.
 // Products of quantized numbers and latent attention differ by about 2e-3; quantized again they
 // differ as kFp8Weights says, the root of that and of a step of e4m3. The last op's logits make the
 // greedy choices. Needs a GPU.
