@@ -58,7 +58,7 @@ class StepProgram {
   // A launched plan whose results were not read yet (last stage), or not applied yet (others).
   struct Launched {
     uint64_t number = 0;
-    StepShape shape;
+    StepShape shape;  // that it ran at: the plan's, padded
     std::vector<RowReading> readings;
     std::vector<SlotId> slots;
     size_t frame = 0;
