@@ -2,7 +2,7 @@
 its seed, against what transformers computed: the tokens of the greedy answer, and the largest
 logits at every position (as differences of log probabilities, which are differences of logits).
 
-    families.py [--device cuda]     all of them; needs no package (test_families.py has them in pytest)
+    families.py [--device cuda]     all of them; test_families.py has them in pytest
 """
 import argparse
 import json

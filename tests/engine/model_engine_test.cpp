@@ -315,10 +315,12 @@ class NamedBackend final : public Backend {
   NamedBackend(std::string name, int64_t bytes) : name_(std::move(name)), bytes_(bytes) {}
   std::string device_name() const override { return name_; }
   Result<int64_t> memory_bytes_per_rank(const RankGrid&, double) override { return bytes_; }
-  Result<std::unique_ptr<Ops>> make_ops(const OpsSetup&) override { return internal_error("no ops"); }
-  Result<std::vector<Groups>> make_groups(const RankGrid&) override { return internal_error("none"); }
+  Result<std::unique_ptr<Ops>> make_ops(const OpsSetup&) override { return refused(); }
+  Result<std::vector<Groups>> make_groups(const RankGrid&) override { return refused(); }
 
  private:
+  static Status refused() { return internal_error("planned with alone"); }
+
   std::string name_;
   int64_t bytes_;
 };
