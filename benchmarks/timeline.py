@@ -5,8 +5,8 @@
 
 For each case the kernels of a layer in the middle of the step, medians over its layers and steps,
 in microseconds from the end of the kernel before: when the first block starts, when the last one
-ends, and the link: how much later it ends than the kernel before. Kernels overlap (programmatic launch),
-so a kernel's own duration says little; links add up to the step.
+ends, and the link: how much later it ends than the kernel before. Kernels overlap (programmatic
+launch), so a kernel's own duration says little; links add up to the step.
 """
 import re
 import statistics

@@ -105,22 +105,13 @@ __device__ LaneFloats<kEach> read_sums(const GqaDecodeArgs& a, int32_t slot, int
   }
 }
 
-// Folds up to 16 results into `to`: lane i knows the slot of the i-th. All are asked for at once;
-// what a chain of folds would compute one after another is a scan over lanes.
+// Folds up to 16 results into `to`: `sums` of all, lane i has the i-th's statistics in `mine` (past
+// the last: no token). What a chain of folds would compute one after another is a scan over lanes.
 template <int kEach>
-__device__ void fold_slots(const GqaDecodeArgs& a, int32_t slot, int32_t count, int32_t pair,
-                           GqaPartial<kEach>& to) {
+__device__ void fold_all(const LaneFloats<kEach> (&sums)[kGqaSegmentChunks], float2 mine,
+                         GqaPartial<kEach>& to) {
   constexpr unsigned kAll = 0xFFFFFFFFU;
   const auto lane = static_cast<int32_t>(threadIdx.x % 32);
-  LaneFloats<kEach> sums[kGqaSegmentChunks];
-#pragma unroll
-  for (int32_t i = 0; i < kGqaSegmentChunks; ++i) {
-    const int32_t there = __shfl_sync(kAll, slot, i);
-    sums[i] = LaneFloats<kEach>{};
-    if (i < count) sums[i] = read_sums<kEach>(a, there, pair);
-  }
-  float2 mine{-INFINITY, 0.0F};
-  if (lane < count) mine = __ldcg(a.statistics + int64_t{slot} * a.pairs + pair);
   float peak = fmaxf(to.peak, mine.x);
 #pragma unroll
   for (int offset = 1; offset < 32; offset *= 2) {
@@ -140,6 +131,25 @@ __device__ void fold_slots(const GqaDecodeArgs& a, int32_t slot, int32_t count, 
       to.sum[d] = __fmaf_rn(to.sum[d], before, __fmul_rn(sums[i].x[d], after));
   }
   to.peak = __shfl_sync(kAll, peak, 31);
+}
+
+// The same of results in global memory: lane i knows the slot of the i-th. All are asked for at
+// once.
+template <int kEach>
+__device__ void fold_slots(const GqaDecodeArgs& a, int32_t slot, int32_t count, int32_t pair,
+                           GqaPartial<kEach>& to) {
+  constexpr unsigned kAll = 0xFFFFFFFFU;
+  const auto lane = static_cast<int32_t>(threadIdx.x % 32);
+  LaneFloats<kEach> sums[kGqaSegmentChunks];
+#pragma unroll
+  for (int32_t i = 0; i < kGqaSegmentChunks; ++i) {
+    const int32_t there = __shfl_sync(kAll, slot, i);
+    sums[i] = LaneFloats<kEach>{};
+    if (i < count) sums[i] = read_sums<kEach>(a, there, pair);
+  }
+  float2 mine{-INFINITY, 0.0F};
+  if (lane < count) mine = __ldcg(a.statistics + int64_t{slot} * a.pairs + pair);
+  fold_all(sums, mine, to);
 }
 
 // Slots of a block of threads: chunks of a segment that began before its share, of the last one

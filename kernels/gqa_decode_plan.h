@@ -12,6 +12,7 @@ inline constexpr int32_t kGqaWarps = 4;           // that compute
 inline constexpr int32_t kGqaChunkTokens = kGqaWarps * kGqaGranuleTokens;
 inline constexpr int32_t kGqaSegmentChunks = 16;
 inline constexpr int32_t kGqaSegmentTokens = kGqaSegmentChunks * kGqaChunkTokens;
+inline constexpr int32_t kGqaFewBlocks = 8;   // of threads that share a row's key head in gqa_few
 inline constexpr int32_t kGqaRowsMax = 1024;  // a block keeps a count for each
 
 // (token, head) pairs of a row that share a key head lie in tiles. A stream is the cached tokens of
@@ -23,6 +24,7 @@ struct GqaDecodePlan {
   int32_t pairs = 0;         // of a tile that are kept in partial results
   int32_t blocks = 0;        // of threads
   int32_t segments_max = 0;  // of a stream
+  bool few = false;          // gqa_few may run it, in as many blocks
 
   // Partial results of a block: chunks of the segments that it shares with others before it and
   // after it, whole segments of a stream that began before it, and two more.

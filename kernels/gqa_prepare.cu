@@ -2,88 +2,13 @@
 // e4m3. A warp has a head of a token; any architecture.
 #include "async_copy.cuh"
 #include "early_launch.cuh"
-#include "gqa_decode.h"
+#include "gqa_heads.cuh"
 #include "number.cuh"
 
 namespace fathom::kernels {
 namespace {
 
 constexpr int kPrepareThreads = 128;
-
-// A lane's dimensions of a head: kEach from lane * kEach on in the lower half, and their partners.
-template <int kEach>
-struct LaneHead {
-  float low[kEach];
-  float high[kEach];
-};
-
-template <typename T, int kEach>
-struct alignas(sizeof(T) * kEach) Neighbours {
-  T x[kEach];
-};
-
-template <int kEach>
-__device__ LaneHead<kEach> load_lane(const float* from, int lane) {
-  LaneHead<kEach> x;
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    x.low[i] = from == nullptr ? 0.0F : from[lane * kEach + i];
-    x.high[i] = from == nullptr ? 0.0F : from[(32 + lane) * kEach + i];
-  }
-  return x;
-}
-
-template <int kEach>
-__device__ LaneHead<kEach> load_lane(const __nv_bfloat16* from, int lane) {
-  const auto* parts = reinterpret_cast<const Neighbours<__nv_bfloat16, kEach>*>(from);
-  const Neighbours<__nv_bfloat16, kEach> low = parts[lane];
-  const Neighbours<__nv_bfloat16, kEach> high = parts[32 + lane];
-  LaneHead<kEach> x;
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    x.low[i] = __bfloat162float(low.x[i]);
-    x.high[i] = __bfloat162float(high.x[i]);
-  }
-  return x;
-}
-
-template <int kEach>
-__device__ void store_lane(__nv_bfloat16* to, int lane, const LaneHead<kEach>& x) {
-  auto* parts = reinterpret_cast<Neighbours<__nv_bfloat16, kEach>*>(to);
-  Neighbours<__nv_bfloat16, kEach> low;
-  Neighbours<__nv_bfloat16, kEach> high;
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    low.x[i] = __float2bfloat16_rn(x.low[i]);
-    high.x[i] = __float2bfloat16_rn(x.high[i]);
-  }
-  parts[lane] = low;
-  parts[32 + lane] = high;
-}
-
-// A padding token's row of the output, one head.
-__device__ void clear_head(const GqaPrepareCall& c, int64_t token, int head) {
-  const int dims = c.shape.head_dims;
-  for (int d = static_cast<int>(threadIdx.x % 32); d < dims; d += 32) {
-    const int64_t at = token * c.out.stride + int64_t{head} * dims + d;
-    if (c.out.format == Format::kFp8) {
-      static_cast<uint8_t*>(c.out.data)[at] = 0;
-      if (d == 0) c.out.scales[token * c.out.scale_stride + head] = 0.0F;
-    } else {
-      store_number(c.out.data, c.out.format, at, 0.0F);
-    }
-  }
-}
-
-// Where a key or value head of a token is cached.
-__device__ __nv_bfloat16* cached_head(const GqaShape& s, const AttentionBatch& b, int64_t token,
-                                      int32_t position, int head) {
-  const int32_t slot = b.row_slot[b.token_row[token]];
-  const int64_t block = b.block_table[slot * b.table_stride + position / s.block_tokens];
-  const int64_t entry = block * s.block_tokens + position % s.block_tokens;
-  return static_cast<__nv_bfloat16*>(b.cache) +
-         (entry * 2 * s.kv_heads + head) * int64_t{s.head_dims};
-}
 
 // A key or value head as e4m3 codes with a scale (fathom/fp8_cache.h). By a whole warp.
 template <int kEach>
@@ -122,31 +47,6 @@ __device__ void store_codes(const GqaShape& s, const AttentionBatch& b, int64_t 
   if (lane == 0) scales[(head % s.kv_heads * 2 + half) * s.block_tokens + inside] = scale;
 }
 
-// Norm and rope of one head; a value head has neither. By a whole warp.
-template <int kEach>
-__device__ void turn_head(const GqaPrepareCall& c, const LaneHead<kEach>& gain, bool normed,
-                          const LaneHead<kEach>& cosines, const LaneHead<kEach>& sines,
-                          LaneHead<kEach>& x) {
-  if (normed) {
-    float squares = 0.0F;
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) squares += x.low[i] * x.low[i] + x.high[i] * x.high[i];
-    const float scale =
-        1.0F / sqrtf(warp_sum(squares) / static_cast<float>(64 * kEach) + c.shape.norm_epsilon);
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      x.low[i] *= scale * gain.low[i];
-      x.high[i] *= scale * gain.high[i];
-    }
-  }
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    const float low = x.low[i];
-    x.low[i] = low * cosines.low[i] - x.high[i] * sines.low[i];
-    x.high[i] = x.high[i] * cosines.low[i] + low * sines.low[i];
-  }
-}
-
 // One warp a head: it counts query heads, then key heads, then value heads of a row of qkv.
 template <int kEach>
 __global__ void __launch_bounds__(kPrepareThreads)
@@ -172,22 +72,15 @@ __global__ void __launch_bounds__(kPrepareThreads)
     c.arrivals[i] = 0;
   }
   if (b.token_valid[t] == 0) {
-    if (is_query) clear_head(c, t, h);
+    if (is_query) clear_head(c.out, s.head_dims, t, h);
     return;
   }
   const auto* row = static_cast<const __nv_bfloat16*>(c.qkv.data) + t * c.qkv.stride;
   LaneHead<kEach> x = load_lane<kEach>(row + column, lane);
   const int32_t position = b.positions[t];
-  LaneHead<kEach> cosines;  // the lower half's: the upper one has the same
-  LaneHead<kEach> sines;
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    cosines.low[i] = b.cosines[position * b.rope_stride + lane * kEach + i];
-    sines.low[i] = b.sines[position * b.rope_stride + lane * kEach + i];
-    x.low[i] += bias.low[i];
-    x.high[i] += bias.high[i];
-  }
-  if (!is_value) turn_head(c, gain, norm != nullptr, cosines, sines, x);
+  const LaneRope<kEach> rope = is_value ? LaneRope<kEach>{} : load_rope<kEach>(b, position, lane);
+  ready_head(x, bias, gain, norm != nullptr, s.norm_epsilon);
+  if (!is_value) turn_head(x, rope);
   if (!is_query && b.cache_format == Format::kFp8) {
     store_codes<kEach>(s, b, t, position, h - s.heads, x);
     return;

@@ -60,7 +60,7 @@ unsigned threads_of(const SkinnyPlan& plan) {
 }
 
 SkinnyArgs make_args(Rows x, int64_t rows, const Matrix& w, Rows out, Format round,
-                     const SkinnyPlan& plan) {
+                     const SkinnyPlan& plan, const Turn& turn) {
   const int64_t block = w.format == Format::kFp8 ? 128 : 64;
   SkinnyArgs a;
   a.tokens = static_cast<int32_t>(rows);
@@ -77,6 +77,7 @@ SkinnyArgs make_args(Rows x, int64_t rows, const Matrix& w, Rows out, Format rou
   a.round = round;
   a.overlap_next = plan.overlap_next;
   a.x_bytes = static_cast<int32_t>(std::min<int64_t>(rows, plan.token_tile)) * kSkinnyBlockBytes;
+  a.turn = turn;
   return a;
 }
 
@@ -104,7 +105,7 @@ cudaError_t load_skinny_gemm() {
 }
 
 cudaError_t skinny_gemm(cudaStream_t stream, Rows x, int64_t rows, Matrix w, Rows out, Format round,
-                        const SkinnyPlan& plan) {
+                        const SkinnyPlan& plan, const Turn& turn) {
   const Kernel kernel = kernel_of(w.format, plan.token_tile, plan.tile_rows);
   if (kernel == nullptr || plan.split > plan.tile_rows / 16 ||
       rows > int64_t{plan.token_tile} * plan.token_blocks) {
@@ -127,16 +128,16 @@ cudaError_t skinny_gemm(cudaStream_t stream, Rows x, int64_t rows, Matrix w, Row
   attributes[0].val.clusterDim.z = 1;
   attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[1].val.programmaticStreamSerializationAllowed = 1;
-  const int64_t tiles = (w.out + plan.tile_rows - 1) / plan.tile_rows;
   cudaLaunchConfig_t config{};
   config.gridDim =
-      dim3(static_cast<unsigned>(tiles * plan.split), static_cast<unsigned>(token_blocks));
+      dim3(static_cast<unsigned>(skinny_blocks(w.out, plan)), static_cast<unsigned>(token_blocks));
   config.blockDim = dim3(threads_of(plan));
   config.dynamicSmemBytes = static_cast<size_t>(skinny_shared_bytes(plan, plan.stages));
   config.stream = stream;
   config.attrs = attributes;
   config.numAttrs = plan.overlap ? 2 : 1;
-  return cudaLaunchKernelEx(&config, kernel, w_map, x_map, make_args(x, rows, w, out, round, plan));
+  return cudaLaunchKernelEx(&config, kernel, w_map, x_map,
+                            make_args(x, rows, w, out, round, plan, turn));
 }
 
 }  // namespace fathom::kernels

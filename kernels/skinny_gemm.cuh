@@ -9,6 +9,7 @@
 #include "cluster.cuh"
 #include "number.cuh"
 #include "skinny_gemm.h"
+#include "turn.cuh"
 #include "wgmma.cuh"
 
 namespace fathom::kernels {
@@ -40,6 +41,7 @@ struct SkinnyArgs {
   Rows y;
   Format round = Format::kF32;
   bool overlap_next = true;
+  Turn turn;
 };
 
 // A block's share: steps [begin, end) of one tile, for some of the tokens.
@@ -146,25 +148,28 @@ struct ScaleCopy {
   }
 };
 
-// The ring's first turn over weights, ahead of the earlier kernels' end.
+// The ring's first round of weights, stages [from, to), ahead of the earlier kernels' end.
 template <typename Copy>
-__device__ void load_ahead(const Copy& copy, const SkinnyShare& share) {
-  const int32_t ahead = min(share.end, share.begin + copy.ring.stages);
-  for (int32_t step = share.begin; step < ahead; ++step) copy.load_w(step - share.begin, step);
+__device__ void load_ahead(const Copy& copy, const SkinnyShare& share, int32_t from, int32_t to) {
+  const int32_t end = min(min(to, copy.ring.stages), share.end - share.begin);
+  for (int32_t s = from; s < end; ++s) copy.load_w(s, share.begin + s);
 }
 
-// The same turn over x, then both as stages come free.
+// The same round of x, then both as stages come free. The turn ends a little ahead of the last.
 template <typename Copy>
-__device__ void load_rest(const Copy& copy, const SkinnyShare& share) {
+__device__ void load_rest(const Copy& copy, const SkinnyShare& share, const Turn& turn) {
   const int32_t ahead = min(share.end, share.begin + copy.ring.stages);
   for (int32_t step = share.begin; step < ahead; ++step) copy.load_x(step - share.begin, step);
+  const int32_t last = max(ahead, share.end - kSkinnyStepsLate);
   RingAt at;
   for (int32_t step = ahead; step < share.end; ++step) {
+    if (step == last) end_turn(turn);
     barrier_wait(copy.ring.empty(at.stage), at.parity);
     copy.load_w(at.stage, step);
     copy.load_x(at.stage, step);
     at.next(copy.ring.stages);
   }
+  if (last >= share.end) end_turn(turn);
 }
 
 // total += block * (scale of the token * scale of the row of W). `tokens`: scales from this
@@ -393,11 +398,12 @@ __global__ void __launch_bounds__(SkinnyShape<kTokens, kRows>::kThreads, 2)
   const auto first = static_cast<int32_t>(blockIdx.y) * kTokens;
   const SkinnyShare share{static_cast<int32_t>(blockIdx.x) / a.split, a.k_blocks * rank / a.split,
                           a.k_blocks * (rank + 1) / a.split, first, min(a.tokens - first, kTokens)};
+  const int32_t early = a.turn.wanted == 0 ? a.stages : kSkinnyStagesEarly;
   const TileCopy<kFormat, kTokens, kRows> tiles{&w_map,      &x_map,   ring, share.tile * kRows,
                                                 share.token, a.x_bytes};
   if (threadIdx.x == kMathThreads) {
     init_barriers<kFormat, kTokens, kRows>(a, ring, share);
-    load_ahead(tiles, share);
+    load_ahead(tiles, share, 0, early);
   } else if (threadIdx.x == kMathThreads + 32) {
     prefetch_map(&w_map);
     prefetch_map(&x_map);
@@ -409,14 +415,17 @@ __global__ void __launch_bounds__(SkinnyShape<kTokens, kRows>::kThreads, 2)
     wait_for_earlier_kernels();
     multiply_tile<kFormat, kTokens, kRows>(a, ring, share);
   } else if (threadIdx.x == kMathThreads) {
+    await_turn(a.turn);
+    load_ahead(tiles, share, early, a.stages);
     wait_for_earlier_kernels();
-    load_rest(tiles, share);
+    begin_turns(a.turn);
+    load_rest(tiles, share, a.turn);
     if (!a.overlap_next) let_next_kernel_start();
   } else if (kFormat == Format::kFp8 && threadIdx.x >= kMathThreads + 32) {
     const ScaleCopy<kTokens, kRows> scales(a, ring, share);
-    load_ahead(scales, share);
+    load_ahead(scales, share, 0, a.stages);
     wait_for_earlier_kernels();
-    load_rest(scales, share);
+    load_rest(scales, share, Turn{});
   }
 }
 

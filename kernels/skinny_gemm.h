@@ -4,6 +4,7 @@
 
 #include "format.h"
 #include "skinny_plan.h"
+#include "turn.h"
 
 namespace fathom::kernels {
 
@@ -14,6 +15,11 @@ cudaError_t load_skinny_gemm();
 // `round` and to out.format. x and w are both bf16 or both e4m3; data and strides are multiples of
 // 16 bytes; w.first_column_in_block is 0.
 cudaError_t skinny_gemm(cudaStream_t stream, Rows x, int64_t rows, Matrix w, Rows out, Format round,
-                        const SkinnyPlan& plan);
+                        const SkinnyPlan& plan, const Turn& turn = {});
+
+// Blocks of the launch.
+constexpr int64_t skinny_blocks(int64_t out, const SkinnyPlan& plan) {
+  return (out + plan.tile_rows - 1) / plan.tile_rows * plan.split;
+}
 
 }  // namespace fathom::kernels

@@ -11,6 +11,8 @@ constexpr int32_t kSkinnyTokensMax = 64;      // rows of x in one launch
 constexpr int32_t kSkinnyTokensWide = 128;    // likewise, of e4m3 and tiles of 64 rows of W
 constexpr int32_t kSkinnyTokenBlocksMax = 2;  // of such tiles, beside each other in one launch
 constexpr int32_t kSkinnySplitMax = 8;        // blocks of a cluster
+constexpr int32_t kSkinnyStagesEarly = 2;     // of a ring, asked for ahead of the kernel's turn
+constexpr int32_t kSkinnyStepsLate = 3;       // of a block, asked for after its turn
 
 // Half of an SM's 228 KiB, less 1 KiB of the system's: a product's block and the next one's beside.
 constexpr int32_t kSkinnySharedMax = 233472 / 2 - 1024;

@@ -41,6 +41,27 @@ TEST(ChooseGqa, StartsNoMoreBlocksThanThereAreChunks) {
   EXPECT_EQ(choose_gqa_decode(p).blocks, 12);
 }
 
+TEST(ChooseGqa, GivesFewRowsAClusterForEachKeyHead) {
+  GqaProblem p = llama(1);
+  p.alone = true;
+  const kernels::GqaDecodePlan one = choose_gqa_decode(p);
+  EXPECT_TRUE(one.few);
+  EXPECT_EQ(one.blocks, 8 * kernels::kGqaFewBlocks);
+  p.rows = 2;
+  EXPECT_TRUE(choose_gqa_decode(p).few) << "128 blocks of threads, one a multiprocessor";
+  p.rows = 3;
+  EXPECT_FALSE(choose_gqa_decode(p).few);
+  EXPECT_EQ(choose_gqa_decode(p).blocks, 264);
+  p.rows = 1;
+  p.query_tokens_max = 2;
+  EXPECT_FALSE(choose_gqa_decode(p).few) << "drafts";
+  p.query_tokens_max = 1;
+  p.heads = 16 * p.kv_heads;
+  EXPECT_FALSE(choose_gqa_decode(p).few) << "more heads than a tile has columns";
+  p = llama(1);
+  EXPECT_FALSE(choose_gqa_decode(p).few) << "prompts in the same step";
+}
+
 TEST(ChooseGqa, LeavesOtherShapesToThePlainKernel) {
   const auto refused = [](auto change) {
     GqaProblem p = llama(8);

@@ -16,6 +16,7 @@
 #include "kernels/mla_decode.h"
 #include "kernels/moe.h"
 #include "kernels/steps.h"
+#include "kernels/turn.h"
 #include "ops/cuda/device.h"
 #include "ops/cuda/large_gemm.h"
 
@@ -158,6 +159,8 @@ class CudaOps final : public Ops {
     int64_t left = 0;
   };
 
+  static constexpr uint32_t kTurns = 1024;
+
   explicit CudaOps(const CudaOpsOptions& options);
 
   kernels::Format act_format() const;
@@ -167,6 +170,9 @@ class CudaOps final : public Ops {
   void finish(const float* x, int64_t rows, int64_t stride, const Act& act);
   Act add_norm(const Tensor& part, const Tensor& x, const Tensor& weight, float epsilon,
                ActSpec out);
+  // For the stream's next kernel of `blocks` that fetches ahead (kernels/turn.h); 0: it takes no
+  // part, and the next one does not wait. gemm.cpp
+  kernels::Turn take_turn(int64_t blocks);
   // out = x Wt, rounded through `round`. gemm.cpp
   void multiply(const Act& x, const Weight& weight, const Tensor& out, kernels::Format round);
   void multiply_in_passes(const kernels::Rows& x, GemmProblem problem,
@@ -219,7 +225,8 @@ class CudaOps final : public Ops {
   // gqa.cpp
   void gqa_prepare_step(const GqaStep& step, const Tensor& qkv, int32_t* arrivals,
                         int32_t arrival_count);
-  void gqa_decode_rows(const GqaStep& step, const kernels::GqaDecodePlan& plan, int32_t* arrivals);
+  void gqa_decode_rows(const GqaStep& step, const kernels::GqaDecodePlan& plan, const Tensor& qkv,
+                       int32_t* arrivals);
   void gqa_prefill_rows(const GqaStep& step);  // prefill_gqa.cpp
 
   // experts.cpp. Of each token its choices (ids, weights: [tokens, k]) and what their experts gave.
@@ -280,6 +287,9 @@ class CudaOps final : public Ops {
   int32_t* moe_arrivals_ = nullptr;  // zero between calls
   MlaStepSchedule decode_schedule_;
   MlaStepSchedule prefill_schedule_;
+  uint32_t* turns_ = nullptr;        // [kTurns], the stream's kernels take them round and round
+  uint32_t next_turn_ = 0;
+  uint32_t turn_blocks_ = 0;  // of the kernel before; 0: it took no part
   const int32_t* eos_ = nullptr;  // device copy of the first call's ids
   std::unordered_map<uint64_t, cudaGraphExec_t> graphs_;
   bool sealed_ = false;

@@ -132,6 +132,7 @@ void CudaOps::advance(const SlotTable& slots, const StepPlan& plan, BatchView& b
   batch.block_table = slots.block_table;
   decode_schedule_.made = {};  // lengths have moved
   prefill_schedule_.made = {};
+  take_turn(0);
   // Read where they lie: a copy before it would be one more wait between two steps.
   kernels::advance(stream_, slot_arrays(slots), rows, totals, batch_arrays(batch));
   check(cudaEventRecord(staging->done, stream_), "rows");
@@ -144,6 +145,7 @@ Status CudaOps::capture(const StepShape& shape, int32_t frame,
                "only steps of decode and verify rows are captured");
   FATHOM_RETURN_IF_ERROR(body());
   FATHOM_RETURN_IF_ERROR(synchronize());
+  take_turn(0);  // a replay's first kernel has none before it
   check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "capture");
   const Status status = body();
   cudaGraph_t graph = nullptr;

@@ -44,6 +44,12 @@ bool library_runs(const LargeGemm* large, const kernels::Matrix& w, kernels::Row
   return large->runs(w, out, rows);
 }
 
+constexpr int64_t kTurnBytesMin = 8'000'000;  // a few microseconds of the memory's time
+
+int64_t weight_bytes(const kernels::Matrix& w) {
+  return w.out * w.in * (w.format == Format::kFp8 ? 1 : 2);
+}
+
 // Rows from `first` on.
 kernels::Rows rows_from(kernels::Rows rows, int64_t first) {
   const int64_t bytes = rows.format == Format::kF32 ? 4 : rows.format == Format::kBF16 ? 2 : 1;
@@ -81,6 +87,17 @@ void CudaOps::multiply(const Act& x, const Weight& weight, const Tensor& out, Fo
   multiply_in_passes(rows_from(rows_of(x), done), problem, w, rows_from(to, done), round);
 }
 
+kernels::Turn CudaOps::take_turn(int64_t blocks) {
+  kernels::Turn turn;
+  if (blocks > 0) {
+    const uint32_t at = next_turn_++;
+    turn = {turns_ + (at + kTurns - 1) % kTurns, turn_blocks_, turns_ + at % kTurns,
+            turns_ + (at + 1) % kTurns};
+  }
+  turn_blocks_ = static_cast<uint32_t>(blocks);
+  return turn;
+}
+
 void CudaOps::multiply_in_passes(const kernels::Rows& x, GemmProblem problem,
                                  const kernels::Matrix& weight, const kernels::Rows& out,
                                  Format round) {
@@ -90,8 +107,13 @@ void CudaOps::multiply_in_passes(const kernels::Rows& x, GemmProblem problem,
     problem.rows = rows - first;
     const kernels::SkinnyPlan plan = choose_gemm(problem).skinny;
     problem.rows = std::min<int64_t>(problem.rows, plan.token_tile * plan.token_blocks);
+    // Behind small weights, and behind kernels that let the next one start late, there is nothing
+    // to hold back.
+    const bool counts = plan.token_tile < kernels::kSkinnyTokensMax &&
+                        weight_bytes(weight) >= kTurnBytesMin;
+    const int64_t blocks = counts ? kernels::skinny_blocks(weight.out, plan) : 0;
     check(kernels::skinny_gemm(stream_, rows_from(x, first), problem.rows, weight,
-                               rows_from(out, first), round, plan),
+                               rows_from(out, first), round, plan, take_turn(blocks)),
           "skinny_gemm");
   }
 }

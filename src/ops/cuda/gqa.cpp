@@ -6,6 +6,7 @@
 
 #include "fathom/fp8_cache.h"
 #include "kernels/gqa_decode.h"
+#include "kernels/gqa_few.h"
 #include "ops/cuda/choose_gqa.h"
 #include "ops/cuda/cuda_ops.h"
 #include "ops/cuda/gqa_step.h"
@@ -20,8 +21,12 @@ constexpr int32_t kHeadDimsMax = 256;
 
 const float* floats_of(const Tensor& t) { return t.defined() ? t.as<float>() : nullptr; }
 
-GqaProblem problem_of(const BatchView& batch, const KvView& cache, const GqaParams& p,
-                      int32_t sms) {
+bool has_fast_prepare(int32_t head_dims) {
+  return head_dims == 64 || head_dims == 128 || head_dims == 256;
+}
+
+GqaProblem problem_of(const BatchView& batch, const KvView& cache, const Tensor& qkv,
+                      const GqaParams& p, int32_t sms) {
   GqaProblem problem;
   problem.rows = batch.shape.decode_rows;
   problem.query_tokens_max = batch.shape.query_tokens_max;
@@ -31,6 +36,9 @@ GqaProblem problem_of(const BatchView& batch, const KvView& cache, const GqaPara
   problem.block_tokens = cache.block_tokens;
   problem.blocks_max = static_cast<int32_t>(batch.block_table.shape[2]);
   problem.bf16 = cache.cache.dtype != DType::kF32;
+  problem.alone = batch.shape.tokens == batch.shape.decode_rows &&
+                  batch.shape.rows == batch.shape.decode_rows && qkv.dtype == DType::kBF16 &&
+                  cache.cache.dtype == DType::kBF16;
   problem.sms = sms;
   return problem;
 }
@@ -39,10 +47,6 @@ GqaProblem problem_of(const BatchView& batch, const KvView& cache, const GqaPara
 bool heads_are_groups(const GqaParams& p) {
   return p.out.format != ActFormat::kFp8Block ||
          (p.head_dims == 128 && p.out.first_column_in_block == 0);
-}
-
-bool has_fast_prepare(int32_t head_dims) {
-  return head_dims == 64 || head_dims == 128 || head_dims == 256;
 }
 
 int64_t cache_columns(const KvView& cache, const GqaParams& p) {
@@ -78,7 +82,7 @@ void CudaOps::gqa_prepare_step(const GqaStep& step, const Tensor& qkv, int32_t* 
 }
 
 void CudaOps::gqa_decode_rows(const GqaStep& step, const kernels::GqaDecodePlan& plan,
-                              int32_t* arrivals) {
+                              const Tensor& qkv, int32_t* arrivals) {
   const BatchView& batch = step.batch;
   const GqaParams& p = step.params;
   ArenaScope scope(arena_);
@@ -100,6 +104,13 @@ void CudaOps::gqa_decode_rows(const GqaStep& step, const kernels::GqaDecodePlan&
   call.partial = floats(pairs * p.head_dims);
   call.statistics = reinterpret_cast<float2*>(floats(pairs * 2));
   call.arrivals = arrivals;
+  if (plan.few) {
+    const kernels::GqaHeads heads{floats_of(p.bias), floats_of(p.q_norm), floats_of(p.k_norm)};
+    check(kernels::gqa_few(stream_, plan, {call, step.tokens, heads, p.norm_epsilon, rows_of(qkv),
+                                            take_turn(plan.blocks)}),
+          "gqa_attention");
+    return;
+  }
   check(kernels::gqa_decode(stream_, plan, call), "gqa_attention");
 }
 
@@ -115,7 +126,7 @@ Act CudaOps::gqa_attention(const BatchView& batch, const KvView& cache, const Te
                "gqa_attention's inputs differ in shape");
   const Act act = take_act(tokens, columns, p.out);
   ArenaScope scope(arena_);
-  GqaProblem problem = problem_of(batch, cache, p, sms_);
+  GqaProblem problem = problem_of(batch, cache, qkv, p, sms_);
   problem.hopper = hopper_;
   const kernels::GqaDecodePlan plan = choose_gqa_decode(problem);
   const bool prefills = hopper_ && prefills_on_tensor_cores(cache, qkv, p);
@@ -133,8 +144,8 @@ Act CudaOps::gqa_attention(const BatchView& batch, const KvView& cache, const Te
       arena_.take(act_dtype(), {tokens, columns}),
       direct ? epilogue_of(act) : kernels::Epilogue{values, Format::kF32, columns}};
   int32_t* arrivals = arena_.take(DType::kI32, {2 * int64_t{plan.blocks} + 1}).as<int32_t>();
-  gqa_prepare_step(step, qkv, arrivals, 2 * plan.blocks);
-  if (plan.pair_tile > 0) gqa_decode_rows(step, plan, arrivals);
+  if (!plan.few) gqa_prepare_step(step, qkv, arrivals, 2 * plan.blocks);
+  if (plan.pair_tile > 0) gqa_decode_rows(step, plan, qkv, arrivals);
   if (first_plain < end_plain) {
     kernels::gqa_attend(stream_, step.shape, step.tokens, rows_of(step.queries), first_plain,
                         end_plain, values);

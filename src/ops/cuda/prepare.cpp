@@ -53,6 +53,8 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
   FATHOM_RETURN_IF_ERROR(ops->make_schedule());
   FATHOM_ASSIGN(const Tensor arrivals, ops->reserve(DType::kI32, {kernels::kMoeArrivalWords}));
   ops->moe_arrivals_ = arrivals.as<int32_t>();
+  FATHOM_ASSIGN(const Tensor turns, ops->reserve(DType::kI32, {kTurns}));
+  ops->turns_ = turns.as<uint32_t>();
   for (int i = 0; i < kStagings; ++i) {
     Staging staging;
     staging.capacity = kStagingBytes;
