@@ -56,10 +56,9 @@ Kernel kernel_of(Format format, int32_t token_tile) {
 
 template <bool kDown>
 cudaError_t launch(cudaStream_t stream, const MoeFew& m, const CUtensorMap& x) {
-  const int32_t bytes = is_fp8(m.format) ? 1 : 2;
-  const MoeFewPlans plans =
-      moe_few_plans(m.tokens, m.experts_here, m.router.experts, bytes * m.hidden, bytes * m.width);
-  const MoeFewPlan& plan = kDown ? plans.down : plans.gate_up;
+  const int32_t columns = kDown ? m.width : m.hidden;
+  const MoeFewPlan plan = moe_few_plan(m.tokens, m.experts_here, m.router.experts,
+                                       is_fp8(m.format) ? columns : 2 * columns, kDown ? 2 : 1);
   if (plan.stages == 0) return cudaErrorInvalidValue;
   const int64_t tiles = kDown ? m.hidden / 64 : m.width / 32;
   const int32_t pairs = m.tokens * m.router.experts_per_token;
@@ -101,15 +100,9 @@ __global__ void __launch_bounds__(kSumThreads) sum_kernel(const __grid_constant_
   const auto row = [&](int64_t at) {
     return __ldcg(reinterpret_cast<const float4*>(m.rows + at * m.hidden + column));
   };
-  // The first parts' rows are asked for with the pairs', which are summed first.
-  constexpr int kParts = 2;
-  const auto part_row = [&](int32_t part) {
-    return inside && part < m.shared_parts ? row(int64_t{m.tokens} * (k + part) + token)
-                                           : make_float4(0.0F, 0.0F, 0.0F, 0.0F);
-  };
-  float4 parts[kParts];
-#pragma unroll
-  for (int part = 0; part < kParts; ++part) parts[part] = part_row(part);
+  float4 shared = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
+  for (int32_t part = 0; inside && part < m.shared_parts; ++part)
+    add_scaled(shared, 1.0F, row(int64_t{m.tokens} * (k + part) + token));
   float4 total = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
   for (int32_t first = 0; first < k; first += kAtOnce) {
     float4 v[kAtOnce];
@@ -126,11 +119,6 @@ __global__ void __launch_bounds__(kSumThreads) sum_kernel(const __grid_constant_
     }
   }
   if (!inside) return;
-  float4 shared = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
-#pragma unroll
-  for (const float4& part : parts) add_scaled(shared, 1.0F, part);
-  for (int32_t part = kParts; part < m.shared_parts; ++part)
-    add_scaled(shared, 1.0F, part_row(part));
   add_scaled(total, 1.0F, rounded(shared));
   auto* to = static_cast<__nv_bfloat16*>(m.out.data) + token * m.out.stride + column;
   *reinterpret_cast<uint2*>(to) =

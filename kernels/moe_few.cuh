@@ -250,17 +250,13 @@ __device__ inline float silu_times(float gate, float up) {
 template <Format kFormat, int kTokens, bool kDown>
 struct ItemProduct {
   static constexpr int kCount = kTokens / 2;
-  // Products of eight tokens that sum into the same registers wait for each other: each quarter of
-  // a step has its own.
-  static constexpr int kSets = kTokens == 8 ? 4 : 1;
-  using Sums = float[kSets][kCount];
   const MoeFew& m;
   const MoeFewPlan& plan;
   const MoeFewShared& sh;
   MoeRing issued;
   MoeRing done;
 
-  __device__ void issue(Sums& d, int32_t set, int32_t step, bool keep) {
+  __device__ void issue(float (&d)[kCount], int32_t set, int32_t step, bool keep) {
     barrier_wait(sh.full + issued.stage, issued.parity);
     const uint64_t w = wgmma_tile(shared_address(sh.ring + issued.stage * kMoeStageBytes));
     const uint64_t x =
@@ -268,7 +264,7 @@ struct ItemProduct {
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < 4; ++k)
-      Wgmma<kFormat, kTokens>::run(d[k % kSets], w + 2 * k, x + 2 * k, keep || k >= kSets ? 1 : 0);
+      Wgmma<kFormat, kTokens>::run(d, w + 2 * k, x + 2 * k, keep || k > 0 ? 1 : 0);
     wgmma_commit();
     issued.next(plan.stages);
   }
@@ -277,21 +273,11 @@ struct ItemProduct {
     if (threadIdx.x % 32 == 0) barrier_arrive(sh.empty + done.stage);
     done.next(plan.stages);
   }
-  // To the first set.
-  __device__ static void join(Sums& d) {
-#pragma unroll
-    for (int k = 0; k < kSets; ++k) wgmma_use(d[k]);
-    if constexpr (kSets == 4) {
-#pragma unroll
-      for (int i = 0; i < kCount; ++i) d[0][i] = (d[0][i] + d[1][i]) + (d[2][i] + d[3][i]);
-    }
-  }
   template <int kPending>
-  __device__ void add(float (&total)[kCount], Sums& sums, int32_t buffer, int32_t set,
+  __device__ void add(float (&total)[kCount], float (&block)[kCount], int32_t buffer, int32_t set,
                       int32_t step) {
     wgmma_wait<kPending>();
-    join(sums);
-    const float(&block)[kCount] = sums[0];
+    wgmma_use(block);
     release();
     const float* w = sh.w_scales + buffer * 2 * plan.steps + step;
     const float upper = w[0];
@@ -310,42 +296,29 @@ struct ItemProduct {
     if constexpr (kFormat == Format::kFp8) {
 #pragma unroll
       for (int i = 0; i < kCount; ++i) total[i] = 0.0F;
-      Sums even;
-      Sums odd;
+      float even[kCount];
+      float odd[kCount];
       int32_t step = 0;
-      for (; kSets == 1 && step + 1 < plan.steps; step += 2) {
+      for (; step + 1 < plan.steps; step += 2) {
         issue(even, set, step, false);
         issue(odd, set, step + 1, false);
         add<1>(total, even, buffer, set, step);
         add<0>(total, odd, buffer, set, step + 1);
       }
-      if (step < plan.steps) issue(even, set, step, false);
-      for (; step + 2 < plan.steps; step += 2) {
-        issue(odd, set, step + 1, false);
-        add<1>(total, even, buffer, set, step);
-        issue(even, set, step + 2, false);
-        add<1>(total, odd, buffer, set, step + 1);
-      }
-      if (step + 1 < plan.steps) {
-        issue(odd, set, step + 1, false);
-        add<1>(total, even, buffer, set, step);
-        add<0>(total, odd, buffer, set, step + 1);
-      } else if (step < plan.steps) {
+      if (step < plan.steps) {
+        issue(even, set, step, false);
         add<0>(total, even, buffer, set, step);
       }
     } else {
-      Sums all;
-      issue(all, set, 0, false);
+      issue(total, set, 0, false);
       for (int32_t step = 1; step < plan.steps; ++step) {
-        issue(all, set, step, true);
+        issue(total, set, step, true);
         wgmma_wait<1>();
         release();
       }
       wgmma_wait<0>();
-      join(all);
+      wgmma_use(total);
       release();
-#pragma unroll
-      for (int i = 0; i < kCount; ++i) total[i] = all[0][i];
     }
   }
   __device__ void store(const MoeItems<kDown>& items, const MoeItem& item,
@@ -399,29 +372,6 @@ __device__ inline void init_barriers(const MoeFewShared& sh, int32_t stages) {
   barrier_init_done();
 }
 
-// Where route normed: the residual's sum is stored once its blocks, which all read both parts, have
-// ended. By the threads that multiply.
-__device__ inline void store_residual(const MoeFew& m) {
-  if (m.norm.weight == nullptr) return;
-  const int32_t vectors = m.hidden / 8;
-  const auto load = [](const Rows& rows, int64_t at) {
-    return reinterpret_cast<uint4*>(static_cast<__nv_bfloat16*>(rows.data) + at);
-  };
-  const auto sum = [](uint32_t a, uint32_t b) {
-    return pack_pair(__uint_as_float(a << 16) + __uint_as_float(b << 16),
-                     __uint_as_float(a & 0xFFFF0000U) + __uint_as_float(b & 0xFFFF0000U));
-  };
-  for (auto i = static_cast<int32_t>(blockIdx.x * kMoeMathThreads + threadIdx.x);
-       i < m.tokens * vectors; i += static_cast<int32_t>(gridDim.x * kMoeMathThreads)) {
-    const int64_t token = i / vectors;
-    const int64_t column = 8 * (i % vectors);
-    uint4* to = load(m.norm.residual, token * m.norm.residual.stride + column);
-    const uint4 part = *load(m.norm.part, token * m.norm.part.stride + column);
-    const uint4 v = *to;
-    *to = make_uint4(sum(v.x, part.x), sum(v.y, part.y), sum(v.z, part.z), sum(v.w, part.w));
-  }
-}
-
 // All of the tokens' rows, a tile a step.
 template <Format kFormat, int kTokens>
 __device__ void load_tokens(const MoeFewPlan& plan, const MoeFewShared& sh, const CUtensorMap* x) {
@@ -433,8 +383,7 @@ __device__ void load_tokens(const MoeFewPlan& plan, const MoeFewShared& sh, cons
 }
 
 // gate_up: the block's first item may be the shared expert's, whose weights are known before the
-// router ends. down: the choices are known, because gate_up lets it start after its own wait; its
-// weights are copied, item after item, without any wait.
+// router ends. down: the choices are known, because gate_up lets it start after its own wait.
 template <Format kFormat, int kTokens, bool kDown>
 __global__ void __launch_bounds__(kMoeFewThreads, kTokens > 16 ? 1 : 2)
     product_kernel(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ MoeFew m,
@@ -450,37 +399,26 @@ __global__ void __launch_bounds__(kMoeFewThreads, kTokens > 16 ? 1 : 2)
       m, plan, sh, static_cast<int32_t>(threadIdx.x) - kMoeMathThreads};
   static_assert(kMoeFewThreads / 32 >= kMoeRouteTokens);
   if (copier) init_barriers(sh, plan.stages);
-  if (kDown) list_experts<kTokens>(m, sh, false);
+  if (kDown) list_experts<kTokens, kDown>(m, sh);
   const auto first = static_cast<int32_t>(blockIdx.x);
   const bool known = first < (kDown ? items.count() : items.ahead());
   int32_t done = 0;
-  if (!kDown && known && copier) done = weights.ahead(items.get(first));
+  if (known && copier) done = weights.ahead(items.get(first));
   typename ItemCopy<kFormat, kTokens, kDown>::Scales scales = {};
   if (known && helper) scales = brings.ask_scales(items.get(first));
-  if constexpr (kDown) {
-    if (!copier) {
-      wait_for_earlier_kernels();
-      let_next_kernel_start();
-    }
-  } else {
-    // Once with whatever scores there are: instructions that were never run before take longer to
-    // come than all else in here.
-#pragma unroll 1
-    for (int pass = moe_choose_everywhere(kTokens) ? 0 : 1; pass < 2; ++pass) {
-      if (pass == 1) {
-        wait_for_earlier_kernels();
-        let_next_kernel_start();
-        if (copier) load_tokens<kFormat, kTokens>(plan, sh, &x_map);
-      }
-      list_experts<kTokens>(m, sh, pass == 1 && blockIdx.x == 0);
-    }
+  wait_for_earlier_kernels();
+  let_next_kernel_start();
+  if constexpr (!kDown) {
+    if (copier) load_tokens<kFormat, kTokens>(plan, sh, &x_map);
+    list_experts<kTokens, kDown>(m, sh);
     if (helper) {
       if constexpr (kFormat == Format::kFp8) brings.load_token_scales();
       barrier_arrive(sh.x_full);
     }
+  } else {
+    __syncthreads();
   }
   if (threadIdx.x < kMoeMathThreads) {
-    if constexpr (!kDown) store_residual(m);
     ItemProduct<kFormat, kTokens, kDown> product{m, plan, sh, {}, {}};
     product.run(items);
   } else if (helper) {

@@ -22,15 +22,6 @@ struct MoeFewExpert {
   int64_t width = 0;
 };
 
-// What makes x, where it is not given: residual += part, rounded to bf16; x = norm(residual) *
-// weight. Columns: at most kMoeNormColumnsMax, a multiple of 8; rows on 16 bytes.
-struct MoeFewNorm {
-  Rows part;                      // bf16 [tokens, hidden]; may be the memory of `out`
-  Rows residual;                  // bf16 [tokens, hidden]
-  const float* weight = nullptr;  // [hidden], or null: x is given
-  float epsilon = 0.0F;
-};
-
 // One call; every pointer is to device memory.
 struct MoeFew {
   RouterShape router;
@@ -43,8 +34,7 @@ struct MoeFew {
   int32_t first_expert = 0;
   int32_t experts_here = 0;
   int32_t sms = 0;
-  Rows x;  // bf16 [tokens, hidden], rows on 16 bytes; route's where it norms
-  MoeFewNorm norm;
+  Rows x;                       // bf16 [tokens, hidden], rows on 16 bytes
   const float* gate = nullptr;  // [router.experts, hidden]
   const float* bias = nullptr;  // [router.experts] or null
   const uint8_t* token_valid = nullptr;
@@ -72,9 +62,9 @@ cudaError_t load_moe_few();
 // gate_up: [2 * width, hidden], gate rows first; down: [hidden, width].
 cudaError_t moe_few_expert(const Matrix& gate_up, const Matrix& down, MoeFewExpert* out);
 
-// In this order on one stream. x, where it is not given, scores (float32), choices; x quantized.
+// In this order on one stream. Scores (float32), choices; x quantized.
 cudaError_t moe_few_route(cudaStream_t stream, const MoeFew& m);
-// inner = silu(gate) * up: each rounded to bf16, and their product. The residual's sum.
+// inner = silu(gate) * up: each rounded to bf16, and their product.
 cudaError_t moe_few_gate_up(cudaStream_t stream, const MoeFew& m);
 // rows = what each pair's expert gives, quantizing inner where weights are e4m3.
 cudaError_t moe_few_down(cudaStream_t stream, const MoeFew& m);

@@ -66,46 +66,16 @@ __device__ uint32_t open_wide_groups(const RouterShape& s, const float (&v)[kEac
   return open;
 }
 
-// One choice: its place among the token's choices in order of expert, the expert, its weight.
+// scratch: [experts] of this warp, used where groups are not of 32. Lane n < k has choice n's place
+// among the choices in order of expert, the expert and its weight.
 struct Chosen {
   int32_t place;
   int32_t expert;
   float weight;
 };
-
-// Bit i of lane l: expert l + 32 i is among the k best of v, of equals the lowest first. v is
-// spent.
 template <int kEach>
-__device__ uint32_t best_experts(float (&v)[kEach], int32_t k) {
-  const int lane = static_cast<int>(threadIdx.x % 32);
-  uint32_t taken = 0;
-#pragma unroll 1
-  for (int n = 0; n < k; ++n) {
-    float best = -INFINITY;
-    int mine = 0;
-#pragma unroll
-    for (int i = 0; i < kEach; ++i)
-      if (v[i] > best) best = v[i], mine = i;
-    const uint32_t key = ordered(best);
-    const uint32_t most = __reduce_max_sync(0xFFFFFFFFU, key);
-    const uint32_t all = __ballot_sync(0xFFFFFFFFU, key == most);
-    int winner = __ffs(static_cast<int>(all)) - 1;
-    if (kEach > 1 && (all & (all - 1)) != 0)  // equals: the lowest expert, not the lowest lane
-      winner = __reduce_min_sync(0xFFFFFFFFU, key == most ? lane + 32 * mine : 0x7FFFFFFF) & 31;
-    if (lane != winner) continue;
-    taken |= 1U << mine;
-#pragma unroll
-    for (int i = 0; i < kEach; ++i)
-      if (i == mine) v[i] = -INFINITY;
-  }
-  return taken;
-}
-
-// scratch: [experts] of this warp, used where groups are not of 32. Lanes that have a choice call
-// emit(choice), of several in turn.
-template <int kEach, typename Emit>
-__device__ void choose_experts(const RouterShape& s, const float* scores, const float* bias,
-                               float* scratch, Emit&& emit) {
+__device__ __noinline__ Chosen choose_experts(const RouterShape& s, const float* scores,
+                                              const float* bias, float* scratch) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   float raw[kEach];
   float v[kEach];
@@ -136,32 +106,35 @@ __device__ void choose_experts(const RouterShape& s, const float* scores, const 
     for (int i = 0; i < kEach; ++i)
       if ((open >> min((lane + 32 * i) / size, 31) & 1U) == 0) v[i] = -INFINITY;
   }
-  const uint32_t taken = best_experts<kEach>(v, s.experts_per_token);
-  float weight = s.scale;
-  if (s.normalize) {
-    float sum = 0.0F;
+  Chosen mine{0, 0x7FFFFFFF, 0.0F};
+  float sum = 0.0F;
+  for (int n = 0; n < s.experts_per_token; ++n) {
+    float best = -INFINITY;
+    float score = 0.0F;
+    int at = 0x7FFFFFFF;
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      if (v[i] > best) best = v[i], score = x[i], at = lane + 32 * i;
+    }
+    at = min(warp_best(best, at), s.experts - 1);
+    score = __shfl_sync(0xFFFFFFFFU, score, at & 31);
 #pragma unroll
     for (int i = 0; i < kEach; ++i)
-      if ((taken >> i & 1U) != 0) sum += x[i];
-    weight = s.scale / (warp_sum(sum) + 1e-20F);
+      if (lane + 32 * i == at) v[i] = -INFINITY;
+    if (lane == n) mine.expert = at, mine.weight = score;
+    sum += score;
   }
-  int32_t before = 0;
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    const bool mine = (taken >> i & 1U) != 0;
-    const uint32_t all = __ballot_sync(0xFFFFFFFFU, mine);
-    if (mine)
-      emit(Chosen{before + __popc(all & ((1U << lane) - 1U)), lane + 32 * i, x[i] * weight});
-    before += __popc(all);
-  }
+  for (int n = 0; n < s.experts_per_token; ++n)
+    mine.place += __shfl_sync(0xFFFFFFFFU, mine.expert, n) < mine.expert ? 1 : 0;
+  mine.weight *= s.normalize ? s.scale / (sum + 1e-20F) : s.scale;
+  return mine;
 }
 
-template <typename Emit>
-__device__ void choose_experts(const RouterShape& s, const float* scores, const float* bias,
-                               float* scratch, Emit&& emit) {
-  if (s.experts <= 64) return choose_experts<2>(s, scores, bias, scratch, emit);
-  if (s.experts <= 256) return choose_experts<8>(s, scores, bias, scratch, emit);
-  choose_experts<kMoeExpertsMax / 32>(s, scores, bias, scratch, emit);
+__device__ inline Chosen choose_experts(const RouterShape& s, const float* scores,
+                                        const float* bias, float* scratch) {
+  if (s.experts <= 64) return choose_experts<2>(s, scores, bias, scratch);
+  if (s.experts <= 256) return choose_experts<8>(s, scores, bias, scratch);
+  return choose_experts<kMoeExpertsMax / 32>(s, scores, bias, scratch);
 }
 
 }  // namespace fathom::kernels

@@ -91,47 +91,31 @@ struct MoeItems {
   }
 };
 
-// A warp a token makes the choices; one block of gate_up writes them for the last kernel. Of one
-// token the choices are the list.
+// A warp a token makes the choices; one block of gate_up writes them for the last kernel.
 __device__ inline void choose_all(const MoeFew& m, const MoeFewShared& sh, bool writes) {
   const auto token = static_cast<int32_t>(threadIdx.x / 32);
   if (token >= m.tokens) return;
   const int32_t k = m.router.experts_per_token;
-  const bool valid = m.token_valid[token] != 0;
-  const bool whole = m.tokens == 1 && m.experts_here == m.router.experts;
-  choose_experts(m.router, m.scores + int64_t{token} * m.router.experts, m.bias,
-                 sh.scratch + token * m.router.experts, [&](const Chosen& mine) {
-                   const int32_t e = mine.expert - m.first_expert;
-                   const bool here = valid && e >= 0 && e < m.experts_here;
-                   if (whole && here) {
-                     sh.takers[e] = 1;
-                     sh.slots[mine.place] = static_cast<uint16_t>(e);
-                     sh.choices[e * moe_token_tile(1)] = static_cast<uint8_t>(mine.place);
-                   } else {
-                     sh.ids[token * 32 + mine.place] = here ? e : -1;
-                   }
-                   if (!writes) return;
-                   m.ids[token * k + mine.place] = here ? e : -1;
-                   m.weights[token * k + mine.place] = mine.weight;
-                 });
-  if (whole && threadIdx.x == 0) *sh.listed = valid ? k : 0;
+  const Chosen mine = choose_experts(m.router, m.scores + int64_t{token} * m.router.experts, m.bias,
+                                     sh.scratch + token * m.router.experts);
+  if (static_cast<int32_t>(threadIdx.x % 32) >= k) return;
+  const int32_t e = mine.expert - m.first_expert;
+  const bool here = m.token_valid[token] != 0 && e >= 0 && e < m.experts_here;
+  sh.ids[token * 32 + mine.place] = here ? e : -1;
+  if (!writes) return;
+  m.ids[token * k + mine.place] = here ? e : -1;
+  m.weights[token * k + mine.place] = mine.weight;
 }
 
-// Which experts have tokens, from the choices. By all threads. `writes`: for the last kernel too.
-template <int kTokens>
-__device__ void list_experts(const MoeFew& m, const MoeFewShared& sh, bool writes) {
+// Which experts have tokens, from the choices. By all threads.
+template <int kTokens, bool kDown>
+__device__ void list_experts(const MoeFew& m, const MoeFewShared& sh) {
   const auto thread = static_cast<int32_t>(threadIdx.x);
   const int32_t k = m.router.experts_per_token;
   const int32_t tile = moe_token_tile(m.tokens);
   constexpr bool kChooses = moe_choose_everywhere(kTokens);
-  if constexpr (kChooses) {
-    choose_all(m, sh, writes);
-    if (m.tokens == 1 && m.experts_here == m.router.experts) {
-      __syncthreads();
-      return;
-    }
-  }
   for (int32_t e = thread; e < m.experts_here; e += kMoeFewThreads) sh.takers[e] = 0;
+  if constexpr (kChooses) choose_all(m, sh, !kDown && blockIdx.x == 0);
   __syncthreads();
   for (int32_t p = thread; p < m.tokens * k; p += kMoeFewThreads) {
     const int32_t token = p / k;

@@ -21,9 +21,6 @@ inline int32_t moe_tiles_max(int32_t pairs, int32_t experts) {
 
 inline constexpr int32_t kMoeFewTokensMax = 32;
 inline constexpr int32_t kMoeRouteTokens = 8;  // of one block of the router
-// Rows that the router's kernel norms: each of its blocks norms all of them.
-inline constexpr int32_t kMoeNormTokensMax = 7;
-inline constexpr int32_t kMoeNormColumnsMax = 2048;
 // Of the router's blocks of each eight tokens, then of the items that each product has given out.
 inline constexpr int32_t kMoeArrivalWords = kMoeFewTokensMax / kMoeRouteTokens + 2;
 inline constexpr int32_t kMoeStepBytes = 128;                  // of a row, in one step of the ring
@@ -62,9 +59,9 @@ constexpr int32_t moe_blocks_of_sm(int32_t tokens, const MoeFewPlan& plan) {
 // experts: of this rank, routed: of the router. row_bytes: of a row of weights. token_sets: rows of
 // tokens of so many items at once.
 constexpr MoeFewPlan moe_few_plan(int32_t tokens, int32_t experts, int32_t routed,
-                                  int32_t row_bytes, int32_t token_sets,
-                                  int32_t share = kMoeHalfOfSharedMemory) {
+                                  int32_t row_bytes, int32_t token_sets) {
   constexpr int32_t kWhole = 227 * 1024;
+  constexpr int32_t kHalf = kMoeHalfOfSharedMemory;
   MoeFewPlan plan;
   plan.token_tile = moe_token_tile(tokens);
   plan.steps = row_bytes / kMoeStepBytes;
@@ -73,33 +70,13 @@ constexpr MoeFewPlan moe_few_plan(int32_t tokens, int32_t experts, int32_t route
   const int32_t choosing = moe_choose_everywhere(tokens) ? tokens * (32 + routed) * 4 : 0;
   const int32_t lists = experts * (4 + 2 + plan.token_tile) + 4 * 32 + 64 + choosing;
   const int32_t rest = x + scales + lists + 1024 + 16 * kMoeStagesMax + 12 * kMoeClaims + 64;
-  int32_t room = share - rest;
+  int32_t room = kHalf - rest;
   if (room < 5 * kMoeStageBytes) room = kWhole - rest;
   const int32_t stages = room / kMoeStageBytes;
   if (stages < kMoeStagesMin || plan.steps > kMoeStepsMax) return plan;
   plan.stages = stages < kMoeStagesMax ? stages : kMoeStagesMax;
   plan.bytes = rest + plan.stages * kMoeStageBytes;
   return plan;
-}
-
-// A layer's two products on an SM.
-struct MoeFewPlans {
-  MoeFewPlan gate_up;
-  MoeFewPlan down;
-};
-
-// hidden_bytes, width_bytes: of a row of gate_up and of down. Of less than 8 tokens gate_up has a
-// third of an SM's shared memory where that is enough for it, so that down's block beside it holds
-// more than one item's weights when its rows come; else both have a half.
-constexpr MoeFewPlans moe_few_plans(int32_t tokens, int32_t experts, int32_t routed,
-                                    int32_t hidden_bytes, int32_t width_bytes) {
-  constexpr int32_t kThird = 76 * 1024;
-  constexpr int32_t kRest = 233472 - kThird - 2048;
-  const MoeFewPlan third = moe_few_plan(tokens, experts, routed, hidden_bytes, 1, kThird);
-  if (tokens < 8 && third.stages > 0 && third.bytes <= kThird)
-    return {third, moe_few_plan(tokens, experts, routed, width_bytes, 2, kRest)};
-  return {moe_few_plan(tokens, experts, routed, hidden_bytes, 1),
-          moe_few_plan(tokens, experts, routed, width_bytes, 2)};
 }
 
 }  // namespace fathom::kernels

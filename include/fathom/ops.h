@@ -95,13 +95,6 @@ struct MoeParams {
   Weight shared_down;
 };
 
-// A norm of a row, after the sum of its partials over `group`.
-struct NormParams {
-  Tensor weight;  // f32 [columns]
-  float epsilon = 0.0F;
-  Comm* group = nullptr;
-};
-
 // Bump allocator over one fixed region of backend memory; reset each step, scoped within it. One
 // rank's thread.
 class Arena {
@@ -292,15 +285,6 @@ class Ops {
   // quantized. Written to `out`, act_dtype [T, hidden].
   virtual Partial moe(const BatchView& batch, const Act& x, const MoeParams& params,
                       const Tensor& out) = 0;
-  // moe of reduce_add_norm(partial, residual, ..), which nobody else reads. `out` may be the
-  // partial's memory.
-  virtual Partial norm_moe(const BatchView& batch, const Partial& partial, const Tensor& residual,
-                           const NormParams& norm, const MoeParams& params, const Tensor& out) {
-    const ActFormat plain = numerics() == Numerics::kReference ? ActFormat::kF32 : ActFormat::kBF16;
-    const Act x = reduce_add_norm(partial, residual, norm.weight, norm.epsilon,
-                                  ActSpec{plain, false, 0}, norm.group);
-    return moe(batch, x, params, out);
-  }
   // Rows `index` of x: [n, columns].
   virtual Tensor gather_rows(const Tensor& x, const Tensor& index) = 0;
   // [left | right] along columns as eh_proj wants it: [T, left columns + right columns].

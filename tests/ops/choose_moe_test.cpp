@@ -101,18 +101,6 @@ TEST(ChooseMoe, SharesAnSmWithTheNextKernelWhereTokensAreFew) {
   EXPECT_LE(most.bytes, 227 * 1024);
 }
 
-TEST(ChooseMoe, GivesDownMoreOfAnSmThanGateAndUpOfAFewTokens) {
-  const kernels::MoeFewPlans lite = kernels::moe_few_plans(7, 64, 64, 2048, 1408);
-  EXPECT_GT(lite.down.stages, lite.down.steps) << "more than one item's weights";
-  EXPECT_GE(lite.gate_up.stages, kernels::kMoeStagesMin);
-  EXPECT_LE(lite.gate_up.bytes + lite.down.bytes + 2048, 233472);
-  const kernels::MoeFewPlans more = kernels::moe_few_plans(8, 64, 64, 2048, 1408);
-  EXPECT_GT(more.gate_up.stages, lite.gate_up.stages);
-  EXPECT_LE(more.down.bytes, kernels::kMoeHalfOfSharedMemory);
-  const kernels::MoeFewPlans v3 = kernels::moe_few_plans(1, 256, 256, 7168, 2048);
-  EXPECT_LE(v3.down.bytes, kernels::kMoeHalfOfSharedMemory) << "gate and up need a half";
-}
-
 TEST(ChooseMoe, DeterministicTokensTakeOneKernelWhateverTheirNumber) {
   for (const int64_t tokens : {1, 8, 64, 65, 8192}) {
     MoeProblem p = v2_lite(tokens);

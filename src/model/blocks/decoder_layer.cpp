@@ -32,15 +32,13 @@ void DecoderLayer::run(Ops& ops, const BatchView& batch, const KvView& cache, Ml
   const Act x = ops.reduce_add_norm(hidden.pending, hidden.residual, input_norm_, epsilon_,
                                     std::visit(input, attention_), tp);
   const Partial attended = attend(ops, batch, cache, x, form, buffer);
-  if (const auto* experts = std::get_if<MoeBlock>(&feed_forward_)) {
-    const NormParams norm{post_norm_, epsilon_, tp};
-    hidden.pending = experts->run(ops, batch, attended, hidden.residual, norm, buffer);
-    return;
+  const Act y = ops.reduce_add_norm(attended, hidden.residual, post_norm_, epsilon_,
+                                    std::visit(input, feed_forward_), tp);
+  if (const auto* dense = std::get_if<MlpBlock>(&feed_forward_)) {
+    hidden.pending = dense->run(ops, y, buffer);
+  } else {
+    hidden.pending = std::get<MoeBlock>(feed_forward_).run(ops, batch, y, buffer);
   }
-  const auto& dense = std::get<MlpBlock>(feed_forward_);
-  const Act y =
-      ops.reduce_add_norm(attended, hidden.residual, post_norm_, epsilon_, dense.input(ops), tp);
-  hidden.pending = dense.run(ops, y, buffer);
 }
 
 }  // namespace fathom

@@ -17,10 +17,10 @@ class MoeBlock {
   static Result<MoeBlock> load(ShardLoader& loader, const DeepseekConfig& config,
                                const std::string& at);
 
-  // Of the residual after `partial`, normed. `out` may be the partial's memory.
-  Partial run(Ops& ops, const BatchView& batch, const Partial& partial, const Tensor& residual,
-              const NormParams& norm, const Tensor& out) const {
-    return ops.norm_moe(batch, partial, residual, norm, params_, out);
+  // The router wants the activation before any quantization.
+  ActSpec input(const Ops& ops) const { return plain_spec(ops); }
+  Partial run(Ops& ops, const BatchView& batch, const Act& x, const Tensor& out) const {
+    return ops.moe(batch, x, params_, out);
   }
 
  private:

@@ -15,7 +15,6 @@
 #include "kernels/gqa_decode_plan.h"
 #include "kernels/mla_decode.h"
 #include "kernels/moe.h"
-#include "kernels/moe_few.h"
 #include "kernels/steps.h"
 #include "kernels/turn.h"
 #include "ops/cuda/device.h"
@@ -98,8 +97,6 @@ class CudaOps final : public Ops {
   // gemm.cpp
   Act gated_linear(const Act& x, const Weight& gate_up, ActSpec out) override;
   // moe.cpp
-  Partial norm_moe(const BatchView& batch, const Partial& partial, const Tensor& residual,
-                   const NormParams& norm, const MoeParams& params, const Tensor& out) override;
   Partial moe(const BatchView& batch, const Act& x, const MoeParams& params,
               const Tensor& out) override;
   // gqa.cpp
@@ -261,8 +258,7 @@ class CudaOps final : public Ops {
   // moe_few.cpp. run_few does the whole layer, or nothing and returns false.
   bool suits_few(const Act& x, const MoeParams& p) const;
   const kernels::MoeFewExpert* few_table(const MoeParams& p);
-  bool run_few(const BatchView& batch, const Act& x, const MoeParams& p, const Tensor& out,
-               const kernels::MoeFewNorm& norm);
+  bool run_few(const BatchView& batch, const Act& x, const MoeParams& p, const Tensor& out);
   // moe.cpp
   Act convert(const Act& x, const ActSpec& spec);
   float* router_scores(const Act& x, const MoeParams& p);
@@ -273,7 +269,7 @@ class CudaOps final : public Ops {
   const bool deterministic_;
   const bool with_library_;
   cudaStream_t stream_ = nullptr;
-  int32_t sms_ = 0;     // of the device
+  int32_t sms_ = 0;  // of the device
   bool hopper_ = true;  // its own kernels may run
   Tensor large_workspace_;
   std::unique_ptr<LargeGemm> large_;  // null where cuBLASLt is not found

@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "ops/cuda/choose_moe.h"
-#include "ops/cuda/choose_rows.h"
 #include "ops/cuda/cuda_ops.h"
 
 namespace fathom {
@@ -71,33 +70,7 @@ const kernels::MoeFewExpert* CudaOps::few_table(const MoeParams& p) {
   return table;
 }
 
-// The router's kernel norms a row that its threads hold.
-Partial CudaOps::norm_moe(const BatchView& batch, const Partial& partial, const Tensor& residual,
-                          const NormParams& norm, const MoeParams& params, const Tensor& out) {
-  check_single(norm.group);
-  const int64_t columns = residual.shape[1];
-  const bool fits = !deterministic_ && batch.shape.tokens > 0 && partial.data.defined() &&
-                    act_dtype() == DType::kBF16 && partial.data.dtype == DType::kBF16 &&
-                    batch.shape.tokens <= kernels::kMoeNormTokensMax &&
-                    columns <= kernels::kMoeNormColumnsMax &&
-                    rows_in_vectors({&partial.data, &residual});
-  if (fits) {
-    chooses_grouped(batch, params);  // makes its tables, before any return
-    ArenaScope scope(arena_);
-    const Act x = take_act(residual.shape[0], columns, {ActFormat::kBF16, false, 0});
-    const kernels::MoeFewNorm normed{rows_of(partial.data), rows_of(residual),
-                                     norm.weight.as<float>(), norm.epsilon};
-    if (run_few(batch, x, params, out, normed)) {
-      check(cudaGetLastError(), "moe");
-      return Partial{out};
-    }
-  }
-  return Ops::norm_moe(batch, partial, residual, norm, params, out);
-}
-
-// x is filled where there is a norm.
-bool CudaOps::run_few(const BatchView& batch, const Act& x, const MoeParams& p, const Tensor& out,
-                      const kernels::MoeFewNorm& norm) {
+bool CudaOps::run_few(const BatchView& batch, const Act& x, const MoeParams& p, const Tensor& out) {
   if (!suits_few(x, p)) return false;
   // All tables at once: a step of few tokens may be all that runs before `seal`, or none of them.
   const kernels::MoeFewExpert* experts = few_table(p);
@@ -125,7 +98,6 @@ bool CudaOps::run_few(const BatchView& batch, const Act& x, const MoeParams& p, 
   m.experts_here = problem.experts_here;
   m.sms = sms_;
   m.x = rows_of(x);
-  m.norm = norm;
   m.gate = p.router.as<float>();
   m.bias = p.bias.defined() ? p.bias.as<float>() : nullptr;
   m.token_valid = batch.token_valid.as<uint8_t>();
