@@ -121,6 +121,8 @@ TEST(ChooseGemm, LeavesManyRowsToTheKernelThatIsFastest) {
   EXPECT_EQ(kernel(bf16(64, 28672, 4096)), GemmKernel::kSkinny);
   EXPECT_EQ(kernel(bf16(65, 28672, 4096)), GemmKernel::kWide);
   EXPECT_EQ(kernel(bf16(128, 4096, 4096)), GemmKernel::kWide);
+  EXPECT_EQ(kernel(bf16(128, 102400, 2048)), GemmKernel::kLibrary);  // a vocabulary
+  EXPECT_EQ(kernel(bf16(128, 128256, 4096)), GemmKernel::kLibrary);
   EXPECT_EQ(kernel(bf16(256, 4096, 4096)), GemmKernel::kLibrary);
   EXPECT_EQ(kernel(bf16(256, 28672, 4096)), GemmKernel::kLibrary);
   EXPECT_EQ(choose_gemm(fp8(4096, 4096, 4096)).kernel, GemmKernel::kSkinny) << "no library";
