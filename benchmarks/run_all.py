@@ -69,7 +69,7 @@ PARTS = [
          ["--case", "moe V2-Lite", "--rounds", "11"], 12),
     Part("gemm", "gemm_bench", [], 120, ["--quick"], 12),
     Part("mla", "mla_bench", [], 120, [], 12),
-    Part("prefill", "prefill_bench", [], 120, [], 10),
+    Part("prefill", "prefill_bench", [], 120, [], 16),
     Part("grouped", "grouped_bench", ["--quick", "--routes", "even,random"], 120,
          ["--shape", "0", "--tokens", "8192"], 12),
     Part("sample", "sample_bench", [], 60, [], 6),
