@@ -33,8 +33,9 @@
 namespace fathom {
 namespace {
 
-// prefill_slowdown where it is auto.
+// prefill_slowdown and prefill_step_ms where they are auto.
 constexpr double kGpuPrefillSlowdown = 2.0;
+constexpr int64_t kGpuPrefillStepUs = 75'000;
 
 constexpr int kTickMs = 200;
 // The defaults of watchdog_seconds. A large model's prefill may take minutes on the CPU; on a GPU
@@ -95,9 +96,13 @@ EngineOptions engine_options(const Config& config, const std::string& directory,
   if (config.scheduler.prefill_chunk_tokens) {
     options.prefill_chunk_tokens = static_cast<int32_t>(*config.scheduler.prefill_chunk_tokens);
   }
+  const bool bounds_prefills = on_gpu && !options.deterministic;
   options.prefill_slowdown = config.scheduler.prefill_slowdown;
-  if (!options.prefill_slowdown && on_gpu && !options.deterministic) {
-    options.prefill_slowdown = kGpuPrefillSlowdown;
+  if (!options.prefill_slowdown && bounds_prefills) options.prefill_slowdown = kGpuPrefillSlowdown;
+  if (config.scheduler.prefill_step_ms) {
+    options.prefill_step_us = static_cast<int64_t>(*config.scheduler.prefill_step_ms * 1000.0);
+  } else if (bounds_prefills) {
+    options.prefill_step_us = kGpuPrefillStepUs;
   }
   options.queued_requests_max = static_cast<int32_t>(config.scheduler.max_queued_requests);
   options.queued_tokens_max = config.scheduler.max_queued_tokens;

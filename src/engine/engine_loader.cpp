@@ -27,6 +27,7 @@ SchedulerOptions scheduler_options(const EngineOptions& options, const MemoryPla
   s.queued_us_max = options.queued_us_max;
   s.prefill_chunk_tokens_max = options.prefill_chunk_tokens;
   s.prefill_slowdown_max = options.prefill_slowdown;
+  s.prefill_step_us_max = options.prefill_step_us;
   s.prompt_logprob_tokens_max = plan.prompt_logprob_tokens_max;
   s.penalty_slots = plan.slots.penalty_slots;
   s.deterministic = options.deterministic;

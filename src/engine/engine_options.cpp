@@ -53,6 +53,10 @@ Status check_options(const EngineOptions& o) {
     return invalid_argument("prefill_slowdown must be over 1 and at most 1000")
         .about("prefill_slowdown");
   }
+  if (o.prefill_step_us) {
+    FATHOM_RETURN_IF_ERROR(
+        check_range("prefill_step_ms", *o.prefill_step_us, 1, int64_t{60'000'000}));
+  }
   return check_range("max_queued_tokens", o.queued_tokens_max, 1, int64_t{1} << 40);
 }
 

@@ -43,6 +43,8 @@ struct EngineOptions {
   std::optional<int32_t> prefill_chunk_tokens;  // of one prompt in a step; none: the whole budget
   // Times a step of answers alone that one with prompts may take; none: no bound.
   std::optional<double> prefill_slowdown;
+  // Of a step of answers and prompts while more wait than answer; none: no bound.
+  std::optional<int64_t> prefill_step_us;
   // Lines on the engine's stderr, which is the front end's.
   bool log_json = false;
   int32_t log_level = 2;  // of base/log.h: 0 trace to 5 off

@@ -204,6 +204,7 @@ Result<Frame> from_message(const pb::Options& m) {
   if (m.has_queued_us_max()) o.queued_us_max = m.queued_us_max();
   if (m.has_prefill_chunk_tokens()) o.prefill_chunk_tokens = m.prefill_chunk_tokens();
   if (m.has_prefill_slowdown()) o.prefill_slowdown = m.prefill_slowdown();
+  if (m.has_prefill_step_us()) o.prefill_step_us = m.prefill_step_us();
   o.log_json = m.log_json();
   o.log_level = m.log_level();
   if (o.log_level < 0 || o.log_level > 5) return bad_field("log_level", "is out of range");

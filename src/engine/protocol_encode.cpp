@@ -138,6 +138,7 @@ void to_message(const OptionsFrame& frame, pb::Options& m) {
   if (o.queued_us_max) m.set_queued_us_max(*o.queued_us_max);
   if (o.prefill_chunk_tokens) m.set_prefill_chunk_tokens(*o.prefill_chunk_tokens);
   if (o.prefill_slowdown) m.set_prefill_slowdown(*o.prefill_slowdown);
+  if (o.prefill_step_us) m.set_prefill_step_us(*o.prefill_step_us);
   m.set_log_json(o.log_json);
   m.set_log_level(o.log_level);
 }

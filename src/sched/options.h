@@ -25,6 +25,9 @@ struct SchedulerOptions {
   // Times a step of decode rows alone that one with prompts' tokens may take, while at least as
   // many sequences decode as wait for their first token. None: the budget alone bounds it.
   std::optional<double> prefill_slowdown_max;
+  // A step of decode rows and prompts' tokens takes no longer while more sequences wait than
+  // decode, where prefill_slowdown_max does not allow it more. None: the budget alone bounds it.
+  std::optional<int64_t> prefill_step_us_max;
   // But so many tokens of a prompt without context may always join, or what costs as much: a step
   // has costs that fewer would not lower. Of one prompt a block in any case.
   int32_t prefill_tokens_min = 256;

@@ -32,11 +32,14 @@ void Scheduler::plan_decodes(Draft& draft) {
 }
 
 // While many answers stream and few prompts wait, the prompts' part of a step is small enough that
-// the answers hardly stall; while more wait than stream, prompts have the whole step.
+// the answers hardly stall; while more wait than stream, so that they stall no longer than a reader
+// would bear.
 void Scheduler::bound_prefills(Draft& draft) {
   const size_t decodes = draft.rows.size();
-  if (!options_.prefill_slowdown_max || decodes == 0) return;
-  if (running_.size() - decodes + waiting_.size() > decodes) return;
+  const bool more_wait = running_.size() - decodes + waiting_.size() > decodes;
+  const bool bounded = more_wait ? options_.prefill_step_us_max.has_value()
+                                 : options_.prefill_slowdown_max.has_value();
+  if (!bounded || decodes == 0) return;
   if (plans_to_probe_ > 0) {
     --plans_to_probe_;
   } else if (pace_.is_stale(static_cast<int32_t>(decodes))) {
@@ -47,7 +50,11 @@ void Scheduler::bound_prefills(Draft& draft) {
   const std::optional<double> without = pace_.decode_us(static_cast<int32_t>(decodes));
   const std::optional<ChunkPrices> prices = pace_.prices();
   if (!without || !prices) return;
-  const double beside_us = (*options_.prefill_slowdown_max - 1.0) * *without;
+  double beside_us = (options_.prefill_slowdown_max.value_or(1.0) - 1.0) * *without;
+  if (more_wait) {
+    beside_us =
+        std::max(beside_us, static_cast<double>(*options_.prefill_step_us_max) - *without);
+  }
   const double least_us = prices->us(chunk_shape_.work(options_.prefill_tokens_min, 0));
   draft.budget.bound_prompts(std::max(beside_us - prices->step_us, least_us), *prices,
                              kv_.block_tokens());

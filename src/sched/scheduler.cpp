@@ -82,6 +82,9 @@ Status Scheduler::validate(const SchedulerOptions& o, const KvLayout& layout) {
   if (o.prefill_slowdown_max && !(*o.prefill_slowdown_max > 1.0)) {
     return invalid_argument("prefill_slowdown_max must be over 1").about("prefill_slowdown_max");
   }
+  if (o.prefill_step_us_max && *o.prefill_step_us_max < 1) {
+    return invalid_argument("prefill_step_us_max must be at least 1").about("prefill_step_us_max");
+  }
   if (o.prompt_logprob_tokens_max && *o.prompt_logprob_tokens_max < layout.block_tokens) {
     return invalid_argument("prompt_logprob_tokens_max is below one block")
         .about("prompt_logprob_tokens_max");

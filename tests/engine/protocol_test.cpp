@@ -69,6 +69,7 @@ EngineOptions some_options() {
   o.queued_us_max = 7;
   o.prefill_chunk_tokens = 128;
   o.prefill_slowdown = 2.5;
+  o.prefill_step_us = 40'000;
   o.memory_fraction = 0.5;
   return o;
 }
@@ -90,6 +91,7 @@ TEST(Protocol, OptionsRoundTrip) {
   EXPECT_EQ(back.options.queued_us_max, 7);
   EXPECT_EQ(back.options.prefill_chunk_tokens, 128);
   EXPECT_EQ(back.options.prefill_slowdown, 2.5);
+  EXPECT_EQ(back.options.prefill_step_us, 40'000);
   EXPECT_FALSE(back.options.fp8_cache);
   EXPECT_EQ(back.options.max_num_seqs, expected.max_num_seqs);
 }
@@ -301,6 +303,7 @@ TEST(Protocol, RefusesBadOptions) {
   refused("queue", [](auto& m) { m.set_queued_us_max(0); });
   refused("chunk", [](auto& m) { m.set_prefill_chunk_tokens(15); });
   refused("slowdown", [](auto& m) { m.set_prefill_slowdown(1.0); });
+  refused("step", [](auto& m) { m.set_prefill_step_us(0); });
   refused("log_level", [](auto& m) { m.set_log_level(6); });
   refused("no model", [](auto& m) { m.set_model_dir(""); });
   refused("tensor_parallel", [](auto& m) { m.set_tensor_parallel(0); });

@@ -189,6 +189,35 @@ TEST(StepPace, LeavesPromptsTheStepWhileMoreWaitThanAnswer) {
   EXPECT_EQ(prefill_tokens(*plan), 2044);
 }
 
+TEST(StepPace, BoundsAStepInTimeWhileMoreWaitThanAnswer) {
+  SchedulerOptions o = small_options(2000);
+  o.max_model_len = 4000;
+  o.max_num_batched_tokens = 2048;
+  o.prefill_slowdown_max = 1.02;
+  o.prefill_step_us_max = 16'000;
+  o.prefill_tokens_min = 1;
+  Driver d(o);
+  begin_answers(d);
+  for (RequestId id = 3; id <= 5; ++id) ASSERT_TRUE(d.admit(make_request(id, 3000, 4)).is_ok());
+  const auto plan = d.plan();
+  ASSERT_TRUE(plan);
+  EXPECT_NEAR(prefill_tokens(*plan), 600, 30) << "6 ms beside 10";
+}
+
+// What the slowdown allows is allowed whoever waits.
+TEST(StepPace, TakesTheLargerBoundWhileMoreWaitThanAnswer) {
+  SchedulerOptions o = small_options(2000);
+  o.max_model_len = 4000;
+  o.max_num_batched_tokens = 2048;
+  o.prefill_slowdown_max = 1.5;
+  o.prefill_step_us_max = 4'000;
+  o.prefill_tokens_min = 1;
+  Driver d(o);
+  begin_answers(d);
+  for (RequestId id = 3; id <= 5; ++id) ASSERT_TRUE(d.admit(make_request(id, 3000, 4)).is_ok());
+  EXPECT_NEAR(prefill_tokens(*d.plan()), 500, 25) << "5 ms beside 10";
+}
+
 // Many answers, of which no step without prompts was seen: one is planned, and not many.
 TEST(StepPace, LearnsFromAStepWithoutPrompts) {
   Driver d = two_answers(1.02);
