@@ -35,7 +35,7 @@ namespace {
 
 // prefill_slowdown and prefill_step_ms where they are auto.
 constexpr double kGpuPrefillSlowdown = 2.0;
-constexpr int64_t kGpuPrefillStepUs = 75'000;
+constexpr int64_t kGpuPrefillStepUs = 35'000;
 
 constexpr int kTickMs = 200;
 // The defaults of watchdog_seconds. A large model's prefill may take minutes on the CPU; on a GPU

@@ -22,8 +22,9 @@ struct SchedulerOptions {
   // Of a step, over all sequences whose prompt's logprobs are wanted: each such token has logits of
   // its own. None: the budget.
   std::optional<int32_t> prompt_logprob_tokens_max;
-  // Times a step of decode rows alone that one with prompts' tokens may take, while at least as
-  // many sequences decode as wait for their first token. None: the budget alone bounds it.
+  // Times a step of decode rows alone that one with a prompt's tokens may take, while at least as
+  // many sequences decode as wait for their first token; where two or more wait, twice what that
+  // grants beyond 1. None: the budget alone bounds it.
   std::optional<double> prefill_slowdown_max;
   // A step of decode rows and prompts' tokens takes no longer while more sequences wait than
   // decode, where prefill_slowdown_max does not allow it more. None: the budget alone bounds it.

@@ -8,6 +8,9 @@ namespace fathom {
 namespace {
 
 constexpr int32_t kPlansBetweenProbes = 16;
+// What prefill_slowdown_max grants one prompt that waits, so many grant together at most. A step
+// has costs that do not grow with its tokens: where many wait, larger steps serve all sooner.
+constexpr size_t kShares = 2;
 
 }  // namespace
 
@@ -32,11 +35,12 @@ void Scheduler::plan_decodes(Draft& draft) {
 }
 
 // While many answers stream and few prompts wait, the prompts' part of a step is small enough that
-// the answers hardly stall; while more wait than stream, so that they stall no longer than a reader
-// would bear.
+// the answers hardly stall; while more wait than stream, so small that they stall no longer than a
+// reader would bear.
 void Scheduler::bound_prefills(Draft& draft) {
   const size_t decodes = draft.rows.size();
-  const bool more_wait = running_.size() - decodes + waiting_.size() > decodes;
+  const size_t waits = running_.size() - decodes + waiting_.size();
+  const bool more_wait = waits > decodes;
   const bool bounded = more_wait ? options_.prefill_step_us_max.has_value()
                                  : options_.prefill_slowdown_max.has_value();
   if (!bounded || decodes == 0) return;
@@ -50,7 +54,8 @@ void Scheduler::bound_prefills(Draft& draft) {
   const std::optional<double> without = pace_.decode_us(static_cast<int32_t>(decodes));
   const std::optional<ChunkPrices> prices = pace_.prices();
   if (!without || !prices) return;
-  double beside_us = (options_.prefill_slowdown_max.value_or(1.0) - 1.0) * *without;
+  const auto shares = static_cast<double>(std::clamp(waits, size_t{1}, kShares));
+  double beside_us = (options_.prefill_slowdown_max.value_or(1.0) - 1.0) * shares * *without;
   if (more_wait) {
     beside_us =
         std::max(beside_us, static_cast<double>(*options_.prefill_step_us_max) - *without);

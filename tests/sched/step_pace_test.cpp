@@ -215,7 +215,14 @@ TEST(StepPace, TakesTheLargerBoundWhileMoreWaitThanAnswer) {
   Driver d(o);
   begin_answers(d);
   for (RequestId id = 3; id <= 5; ++id) ASSERT_TRUE(d.admit(make_request(id, 3000, 4)).is_ok());
-  EXPECT_NEAR(prefill_tokens(*d.plan()), 500, 25) << "5 ms beside 10";
+  EXPECT_NEAR(prefill_tokens(*d.plan()), 1000, 50) << "twice 5 ms beside 10";
+}
+
+TEST(StepPace, GivesTwoPromptsThatWaitTwiceAsMuch) {
+  Driver d = two_answers(1.02);
+  begin_answers(d);
+  for (RequestId id = 3; id <= 4; ++id) ASSERT_TRUE(d.admit(make_request(id, 3000, 4)).is_ok());
+  EXPECT_EQ(prefill_tokens(*d.plan()), 40) << "400 us of 10 ms";
 }
 
 // Many answers, of which no step without prompts was seen: one is planned, and not many.
