@@ -68,7 +68,8 @@ void read_attention(Reader& r, ArchConfig& c) {
   c.heads = r.integer("num_attention_heads", 1, 65536);
   c.kv_heads = r.integer("num_key_value_heads", 1, 65536, c.heads);
   c.head_dim = r.dimension("head_dim", std::max<int64_t>(c.hidden / c.heads, 1));
-  c.qkv_bias = r.boolean("attention_bias", c.family == ArchFamily::kQwen2);
+  // transformers' Qwen2 has them whatever its config says.
+  c.qkv_bias = c.family == ArchFamily::kQwen2 || r.boolean("attention_bias", false);
   c.qk_norm = c.family == ArchFamily::kQwen3;
   if (c.heads % c.kv_heads != 0) {
     r.fail("num_key_value_heads", "must divide num_attention_heads");

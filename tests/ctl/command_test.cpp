@@ -7,6 +7,7 @@
 #include "ctl/prometheus_text.h"
 #include "run_command.h"
 #include "weights/arch_config.h"
+#include "weights/inventory.h"
 
 namespace fathom::ctl {
 namespace {
@@ -117,6 +118,16 @@ TEST(Presets, AreAllConfigsThatCanBeListed) {
     EXPECT_TRUE(config.is_ok()) << name << ": " << config.status().to_string();
   }
   EXPECT_FALSE(preset_config("nope").has_value());
+}
+
+TEST(Presets, OfQwen2HaveTheBiasesThatTheModelAsksFor) {
+  const auto config = parse_arch_config(*preset_config("qwen-7b"), "qwen-7b");
+  ASSERT_TRUE(config.is_ok());
+  int biases = 0;
+  for (const InventoryTensor& tensor : tensor_inventory(config.value())) {
+    biases += tensor.role == TensorRole::kBias ? 1 : 0;
+  }
+  EXPECT_EQ(biases, 3 * 28) << "of queries, keys and values";
 }
 
 constexpr const char* kMetrics =
