@@ -38,4 +38,4 @@ bundle:
 	@deploy/packaging/bundle.sh
 
 gpu-test:
-	@deploy/gpu_test.sh
+	@deploy/gpu_test.sh $(ARGS)

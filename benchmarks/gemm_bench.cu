@@ -1,7 +1,7 @@
 // Skinny products on one GPU: weights' bandwidth in a captured chain of calls, against the measured
 // bandwidth of the memory, with the results checked in the same run. Prints one JSON object a line.
 //   gemm_bench [--calls N] [--overlap 0|1] [--overlap-next 0|1] [--rows 64|128] [--split N]
-//              [--stages N] [--shared BYTES] [--quick] [--models] [--m ROWS]
+//              [--stages N] [--shared BYTES] [--quick] [--models] [--m ROWS] [--n OUT] [--fp8]
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -71,6 +71,8 @@ struct Bench {
   bool quick = false;
   bool models = false;
   int only_rows = 0;
+  int only_out = 0;
+  bool only_fp8 = false;
   int tile_rows = 0;      // 0: the chooser's
   int overlap_next = -1;  // -1: likewise
 };
@@ -341,6 +343,8 @@ void run_all(Bench& b) {
              {2048, 2048, Format::kFp8}};
   }
   for (const Case& c : cases) {
+    if ((b.only_out > 0 && c.out != b.only_out) || (b.only_fp8 && c.format != Format::kFp8))
+      continue;
     const int64_t size = c.format == Format::kFp8 ? 1 : 2;
     fill_kernel<<<b.sms * 8, 256, 0, b.stream>>>(b.weights, c.format, kWeightBytes / size, 3, 1.0F);
     fill_kernel<<<b.sms * 8, 256, 0, b.stream>>>(b.x, c.format, kRowsMax * c.in, 5, 1.0F);
@@ -361,6 +365,8 @@ int main(int argc, char** argv) {
     if (std::strcmp(argv[i], "--quick") == 0) b.quick = true;
     if (std::strcmp(argv[i], "--models") == 0) b.models = true;
     if (std::strcmp(argv[i], "--m") == 0) b.only_rows = value;
+    if (std::strcmp(argv[i], "--n") == 0) b.only_out = value;
+    if (std::strcmp(argv[i], "--fp8") == 0) b.only_fp8 = true;
     if (std::strcmp(argv[i], "--rows") == 0) b.tile_rows = value;
     if (std::strcmp(argv[i], "--overlap-next") == 0) b.overlap_next = value;
     if (std::strcmp(argv[i], "--calls") == 0) b.calls_min = value;

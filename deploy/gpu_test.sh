@@ -2,10 +2,15 @@
 # make gpu-test: the tests that need a GPU, on a GPU host. In a checkout it uses a build of the cuda
 # preset; in an unpacked bundle with fathom-gpu-tests unpacked over it, the bundle's programs.
 #
-#   deploy/gpu_test.sh [--seconds SECONDS_OF_LOAD] [--sanitize] [BIN_FOLDER]
+#   deploy/gpu_test.sh [--seconds SECONDS_OF_LOAD] [--sanitize] [--only WORDS] [BIN_FOLDER]
 #
 # --sanitize also runs the op table under compute-sanitizer's four tools (of the CUDA toolkit).
-set -euo pipefail
+# --only: parts whose names begin with one of the words, by commas.
+#
+# What measures neither time nor the device's memory runs side by side, as many processes as there
+# are processors; what does, alone and after it. Every part runs whatever became of the others; the
+# seconds and the outcome of each stand at the end.
+set -uo pipefail
 cd "$(dirname "$0")/.."
 
 fail() { echo "gpu_test: $*" >&2; exit 1; }
@@ -13,11 +18,13 @@ fail() { echo "gpu_test: $*" >&2; exit 1; }
 seconds=45
 bin=
 sanitize=0
+only=
 while [ $# -gt 0 ]; do
   case "$1" in
     --seconds) [ $# -ge 2 ] || fail "--seconds needs a number"; seconds=$2; shift 2 ;;
+    --only) [ $# -ge 2 ] || fail "--only needs words"; only=$2; shift 2 ;;
     --sanitize) sanitize=1; shift ;;
-    -*) fail "unknown argument '$1' (--seconds, --sanitize)" ;;
+    -*) fail "unknown argument '$1' (--seconds, --sanitize, --only)" ;;
     *) bin=$1; shift ;;
   esac
 done
@@ -29,63 +36,129 @@ list=$bin/../gpu_tests.txt
 [ -x "$bin/fathomd" ] || fail "no fathomd in $bin (cmake --preset cuda && ninja -C build/cuda)"
 [ -f "$list" ] || fail "no $list: unpack fathom-gpu-tests.tar.xz over the bundle"
 command -v nvidia-smi >/dev/null || fail "this host has no NVIDIA driver"
+[ "$sanitize" = 0 ] || command -v compute-sanitizer >/dev/null ||
+  fail "--sanitize needs compute-sanitizer on the PATH"
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
 
-failed=()
+E2E_FATHOMD=$(realpath "$bin/fathomd")
+export E2E_FATHOMD
+readonly side_seconds_max=420 # of a part beside others
+readonly alone_seconds_max=$((seconds + 180))
+at_once=$(nproc)
+logs=$(mktemp -d)
+started=()
+ended=0
+trap 'rm -rf "$logs"' EXIT
 
-# sanitize TOOL: the op table under it, as several processes side by side (the CPU's side and the
-# tool's own work take most of the time). Our kernels alone, each in a shape that is done with soon.
-sanitize() {
-  local tool=$1 shards=$((($(nproc) + 1) / 2)) logs pids=() good=0
-  logs=$(mktemp -d)
-  for ((i = 0; i < shards; i++)); do
-    GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$i compute-sanitizer --tool "$tool" \
-      --error-exitcode 1 "$bin/cuda_ops_test" --gtest_filter='-*_library:*_again' \
-      >"$logs/$i" 2>&1 &
-    pids+=($!)
-  done
-  for i in "${!pids[@]}"; do
-    wait "${pids[$i]}" || { good=1; tail -n 40 "$logs/$i"; }
-  done
-  grep -h 'SUMMARY' "$logs"/* | sort | uniq -c
-  rm -r "$logs"
-  return "$good"
+asked() {
+  local word
+  [ -n "$only" ] || return 0
+  for word in ${only//,/ }; do [[ $1 != "$word"* ]] || return 0; done
+  return 1
 }
 
+# record NAME BEGIN CODE
+record() { printf '%s %s\n' "$((SECONDS - $2))" "$3" >"$logs/$1.end"; }
+
+# side NAME COMMAND...: beside the others, once there is room.
+side() {
+  local name=$1
+  shift
+  asked "$name" || return 0
+  while [ "$(jobs -rp | wc -l)" -ge "$at_once" ]; do wait -n || true; done
+  started+=("$name")
+  (
+    begin=$SECONDS code=0
+    timeout -k 5 "$side_seconds_max" "$@" >"$logs/$name" 2>&1 || code=$?
+    record "$name" "$begin" "$code"
+  ) &
+}
+
+# alone NAME COMMAND...: what it says is shown as it comes.
+alone() {
+  local name=$1 begin=$SECONDS code=0
+  shift
+  asked "$name" || return 0
+  echo "== $name"
+  started+=("$name")
+  timeout -k 5 "$alone_seconds_max" "$@" || code=$?
+  record "$name" "$begin" "$code"
+  ended=${#started[@]}
+}
+
+code_of() { cut -d' ' -f2 "$logs/$1.end" 2>/dev/null || echo lost; }
+
+# Waits for all that run side by side, and shows what they said: all of those that failed, of
+# others what sums them up.
+join() {
+  local name
+  wait
+  for name in "${started[@]:$ended}"; do
+    echo "== $name"
+    if [ "$(code_of "$name")" = 0 ]; then
+      grep -aE '\[  PASSED|SUMMARY|checkpoints equal|^(reference|native|drafts)' "$logs/$name" |
+        cut -c1-200
+    else
+      grep -aE '\[  FAILED|SUMMARY' "$logs/$name" | cut -c1-200
+      tail -n 40 "$logs/$name"
+    fi
+  done
+  ended=${#started[@]}
+}
+
+# sanitize TOOL COUNT: the op table on our kernels alone (racecheck would name cuBLASLt's), each in
+# a shape that is done with soon, in COUNT processes of one thread each: the CPU's side and the
+# tool's own work take most of the time.
+sanitize() {
+  local tool=$1 count=$2 i
+  for ((i = 0; i < count; i++)); do
+    side "$tool.$i" compute-sanitizer --tool "$tool" --error-exitcode 1 "$bin/cuda_ops_test" \
+      --threads 1 --part "$i/$count" --gtest_filter='-*_library:*_again'
+  done
+}
+
+# Beside others a server takes a part of the device's memory.
+readonly cache=1GiB
+side families env E2E_ARGS="--kv-cache-memory-bytes=$cache" \
+  python3 tests/e2e/families.py --device cuda
+side eval env FATHOM_KV_CACHE_MEMORY_BYTES=$cache \
+  python3 deploy/demo-model/tools/eval.py --bin "$bin" --device cuda --against cpu
+if [ "$sanitize" = 1 ]; then
+  sanitize racecheck 8
+  sanitize initcheck 4
+  sanitize memcheck 3
+  sanitize synccheck 2
+fi
 while read -r kind name; do
   [ "$kind" = test ] || continue
-  echo "== $name"
-  "$bin/$name" || failed+=("$name")
+  side "$name" "$bin/$name"
 done <"$list"
-echo "== cuda_ops_test on the kernels of every architecture"
-"$bin/cuda_ops_test" --neutral || failed+=(cuda_ops_test_neutral)
-echo "== step workspace against the memory plan"
-times=$(mktemp)
-"$bin/step_bench" --strict 1 --rounds 1 --seconds 0.1 --json "$times" \
-  v2-lite:fp8 64x1024,p8192,64x1024+p4096 v3-slice:fp8 p8192 || failed+=(step_workspace)
-"$bin/step_bench" --strict 1 --rounds 1 --seconds 0.1 --json "$times" --fp8-cache 1 \
-  v2-lite:fp8 p4096+8192 llama-8b:fp8 256x1024,p8192 || failed+=(step_workspace_fp8_cache)
-rm "$times"
-if [ "$sanitize" = 1 ]; then
-  command -v compute-sanitizer >/dev/null || fail "--sanitize needs compute-sanitizer on the PATH"
-  for tool in memcheck racecheck initcheck synccheck; do
-    echo "== cuda_ops_test under $tool"
-    sanitize "$tool" || failed+=("$tool")
-  done
-fi
-echo "== tiny checkpoints through the server"
-E2E_FATHOMD=$(realpath "$bin/fathomd") python3 tests/e2e/families.py --device cuda ||
-  failed+=(families)
-echo "== demo model's figures"
-python3 deploy/demo-model/tools/eval.py --bin "$bin" --device cuda --against cpu || failed+=(eval)
-echo "== compare_devices"
-python3 tests/gpu/compare_devices.py --bin "$bin/fathomd" --seconds "$seconds" ||
-  failed+=(compare_devices)
-echo "== test_runtime"
-python3 tests/gpu/test_runtime.py --bin "$bin" --seconds "$seconds" || failed+=(test_runtime)
-echo "== load_test, 256 clients over TLS with certificates"
-E2E_FATHOMD=$(realpath "$bin/fathomd") E2E_ARGS="--device=cuda" \
-  python3 tests/e2e/load_test.py --mtls --any-tokens --clients 256 --seconds "$seconds" ||
-  failed+=(load_test)
-[ "${#failed[@]}" = 0 ] || fail "failed: ${failed[*]}"
+side neutral "$bin/cuda_ops_test" --neutral # the kernels of every architecture
+join
+
+json=$logs/step.json
+alone workspace "$bin/step_bench" --strict 1 --rounds 1 --seconds 0.1 --json "$json" \
+  v2-lite:fp8 64x1024,p8192,64x1024+p4096 v3-slice:fp8 p8192
+alone workspace_fp8_cache "$bin/step_bench" --strict 1 --rounds 1 --seconds 0.1 --json "$json" \
+  --fp8-cache 1 v2-lite:fp8 p4096+8192 llama-8b:fp8 256x1024,p8192
+alone compare_devices python3 tests/gpu/compare_devices.py --bin "$bin/fathomd" --seconds "$seconds"
+alone test_runtime python3 tests/gpu/test_runtime.py --bin "$bin" --seconds "$seconds"
+alone load_test env E2E_ARGS=--device=cuda python3 tests/e2e/load_test.py --mtls --any-tokens \
+  --clients 256 --seconds "$seconds"
+
+failed=()
+echo "== seconds"
+for name in "${started[@]}"; do
+  code=$(code_of "$name")
+  read -r took _ <"$logs/$name.end" 2>/dev/null || took='?'
+  case $code in
+    0) outcome=passed ;;
+    124 | 137) outcome="failed: cut off after its time" ;;
+    *) outcome="failed ($code)" ;;
+  esac
+  printf '%6s  %s: %s\n' "$took" "$name" "$outcome"
+  [ "$code" = 0 ] || failed+=("$name")
+done
+[ "${#started[@]}" -gt 0 ] || fail "no part is named $only"
+[ "${#failed[@]}" = 0 ] || fail "failed, of $SECONDS s: ${failed[*]}"
 echo "gpu_test: passed in $SECONDS s"

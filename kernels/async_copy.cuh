@@ -28,6 +28,18 @@ __device__ inline void barrier_arrive(uint64_t* barrier) {
                : "memory");
 }
 
+// A warp's arrivals where it is done with what a barrier guards. Lanes that read it by loads each
+// arrive, so that tools which follow arrivals by thread (racecheck) know of every one; where tensor
+// cores alone read it, one lane arrives for all.
+template <bool kEachLane>
+inline constexpr int kWarpArrivals = kEachLane ? 32 : 1;
+
+template <bool kEachLane>
+__device__ inline void barrier_arrive_of_warp(uint64_t* barrier) {
+  if constexpr (!kEachLane) __syncwarp();
+  if (kEachLane || threadIdx.x % 32 == 0) barrier_arrive(barrier);
+}
+
 // One arrival, and `bytes` more that copies will bring.
 __device__ inline void barrier_expect(uint64_t* barrier, uint32_t bytes) {
   asm volatile(

@@ -267,7 +267,7 @@ __device__ inline void report_done(const GroupedArgs& a, GroupedShared& s) {
 
 template <Format kFormat, int kTokens>
 __device__ void multiply_wide(const GroupedSide& side, GroupedShared& s,
-                              const GroupedShared::Slot& slot, const StageReader& reader) {
+                              const GroupedShared::Slot& slot, const StageReader<kFormat>& reader) {
   WideMath<kFormat, kTokens> m{reader, static_cast<int>(threadIdx.x / 128),
                                static_cast<int>(threadIdx.x % 4 * 2)};
   float first[kTokens / 2];
@@ -287,7 +287,7 @@ __device__ void multiply_wide(const GroupedSide& side, GroupedShared& s,
 
 template <Format kFormat>
 __device__ void multiply_tall(const GroupedSide& side, GroupedShared& s,
-                              const GroupedShared::Slot& slot, const StageReader& reader) {
+                              const GroupedShared::Slot& slot, const StageReader<kFormat>& reader) {
   TallMath<kFormat> m{reader, __shfl_sync(0xFFFFFFFFU, static_cast<int>(threadIdx.x / 128), 0),
                       static_cast<int>(threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4)};
   float sums[128];
@@ -308,7 +308,8 @@ __device__ void multiply_tall(const GroupedSide& side, GroupedShared& s,
 
 template <int kTokens>
 __device__ void multiply_split(const GroupedSide& side, GroupedShared& s,
-                               const GroupedShared::Slot& slot, const StageReader& reader) {
+                               const GroupedShared::Slot& slot,
+                               const StageReader<Format::kFp8>& reader) {
   const int group = __shfl_sync(0xFFFFFFFFU, static_cast<int>(threadIdx.x / 128), 0);
   const SplitMath<kTokens> m{reader, group,
                              group * kTokens + static_cast<int>(threadIdx.x % 4 * 2)};
@@ -324,7 +325,8 @@ __device__ void multiply_split(const GroupedSide& side, GroupedShared& s,
 // Tiles of two blocks that work together may be larger than 128 rows.
 template <Format kFormat>
 __device__ void multiply_large(const GroupedSide& side, GroupedShared& s,
-                               const GroupedShared::Slot& slot, const StageReader& reader) {
+                               const GroupedShared::Slot& slot,
+                               const StageReader<kFormat>& reader) {
   if constexpr (kFormat == Format::kFp8) {
     multiply_split<kPairedTileRows / 2>(side, s, slot, reader);
   } else {
@@ -336,7 +338,7 @@ template <Format kFormat, bool kPaired>
 __device__ void grouped_multiply(const GroupedArgs& a, GroupedShared& s, uint32_t peer_empty) {
   RingPlace<kGroupedStages> at;
   RingPlace<2> place;
-  const StageReader reader{s, at, peer_empty};
+  const StageReader<kFormat> reader{s, at, peer_empty};
   while (true) {
     barrier_wait(&s.slot_full[place.index], place.phase);
     const GroupedShared::Slot& slot = s.slots[place.index];
@@ -359,21 +361,21 @@ __device__ void grouped_multiply(const GroupedArgs& a, GroupedShared& s, uint32_
         if constexpr (kPaired) multiply_large<kFormat>(side, s, slot, reader);
         break;
     }
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) barrier_arrive(&s.slot_empty[place.index]);
+    barrier_arrive_of_warp<true>(&s.slot_empty[place.index]);
     place.advance();
   }
 }
 
-template <bool kPaired>
+template <Format kFormat, bool kPaired>
 __device__ void grouped_barriers(GroupedShared& s) {
   for (int i = 0; i < kGroupedStages; ++i) {
     barrier_init(&s.full[i], 1 + kGroupedRowThreads);  // weights; rows and scales
-    barrier_init(&s.empty[i], kGroupedMathThreads / 32 * (kPaired ? 2 : 1));
+    constexpr int kHere = kWarpArrivals<StageReader<kFormat>::kEachLane>;
+    barrier_init(&s.empty[i], kGroupedMathThreads / 32 * (kHere + (kPaired ? 1 : 0)));
   }
   for (int i = 0; i < 2; ++i) {
     barrier_init(&s.slot_full[i], 32);
-    barrier_init(&s.slot_empty[i], kGroupedMathThreads / 32 + 1);
+    barrier_init(&s.slot_empty[i], kGroupedMathThreads + 1);
   }
   for (int i = 0; i < kGroupedHanded; ++i) barrier_init(&s.handed_full[i], 1);
   barrier_init_done();
@@ -395,7 +397,7 @@ template <Format kFormat, bool kPaired>
 __device__ __forceinline__ void grouped_block(const GroupedArgs& a) {
   extern __shared__ uint8_t raw[];
   auto& s = *reinterpret_cast<GroupedShared*>(raw + (0U - shared_address(raw)) % 1024U);
-  if (threadIdx.x == 0) grouped_barriers<kPaired>(s);
+  if (threadIdx.x == 0) grouped_barriers<kFormat, kPaired>(s);
   let_next_kernel_start();
   grouped_meet<kPaired>();
   wait_for_earlier_kernels();

@@ -13,7 +13,9 @@ __device__ inline uint64_t further(uint64_t tile, int k) {
 }
 
 // What both kinds of tile do with the ring.
+template <Format kFormat>
 struct StageReader {
+  static constexpr bool kEachLane = kFormat == Format::kFp8;  // reads scales
   GroupedShared& s;
   RingPlace<kGroupedStages>& at;
   uint32_t peer_empty;  // where the barriers `empty` of the pair's other block are; 0: none
@@ -23,8 +25,7 @@ struct StageReader {
     make_visible_to_tensor_cores();
   }
   __device__ void release(int stage) const {
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) barrier_arrive(&s.empty[stage]);
+    barrier_arrive_of_warp<kEachLane>(&s.empty[stage]);
     if (peer_empty != 0 && threadIdx.x % 32 == 1) {
       barrier_arrive_remote(peer_empty + static_cast<uint32_t>(stage * sizeof(uint64_t)));
     }
@@ -66,7 +67,7 @@ template <Format kFormat, int kTokens>
 struct WideMath {
   static constexpr int kSums = kTokens / 2;
   static constexpr int kEights = kTokens / 8;
-  StageReader reader;
+  StageReader<kFormat> reader;
   int group;   // warpgroup
   int column;  // of each eight pairs, this thread's first
 
@@ -98,7 +99,7 @@ struct TallMath {
     float upper;
     float lower;
   };
-  StageReader reader;
+  StageReader<kFormat> reader;
   int group;
   int row;  // this thread's first pair; the other is 8 further
 
@@ -132,7 +133,7 @@ template <int kTokens>
 struct SplitMath {
   static constexpr int kSums = kTokens / 2;
   static constexpr int kEights = kTokens / 8;
-  StageReader reader;
+  StageReader<Format::kFp8> reader;
   int group;
   int column;  // of each eight pairs, this thread's first; with the warpgroup's
 

@@ -120,8 +120,7 @@ __device__ inline void fp8_convert(const MlaDecodeArgs& a, Fp8Shared& s) {
       for (int part = 0; part < static_cast<int>(kFp8Parts); ++part) {
         barrier_wait(&s.raw_full[raw.index], raw.phase);
         convert_part(s.raw[raw.index], n.blocks[stage.index], part);
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) barrier_arrive(&s.raw_free[raw.index]);
+        barrier_arrive_of_warp<true>(&s.raw_free[raw.index]);
         raw.advance();
       }
       fence_for_async();
@@ -146,7 +145,7 @@ __global__ void __launch_bounds__(kFp8Threads, 1)
     }
     for (uint32_t i = 0; i < kFp8Parts; ++i) {
       barrier_init(&s.raw_full[i], 1);
-      barrier_init(&s.raw_free[i], 8);
+      barrier_init(&s.raw_free[i], 8 * kWarpArrivals<true>);
     }
     barrier_init_done();
   }

@@ -217,8 +217,7 @@ struct Multiply {
     --left;
   }
   __device__ void release() {
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) barrier_arrive(ring.empty(done.stage));
+    barrier_arrive_of_warp<kFormat == Format::kFp8>(ring.empty(done.stage));
     done.next(ring.stages);
   }
   // Adds the oldest step in flight: all but kPending have ended.
@@ -378,7 +377,7 @@ __device__ void init_barriers(const SkinnyArgs& a, const SkinnyRing<kTokens, kRo
   using Shape = SkinnyShape<kTokens, kRows>;
   for (int s = 0; s < a.stages; ++s) {
     barrier_init(ring.full(s), kFormat == Format::kFp8 ? 33 : 1);
-    barrier_init(ring.empty(s), Shape::kMathWarps);
+    barrier_init(ring.empty(s), Shape::kMathWarps * kWarpArrivals<kFormat == Format::kFp8>);
   }
   barrier_init(ring.joined(), 1);
   barrier_init_done();

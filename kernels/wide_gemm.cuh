@@ -140,8 +140,7 @@ struct WideMultiply {
     }
   }
   __device__ void release() {
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) barrier_arrive(ring.empty(done.stage));
+    barrier_arrive_of_warp<kFormat == Format::kFp8>(ring.empty(done.stage));
     done.next(ring.stages);
   }
   __device__ void run(float (&total)[kParts][kColumns / 2]) {
@@ -235,7 +234,7 @@ __device__ void wide_init_barriers(const WideArgs& a, const WideRing<Shape>& rin
                                    const WideShare& share) {
   for (int s = 0; s < a.stages; ++s) {
     barrier_init(ring.full(s), kFormat == Format::kFp8 ? 33 : 1);
-    barrier_init(ring.empty(s), Shape::kMathWarps);
+    barrier_init(ring.empty(s), Shape::kMathWarps * kWarpArrivals<kFormat == Format::kFp8>);
   }
   barrier_init(ring.joined(), 1);
   barrier_init_done();

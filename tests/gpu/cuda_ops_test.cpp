@@ -1,8 +1,10 @@
 // CudaOps against CpuOps, its oracle, over the table of op cases. Needs a GPU and no file.
 //
-//   cuda_ops_test [--neutral] [--gtest_filter=...]   a test for each op and numerics
+//   cuda_ops_test [--neutral] [--threads N] [--part I/N] [--only WORDS] [--gtest_filter=...]
 //
-// --neutral: on the kernels that every architecture has, as on a GPU before Hopper.
+// A test for each op and numerics. --neutral: on the kernels that every architecture has, as on a
+// GPU before Hopper. --threads: of the oracle. --part: the I-th (from 0) of N parts of the cases,
+// for processes side by side. --only: cases whose name has one of the words, by commas.
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
@@ -10,6 +12,7 @@
 #include <chrono>
 #include <cstdio>
 #include <map>
+#include <sstream>
 #include <string_view>
 #include <thread>
 
@@ -28,7 +31,39 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kArenaBytes = int64_t{256} << 20;
 
-bool neutral_kernels = false;
+// What the command line asks for.
+struct Asked {
+  bool neutral = false;
+  int32_t threads = static_cast<int32_t>(std::thread::hardware_concurrency());
+  size_t part = 0;
+  size_t parts = 1;
+  std::vector<std::string> words;
+
+  bool names(const std::string& name) const {
+    return words.empty() || std::any_of(words.begin(), words.end(), [&](const std::string& word) {
+             return name.find(word) != std::string::npos;
+           });
+  }
+};
+
+Asked asked;
+
+// This part's of the table's cases: neighbours share kernels, so a part is a piece of the table.
+// Those that sanitizers leave out are dealt out by themselves.
+std::vector<OpCase> asked_cases() {
+  std::vector<OpCase> kept;
+  for (const bool repeats : {false, true}) {
+    std::vector<OpCase> all;
+    for (OpCase& one : op_cases()) {
+      if (one.repeats == repeats) all.push_back(std::move(one));
+    }
+    for (size_t i = 0; i < all.size(); ++i) {
+      if (i * asked.parts / all.size() == asked.part && asked.names(all[i].name()))
+        kept.push_back(std::move(all[i]));
+    }
+  }
+  return kept;
+}
 
 // Device memory, or host memory that the device writes.
 void copy_from_device(const Tensor& from, void* to) {
@@ -45,7 +80,7 @@ void copy_from_device(const Tensor& from, void* to) {
 // What the case may take of the step arena, as the memory plan reckons.
 int64_t planned_bytes(const OpCase& one) {
   DeviceTraits traits = device_traits().value();
-  if (neutral_kernels) traits.hopper = false;
+  if (asked.neutral) traits.hopper = false;
   const CudaScratch scratch(one.numerics, device_multiprocessors().value(), traits);
   CountOps count({.numerics = one.numerics, .scratch = &scratch});
   ArenaScope scope(count.arena());
@@ -97,20 +132,19 @@ TEST_P(CudaOpsTable, EqualsTheOracle) {
   int cases = 0;
   int left_out = 0;
   int64_t peak = 0;
-  for (const OpCase& one : op_cases()) {
+  for (const OpCase& one : asked_cases()) {
     if (!GetParam().holds(one)) continue;
-    if (one.cpu_only || (neutral_kernels && one.hopper_only)) {
+    if (one.cpu_only || (asked.neutral && one.hopper_only)) {
       ++left_out;
       continue;
     }
     SCOPED_TRACE(one.name());
     const Clock::time_point begin = Clock::now();
-    const auto threads = static_cast<int32_t>(std::thread::hardware_concurrency());
-    const auto oracle = make_cpu_ops({one.numerics, threads, kArenaBytes});
+    const auto oracle = make_cpu_ops({one.numerics, asked.threads, kArenaBytes});
     const std::vector<HostOutput> expected = run_case(one, *oracle, copy_from_host);
     CudaOpsOptions options{one.numerics, kArenaBytes};
     options.library = GetParam().library;
-    options.neutral_kernels = neutral_kernels;
+    options.neutral_kernels = asked.neutral;
     auto made = CudaOps::make(options);
     ASSERT_TRUE(made.is_ok()) << made.status().to_string();
     const std::vector<HostOutput> outputs = run_case(one, **made, copy_from_device);
@@ -127,6 +161,7 @@ TEST_P(CudaOpsTable, EqualsTheOracle) {
     const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begin);
     if (ms.count() > 1000) std::printf("  %s took %.1f s\n", one.name().c_str(), 1e-3 * ms.count());
   }
+  if (cases + left_out == 0) return;  // other parts have them
   std::printf("%s: %d cases, largest error %.2g, mean square %.2g", GetParam().op.c_str(), cases,
               largest, mean_square);
   std::printf(", arena %ld MiB", static_cast<long>(peak >> 20));
@@ -216,14 +251,17 @@ std::vector<MoeShape> paired_shapes() {
   return all;
 }
 
+// On our kernels alone.
 void expect_equal_to_the_oracle(const std::vector<MoeShape>& shapes) {
-  for (const MoeShape& shape : shapes) {
-    const OpCase one = moe_case(shape, Numerics::kNative);
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    const OpCase one = moe_case(shapes[i], Numerics::kNative);
+    if (i % asked.parts != asked.part || !asked.names(one.name())) continue;
     SCOPED_TRACE(one.name());
-    const auto threads = static_cast<int32_t>(std::thread::hardware_concurrency());
-    const auto oracle = make_cpu_ops({one.numerics, threads, kArenaBytes});
+    const auto oracle = make_cpu_ops({one.numerics, asked.threads, kArenaBytes});
     const std::vector<HostOutput> expected = run_case(one, *oracle, copy_from_host);
-    auto made = CudaOps::make({one.numerics, kArenaBytes});
+    CudaOpsOptions options{one.numerics, kArenaBytes};
+    options.library = false;
+    auto made = CudaOps::make(options);
     ASSERT_TRUE(made.is_ok()) << made.status().to_string();
     const std::vector<HostOutput> outputs = run_case(one, **made, copy_from_device);
     for (const OutputError& error : compare_backends(one, outputs, expected)) {
@@ -307,14 +345,37 @@ INSTANTIATE_TEST_SUITE_P(Ops, CudaOpsTable, ::testing::ValuesIn(groups()),
 
 }  // namespace
 
-void use_neutral_kernels() { neutral_kernels = true; }
+// False: an argument makes no sense.
+bool ask(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    if (word == "--neutral") {
+      asked.neutral = true;
+      continue;
+    }
+    if (i + 1 == argc) return false;
+    std::istringstream value(argv[++i]);
+    if (word == "--threads") {
+      if (!(value >> asked.threads) || asked.threads < 1) return false;
+    } else if (word == "--part") {
+      char slash = 0;
+      if (!(value >> asked.part >> slash >> asked.parts) || asked.part >= asked.parts) return false;
+    } else if (word == "--only") {
+      for (std::string one; std::getline(value, one, ',');) asked.words.push_back(one);
+    } else {
+      return false;
+    }
+  }
+  return true;
+}
 
 }  // namespace fathom::testing
 
 int main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
-  for (int i = 1; i < argc; ++i) {
-    if (std::string_view(argv[i]) == "--neutral") fathom::testing::use_neutral_kernels();
+  if (!fathom::testing::ask(argc, argv)) {
+    std::fprintf(stderr, "arguments: [--neutral] [--threads N] [--part I/N] [--only WORDS]\n");
+    return 2;
   }
   return RUN_ALL_TESTS();
 }
