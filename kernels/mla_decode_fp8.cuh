@@ -38,12 +38,13 @@ __device__ inline void fp8_copy(const MlaDecodeArgs& a, Fp8Shared& s, const uint
   RingPlace<2> query;
   EarlierKernels earlier;
   for_each_piece(a, static_cast<int32_t>(blockIdx.x) / a.tiles, [&](const MlaPiece& piece) {
+    const int32_t first_query = a.rows.first[piece.row] * a.heads;
     const auto copy_row_queries = [&] {
       earlier.wait();
       barrier_wait(&n.query_free[query.index], query.phase ^ 1U);
       barrier_expect(&n.query_full[query.index], NarrowShared<1>::kQueryBytes);
       copy_queries(n.queries[query.index], queries, &n.query_full[query.index],
-                   a.rows.first[piece.row] * a.heads + tile * kNarrowPairs);
+                   first_query + tile * kNarrowPairs);
       query.advance();
     };
     const int32_t* table = a.rows.block_table + a.rows.slot[piece.row] * a.rows.table_stride;

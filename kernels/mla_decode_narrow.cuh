@@ -68,12 +68,13 @@ __device__ void narrow_copy(const MlaDecodeArgs& a, NarrowShared<kGroups>& s,
   RingPlace<2> query;
   EarlierKernels earlier;
   for_each_piece(a, number, [&](const MlaPiece& piece) {
+    const int32_t first_query = a.rows.first[piece.row] * a.heads;
     const auto copy_row_queries = [&] {
       earlier.wait();
       barrier_wait(&s.query_free[query.index], query.phase ^ 1U);
       barrier_expect(&s.query_full[query.index], NarrowShared<kGroups>::kQueryBytes);
       copy_queries(s.queries[query.index], queries, &s.query_full[query.index],
-                   a.rows.first[piece.row] * a.heads + tile * kGroups * kNarrowPairs);
+                   first_query + tile * kGroups * kNarrowPairs);
       query.advance();
     };
     const int32_t* table = a.rows.block_table + a.rows.slot[piece.row] * a.rows.table_stride;

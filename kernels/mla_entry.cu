@@ -28,13 +28,37 @@ __device__ float2 unpack(uint32_t bits) {
   return __bfloat1622float2(pair);
 }
 
-// The interleaved pair `i` turned by the position's angle, rounded to bf16.
-__device__ uint32_t turned(const AttentionBatch& b, int32_t position, int i, uint32_t bits) {
-  const float c = b.cosines[position * b.rope_stride + i];
-  const float s = b.sines[position * b.rope_stride + i];
-  const float2 x = unpack(bits);
-  return pack_pair(x.x * c - x.y * s, x.x * s + x.y * c);
-}
+// An interleaved pair's angle.
+struct Angle {
+  float cosine = 0.0F;
+  float sine = 0.0F;
+
+  __device__ void load(const AttentionBatch& b, int64_t position, int i) {
+    cosine = b.cosines[position * b.rope_stride + i];
+    sine = b.sines[position * b.rope_stride + i];
+  }
+  // The pair turned, rounded to bf16.
+  __device__ uint32_t turned(uint32_t bits) const {
+    const float2 x = unpack(bits);
+    return pack_pair(x.x * cosine - x.y * sine, x.x * sine + x.y * cosine);
+  }
+};
+
+// Where a token's entry goes, and the angle of the lane's pair of the rope's key.
+struct EntryPlace {
+  int64_t entry = -1;  // none: padding
+  Angle angle;
+
+  __device__ void find(const MlaEntryCall& p, int64_t t) {
+    const AttentionBatch& b = p.batch;
+    if (t >= b.tokens || b.token_valid[t] == 0) return;
+    const int32_t position = b.positions[t];
+    const int32_t slot = b.row_slot[b.token_row[t]];
+    const int32_t block = b.block_table[slot * b.table_stride + position / kMlaBlockTokens];
+    entry = int64_t{block} * kMlaBlockTokens + position % kMlaBlockTokens;
+    angle.load(b, position, static_cast<int>(threadIdx.x % 32));
+  }
+};
 
 // Eight columns a lane, `at` and behind, of a token's entry.
 __device__ void store_codes(uint8_t* entry, int at, float (&x)[8]) {
@@ -59,7 +83,8 @@ __device__ void store_codes(uint8_t* entry, int at, float (&x)[8]) {
   if (at % 128 == 0) *reinterpret_cast<float*>(entry + kMlaLatent + at / 128 * 4) = scale;
 }
 
-__device__ void write_entry(const MlaEntryCall& p, int64_t t, const float (&weights)[2][8]) {
+__device__ void write_entry(const MlaEntryCall& p, int64_t t, const float (&weights)[2][8],
+                            const EntryPlace& place) {
   const AttentionBatch& b = p.batch;
   const int lane = static_cast<int>(threadIdx.x % 32);
   const auto* from = static_cast<const __nv_bfloat16*>(p.kv_a.data) + t * p.kv_a.stride;
@@ -68,11 +93,7 @@ __device__ void write_entry(const MlaEntryCall& p, int64_t t, const float (&weig
   for (int half = 0; half < 2; ++half)
     raw[half] = *reinterpret_cast<const uint4*>(from + half * 256 + lane * 8);
   const uint32_t key = *reinterpret_cast<const uint32_t*>(from + kMlaLatent + lane * 2);
-  if (b.token_valid[t] == 0) return;
-  const int32_t position = b.positions[t];
-  const int32_t slot = b.row_slot[b.token_row[t]];
-  const int32_t block = b.block_table[slot * b.table_stride + position / kMlaBlockTokens];
-  const int64_t entry = int64_t{block} * kMlaBlockTokens + position % kMlaBlockTokens;
+  if (place.entry < 0) return;
   float x[2][8];
   float squares = 0.0F;
 #pragma unroll
@@ -90,15 +111,15 @@ __device__ void write_entry(const MlaEntryCall& p, int64_t t, const float (&weig
       1.0F / sqrtf(warp_sum(squares) / static_cast<float>(kMlaLatent) + p.shape.norm_epsilon);
 #pragma unroll
   for (int i = 0; i < 16; ++i) x[i / 8][i % 8] *= scale * weights[i / 8][i % 8];
-  const uint32_t rope = turned(b, position, lane, key);
+  const uint32_t rope = place.angle.turned(key);
   if (b.cache_format == Format::kFp8) {
-    uint8_t* to = static_cast<uint8_t*>(b.cache) + entry * kMlaFp8EntryBytes;
+    uint8_t* to = static_cast<uint8_t*>(b.cache) + place.entry * kMlaFp8EntryBytes;
     store_codes(to, lane * 8, x[0]);
     store_codes(to, 256 + lane * 8, x[1]);
     *reinterpret_cast<uint32_t*>(to + kMlaLatent + 16 + lane * 4) = rope;
     return;
   }
-  auto* to = static_cast<__nv_bfloat16*>(b.cache) + entry * kMlaEntry;
+  auto* to = static_cast<__nv_bfloat16*>(b.cache) + place.entry * kMlaEntry;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const float(&v)[8] = x[half];
@@ -119,36 +140,37 @@ __device__ void write_entries(const MlaEntryCall& p) {
 #pragma unroll
     for (int k = 0; k < 4; ++k) weights[i / 2][i % 2 * 4 + k] = __uint_as_float(words[k]);
   }
+  EntryPlace place;
+  place.find(p, t);  // rows and tables are older than the step's first kernel
   wait_for_earlier_kernels();
   let_next_kernel_start();
-  if (t < p.batch.tokens) write_entry(p, t, weights);
+  if (t < p.batch.tokens) write_entry(p, t, weights, place);
 }
 
 // The rope's part of the queries: of a run's tokens, the column tiles take turns, 32 threads a
 // token. Asked for before the products and stored after them.
 struct TurnedQuery {
   uint32_t bits = 0;
-  float cosine = 0.0F;
-  float sine = 0.0F;
+  Angle angle;
 
+  __device__ void find_angle(const MlaEntryCall& p, int64_t t, int64_t end) {
+    if (t >= end) return;
+    const int64_t position = p.batch.token_valid[t] != 0 ? p.batch.positions[t] : 0;
+    angle.load(p.batch, position, static_cast<int>(threadIdx.x % kRopePairs));
+  }
   __device__ void load(const MlaEntryCall& p, int head, int64_t t, int64_t end) {
     if (t >= end) return;
-    const AttentionBatch& b = p.batch;
     const int i = static_cast<int>(threadIdx.x % kRopePairs);
     bits =
         *reinterpret_cast<const uint32_t*>(static_cast<const __nv_bfloat16*>(p.q.data) +
                                            t * p.q.stride + head * kHeadQuery + kMlaNope + 2 * i);
-    const int64_t position = b.token_valid[t] != 0 ? b.positions[t] : 0;
-    cosine = b.cosines[position * b.rope_stride + i];
-    sine = b.sines[position * b.rope_stride + i];
   }
   __device__ void store(const MlaEntryCall& p, int head, int64_t t, int64_t end) const {
     if (t >= end) return;
     const int i = static_cast<int>(threadIdx.x % kRopePairs);
-    const float2 x = unpack(bits);
     *reinterpret_cast<uint32_t*>(static_cast<__nv_bfloat16*>(p.queries) +
                                  (t * p.shape.heads + head) * kMlaEntry + kMlaLatent + 2 * i) =
-        pack_pair(x.x * cosine - x.y * sine, x.x * sine + x.y * cosine);
+        angle.turned(bits);
   }
 };
 
@@ -163,10 +185,11 @@ __device__ void absorb(const MlaEntryCall& p, int32_t number, int32_t run) {
   weights.load(
       static_cast<const uint16_t*>(p.up_key) + (int64_t{head} * kMlaLatent + column) * kMlaNope,
       kMlaNope);
-  wait_for_earlier_kernels();
-  let_next_kernel_start();
   const int64_t turn = first + tile + int64_t{threadIdx.x / kRopePairs} * kColumnTiles;
   TurnedQuery query;
+  query.find_angle(p, turn, end);
+  wait_for_earlier_kernels();
+  let_next_kernel_start();
   query.load(p, head, turn, end);
   const auto* x = static_cast<const uint16_t*>(p.q.data) + head * kHeadQuery + lane % 4 * 8;
   for (int64_t t = first + lane / 4; t - lane / 4 < end; t += 16) {
@@ -195,6 +218,7 @@ __device__ void absorb(const MlaEntryCall& p, int32_t number, int32_t run) {
   query.store(p, head, turn, end);
   for (int64_t t = turn + kWarps * kColumnTiles; t < end; t += kWarps * kColumnTiles) {
     query.load(p, head, t, end);
+    query.find_angle(p, t, end);
     query.store(p, head, t, end);
   }
 }

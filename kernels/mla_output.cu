@@ -54,6 +54,8 @@ struct OutputShared {
   alignas(16) float sums[kSplits][kTokens][kColumns];
   float largest[kCluster][kTokens];
   TokenPlan tokens[kTokens];
+  uint64_t brought;   // counts the bytes of latents
+  uint64_t measured;  // of largest values
 };
 
 // Of one token, some of its partial results: 16 threads a result, in columns of four.
@@ -143,18 +145,20 @@ __device__ uint2 folded(const MlaOutputCall& c, const TokenPlan& plan, int colum
   return all.result();
 }
 
-// 8 bytes to the same place of every block of the cluster.
+// 8 bytes to the same place of every block of the cluster, whose barriers count them.
 template <int kCluster>
-__device__ void give(void* to, uint2 v) {
+__device__ void give(void* to, uint64_t* barrier, uint2 v) {
   if constexpr (kCluster == 1) {
     *static_cast<uint2*>(to) = v;
   } else {
 #pragma unroll
     for (uint32_t rank = 0; rank < kCluster; ++rank) {
       asm volatile(
-          "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-          "st.shared::cluster.v2.b32 [there], {%2, %3};\n}\n" ::"r"(shared_address(to)),
-          "r"(rank), "r"(v.x), "r"(v.y)
+          "{\n.reg .b32 there, barrier;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+          "mapa.shared::cluster.u32 barrier, %2, %1;\n"
+          "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.b32 "
+          "[there], {%3, %4}, [barrier];\n}\n" ::"r"(shared_address(to)),
+          "r"(rank), "r"(shared_address(barrier)), "r"(v.x), "r"(v.y)
           : "memory");
     }
   }
@@ -209,7 +213,8 @@ __device__ void fold_together(const MlaOutputCall& c, OutputShared<16>& s, FoldS
 #pragma unroll 8
     for (int i = 0; i < count; ++i) all.add(fold.sums[i][quad], fold.weights[i]);
   }
-  if (group == 0) give<OutputShared<16>::kCluster>(&s.latents[token][column], all.result());
+  if (group == 0)
+    give<OutputShared<16>::kCluster>(&s.latents[token][column], &s.brought, all.result());
 }
 
 // This block's share of the columns, to all blocks of the cluster.
@@ -245,8 +250,9 @@ __device__ void bring_latents(const Args& a, OutputShared<kColumns>& s, int64_t 
     int token;
     int column;
     place(i, token, column);
-    if (s.tokens[token].state != TokenState::kCut)
-      give<kCluster>(&s.latents[token][column], whole[i]);
+    const TokenState state = s.tokens[token].state;
+    if (state == TokenState::kWhole || (kCluster == 1 && state != TokenState::kCut))
+      give<kCluster>(&s.latents[token][column], &s.brought, whole[i]);
   }
   if constexpr (kColumns == 16) {
     if (c.tokens <= kFewTokens) {
@@ -263,7 +269,7 @@ __device__ void bring_latents(const Args& a, OutputShared<kColumns>& s, int64_t 
     int column;
     place(i, token, column);
     if (s.tokens[token].state == TokenState::kCut)
-      give<kCluster>(&s.latents[token][column], folded(c, s.tokens[token], column));
+      give<kCluster>(&s.latents[token][column], &s.brought, folded(c, s.tokens[token], column));
   }
 }
 
@@ -277,7 +283,7 @@ __device__ float power_of_two_at_least(float x) {
 // quantization.
 template <int kColumns>
 __device__ void store_values(const Args& a, OutputShared<kColumns>& s, int64_t first, int32_t head,
-                             int rank) {
+                             int rank, uint32_t phase) {
   constexpr int kCluster = OutputShared<kColumns>::kCluster;
   constexpr int kQuads = kColumns / 4;
   const Epilogue& out = a.call.out;
@@ -322,14 +328,15 @@ __device__ void store_values(const Args& a, OutputShared<kColumns>& s, int64_t f
     if (mine && quad == 0) {
       for (uint32_t other = 0; other < kCluster; ++other) {
         asm volatile(
-            "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-            "st.shared::cluster.f32 [there], %2;\n}\n" ::"r"(
-                shared_address(&s.largest[rank][token])),
-            "r"(other), "f"(largest)
+            "{\n.reg .b32 there, barrier;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+            "mapa.shared::cluster.u32 barrier, %2, %1;\n"
+            "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 "
+            "[there], %3, [barrier];\n}\n" ::"r"(shared_address(&s.largest[rank][token])),
+            "r"(other), "r"(shared_address(&s.measured)), "f"(largest)
             : "memory");
       }
     }
-    all_blocks<kCluster>();
+    barrier_wait(&s.measured, phase);
     if (mine) {
       for (int other = 0; other < kCluster; ++other)
         largest = fmaxf(largest, s.largest[other][token]);
@@ -372,6 +379,29 @@ __device__ void multiply_latents(OutputShared<kColumns>& s, const HeadWeights (&
   }
 }
 
+// Once the tokens' plans are known: what the cluster's blocks will send here. Other tokens' latents
+// are zero.
+template <int kColumns>
+__device__ void expect_latents(const Args& a, OutputShared<kColumns>& s) {
+  constexpr int kQuads = kMlaLatent / 4;
+  const auto is_real = [&](int token) {
+    const TokenState state = s.tokens[token].state;
+    return state == TokenState::kWhole || state == TokenState::kCut;
+  };
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    uint32_t real = 0;
+    for (int token = 0; token < kTokens; ++token) real += is_real(token) ? 1 : 0;
+    barrier_expect(&s.brought, real * kMlaLatent * 2);
+    if (a.call.out.format == Format::kFp8)
+      barrier_expect(&s.measured, kTokens * OutputShared<kColumns>::kCluster * 4);
+  }
+  for (int at = static_cast<int>(threadIdx.x); at < kTokens * kQuads; at += kThreads<kColumns>) {
+    if (!is_real(at / kQuads))
+      *reinterpret_cast<uint2*>(&s.latents[at / kQuads][at % kQuads * 4]) = uint2{0, 0};
+  }
+}
+
 // Grid: blocks of all heads, and runs of token tiles: a block takes every gridDim.y-th.
 template <int kColumns>
 __global__ void __launch_bounds__(kThreads<kColumns>, 1)
@@ -388,6 +418,11 @@ __global__ void __launch_bounds__(kThreads<kColumns>, 1)
   const int split = warp % kSplits;
   const int group = warp / kSplits;
   const int column = group * kEach * 16;
+  if (threadIdx.x == 0) {
+    barrier_init(&s.brought, 1);
+    barrier_init(&s.measured, 1);
+    barrier_init_done();
+  }
   HeadWeights weights[kEach];
 #pragma unroll
   for (int i = 0; i < kEach; ++i)
@@ -398,16 +433,23 @@ __global__ void __launch_bounds__(kThreads<kColumns>, 1)
         kMlaLatent);
   let_next_kernel_start();
   const int64_t step = int64_t{gridDim.y} * kTokens;
+  uint32_t phase = 0;
   for (int64_t first = int64_t{blockIdx.y} * kTokens; first < c.tokens; first += step) {
     if (threadIdx.x < kTokens) s.tokens[threadIdx.x] = plan_token(a, first + threadIdx.x, head);
+    if constexpr (kCluster > 1) expect_latents(a, s);
     all_blocks<kCluster>();  // plans are made, and no block reads the latents before these
     wait_for_earlier_kernels();
     bring_latents<kColumns>(a, s, first, head, rank);
-    all_blocks<kCluster>();
+    if constexpr (kCluster > 1) {
+      barrier_wait(&s.brought, phase);
+    } else {
+      __syncthreads();
+    }
     multiply_latents<kColumns, kEach>(s, weights, split, column);
     __syncthreads();
-    store_values<kColumns>(a, s, first, head, rank);
+    store_values<kColumns>(a, s, first, head, rank, phase);
     __syncthreads();
+    phase ^= 1;
   }
 }
 
