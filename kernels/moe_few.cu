@@ -63,8 +63,11 @@ cudaError_t launch(cudaStream_t stream, const MoeFew& m, const CUtensorMap& x) {
   const int64_t tiles = kDown ? m.hidden / 64 : m.width / 32;
   const int32_t pairs = m.tokens * m.router.experts_per_token;
   const int64_t slots = m.shared_parts + (pairs < m.experts_here ? pairs : m.experts_here);
-  const int64_t room = moe_blocks_of_sm(m.tokens, plan) * int64_t{m.sms};
-  const int64_t blocks = slots * tiles < room ? slots * tiles : room;
+  const int64_t items = slots * tiles;
+  const int64_t of_sm = kDown ? moe_down_blocks_of_sm(m.tokens, plan, items, m.sms)
+                              : moe_blocks_of_sm(m.tokens, plan);
+  const int64_t room = of_sm * m.sms;
+  const int64_t blocks = items < room ? items : room;
   return launch_early_with_shared(stream, kernel_of<kDown>(m.format, plan.token_tile),
                                   dim3(static_cast<unsigned>(blocks)), dim3(kMoeFewThreads),
                                   static_cast<size_t>(plan.bytes), x, m, plan);

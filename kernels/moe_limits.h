@@ -56,6 +56,14 @@ constexpr int32_t moe_blocks_of_sm(int32_t tokens, const MoeFewPlan& plan) {
   return tokens >= 8 && plan.bytes <= kMoeHalfOfSharedMemory ? 2 : 1;
 }
 
+// down's, of so many items at most: two where each item can have a block at once. Second ones start
+// as gate_up's blocks leave, and ask for their weights then, not when first ones are used up.
+constexpr int32_t moe_down_blocks_of_sm(int32_t tokens, const MoeFewPlan& plan, int64_t items,
+                                        int32_t sms) {
+  const bool at_once = plan.bytes <= kMoeHalfOfSharedMemory && items <= 2 * int64_t{sms};
+  return at_once ? 2 : moe_blocks_of_sm(tokens, plan);
+}
+
 // experts: of this rank, routed: of the router. row_bytes: of a row of weights. token_sets: rows of
 // tokens of so many items at once.
 constexpr MoeFewPlan moe_few_plan(int32_t tokens, int32_t experts, int32_t routed,

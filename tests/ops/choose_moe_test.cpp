@@ -101,6 +101,17 @@ TEST(ChooseMoe, SharesAnSmWithTheNextKernelWhereTokensAreFew) {
   EXPECT_LE(most.bytes, 227 * 1024);
 }
 
+TEST(ChooseMoe, GivesEachItemOfOneTokensDownABlock) {
+  constexpr int64_t kTiles = 2048 / 64;
+  const kernels::MoeFewPlan lite = kernels::moe_few_plan(1, 64, 64, 1408, 2);
+  EXPECT_EQ(kernels::moe_down_blocks_of_sm(1, lite, 8 * kTiles, 132), 2);
+  EXPECT_EQ(kernels::moe_down_blocks_of_sm(2, lite, 14 * kTiles, 132), 1) << "several items";
+  EXPECT_EQ(kernels::moe_down_blocks_of_sm(8, lite, 50 * kTiles, 132), 2);
+  kernels::MoeFewPlan large = lite;
+  large.bytes = kernels::kMoeHalfOfSharedMemory + 1;
+  EXPECT_EQ(kernels::moe_down_blocks_of_sm(1, large, 8 * kTiles, 132), 1) << "two do not fit";
+}
+
 TEST(ChooseMoe, DeterministicTokensTakeOneKernelWhateverTheirNumber) {
   for (const int64_t tokens : {1, 8, 64, 65, 8192}) {
     MoeProblem p = v2_lite(tokens);
