@@ -1,10 +1,17 @@
 // Times the sampler on a GPU: 128 rows of 129,280 random logits, and what a request may ask. Prints
 // one JSON. Sums and order are checked by tests/gpu; here only that every id is in range.
+//
+//   sample_bench [--written-back]
+//
+// A call finds its logits as the product before it in a step leaves them: written a moment ago, so
+// that the second-level cache holds what fits, and still has to write it to memory. With
+// --written-back they were, and the cache holds none of them.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <random>
 #include <string>
@@ -46,6 +53,7 @@ struct Bench {
   fathom::kernels::OutputArrays out;
   fathom::kernels::SampleScratchArrays scratch;
   float* random_logits = nullptr;  // kept; a call edits its copy
+  bool written_back = false;
   float* logits = nullptr;
   int32_t* lengths = nullptr;
 };
@@ -111,12 +119,26 @@ Bench make_bench() {
   return b;
 }
 
+__global__ void read_kernel(const float4* from, size_t count, float* out) {
+  float sum = 0.0F;
+  for (size_t i = blockIdx.x * size_t{blockDim.x} + threadIdx.x; i < count;
+       i += size_t{gridDim.x} * blockDim.x) {
+    const float4 v = from[i];
+    sum += v.x + v.y + v.z + v.w;
+  }
+  if (sum == 0.123F) *out = sum;  // so that it is computed
+}
+
 void restore(const Bench& b, cudaStream_t stream) {
   const size_t numbers = size_t{kRows} * kVocab * sizeof(float);
   check(cudaMemcpyAsync(b.logits, b.random_logits, numbers, cudaMemcpyDeviceToDevice, stream), "");
   check(cudaMemcpyAsync(b.slots.length, b.lengths, (kRows + 1) * sizeof(int32_t),
                         cudaMemcpyDeviceToDevice, stream),
         "");
+  if (!b.written_back) return;
+  for (const float* other : {b.random_logits, b.scratch.raw, b.scratch.probabilities})
+    read_kernel<<<1024, 256, 0, stream>>>(reinterpret_cast<const float4*>(other), numbers / 16,
+                                          b.out.logprob);
 }
 
 // Median of 21 calls, each between two events, after a copy of 66 MB has passed through the L2.
@@ -154,11 +176,12 @@ double median_us(const Bench& b, const SlotSamplingData& sampling, cudaStream_t 
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
   check(fathom::kernels::load_sampler(), "load");
   cudaStream_t stream = nullptr;
   check(cudaStreamCreate(&stream), "stream");
-  const Bench bench = make_bench();
+  Bench bench = make_bench();
+  bench.written_back = argc > 1 && std::strcmp(argv[1], "--written-back") == 0;
   SlotSamplingData plain{};
   plain.temperature = 0.8F;
   plain.top_p = 1.0F;
@@ -187,8 +210,10 @@ int main() {
        }},
   };
   const double floor_us = double{kRows} * kVocab * sizeof(float) / 3.0e6;
-  std::printf("{\"rows\": %d, \"vocab\": %d, \"floor_us_at_3_tb_s\": %.1f, \"cases\": {", kRows,
-              kVocab, floor_us);
+  std::printf(
+      "{\"rows\": %d, \"vocab\": %d, \"written_back\": %s, \"floor_us_at_3_tb_s\": %.1f, "
+      "\"cases\": {",
+      kRows, kVocab, bench.written_back ? "true" : "false", floor_us);
   const char* comma = "";
   for (const Case& one : cases) {
     SlotSamplingData sampling = plain;

@@ -2,131 +2,16 @@
 // oracle's (src/ops/cpu/sampler.cpp); a draw depends on its row alone (docs/kernels/sampler.md).
 #include "async_copy.cuh"
 #include "early_launch.cuh"
-#include "sample_choose.cuh"
+#include "sample_edit.cuh"
 #include "steps.h"
 
 namespace fathom::kernels {
 namespace {
 
-constexpr int32_t kSeen = 1 << 30;  // in counts: the token occurs in prompt or answer
-constexpr int kDirtyWords = kChunksMax / 32;
-
-struct Shared {
-  SampleShared sample;
-  uint32_t dirty[kDirtyWords];  // chunks that were edited after they were measured
-  int32_t first;                // sample row
-};
-
-// One row's arrays for a position.
-struct Position {
-  float* logits = nullptr;  // [vocab_padded]; edited in place
-  float* raw = nullptr;     // [vocab_padded] raw logits of edited tokens
-  float* probabilities = nullptr;
-  int32_t* counts = nullptr;
-};
-
-__device__ bool edits_logits(const SlotSamplingData& c, int32_t length) {
-  return c.bias_count > 0 || c.uses_penalties != 0 || length < c.min_total_tokens;
-}
-
-// Calls f(id) for every token whose logit may change, by all threads; ids may repeat.
-template <typename F>
-__device__ void each_edited(const SlotArrays& s, int32_t slot, const int32_t* eos,
-                            int32_t eos_count, F f) {
-  const SlotSamplingData& c = s.sampling[slot];
-  const auto call = [&](int32_t id) {
-    if (id >= 0 && id < s.vocab_padded) f(id);
-  };
-  const int32_t length = s.length[slot];
-  const auto thread = static_cast<int32_t>(threadIdx.x);
-  for (int32_t i = thread; i < c.bias_count; i += kSampleThreads)
-    call(s.bias_ids[int64_t{slot} * kBiasMax + i]);
-  for (int32_t i = thread; c.uses_penalties != 0 && i < length; i += kSampleThreads)
-    call(s.history[slot * s.history_stride + i]);
-  if (length >= c.min_total_tokens || thread != 0) return;
-  for (int32_t i = 0; i < c.stop_id_count; ++i) call(c.stop_ids[i]);
-  for (int32_t i = 0; c.ignore_eos == 0 && i < eos_count; ++i) call(eos[i]);
-}
-
-// Marks the chunks that will change and keeps the raw logits of the tokens that will.
-__device__ void keep_raw(const SlotArrays& s, int32_t slot, const int32_t* eos, int32_t eos_count,
-                         const Position& at, Shared& sh) {
-  each_edited(s, slot, eos, eos_count, [&](int32_t id) {
-    const int32_t chunk = id / kChunk;
-    atomicOr(&sh.dirty[chunk / 32], 1U << (chunk % 32));
-    at.raw[id] = at.logits[id];
-  });
-  __syncthreads();
-}
-
-// The raw logit of `token` after edits.
-__device__ float raw_logit(const SlotArrays& s, int32_t slot, const int32_t* eos, int32_t eos_count,
-                           const Position& at, int32_t token) {
-  int edited = 0;
-  each_edited(s, slot, eos, eos_count, [&](int32_t id) { edited |= id == token ? 1 : 0; });
-  return __syncthreads_or(edited) != 0 ? at.raw[token] : at.logits[token];
-}
-
-// Repetition over prompt and answer; frequency and presence over the answer.
-__device__ void apply_penalties(const SlotArrays& s, int32_t slot, const Position& at) {
-  const SlotSamplingData& c = s.sampling[slot];
-  const int32_t* history = s.history + slot * s.history_stride;
-  const int32_t length = s.length[slot];
-  const auto each = [&](auto f) {
-    for (int32_t i = static_cast<int32_t>(threadIdx.x); i < length; i += kSampleThreads)
-      if (history[i] >= 0 && history[i] < s.vocab_padded) f(i, history[i]);
-    __syncthreads();
-  };
-  each([&](int32_t, int32_t id) { at.counts[id] = 0; });
-  each([&](int32_t i, int32_t id) {
-    atomicOr(&at.counts[id], kSeen);
-    if (i >= c.prompt_tokens) atomicAdd(&at.counts[id], 1);
-  });
-  each([&](int32_t, int32_t id) {
-    const int32_t count = atomicExch(&at.counts[id], 0);  // the first to come edits
-    if (count == 0) return;
-    const int32_t answered = count & ~kSeen;
-    float x = at.logits[id];
-    x = x > 0.0F ? x / c.repetition_penalty : x * c.repetition_penalty;
-    x -= c.frequency_penalty * static_cast<float>(answered);
-    if (answered > 0) x -= c.presence_penalty;
-    at.logits[id] = x;
-  });
-}
-
-__device__ void edit_logits(const SlotArrays& s, int32_t slot, const int32_t* eos,
-                            int32_t eos_count, const Position& at) {
-  const SlotSamplingData& c = s.sampling[slot];
-  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < c.bias_count; i += kSampleThreads) {
-    const int32_t id = s.bias_ids[int64_t{slot} * kBiasMax + i];
-    if (id >= 0 && id < s.vocab_padded)
-      atomicAdd(&at.logits[id], s.bias_values[int64_t{slot} * kBiasMax + i]);
-  }
-  __syncthreads();
-  if (c.uses_penalties != 0) apply_penalties(s, slot, at);
-  if (s.length[slot] < c.min_total_tokens && threadIdx.x == 0) {
-    for (int32_t i = 0; c.ignore_eos == 0 && i < eos_count; ++i) at.logits[eos[i]] = -INFINITY;
-    for (int32_t i = 0; i < c.stop_id_count; ++i) {
-      const int32_t id = c.stop_ids[i];
-      if (id >= 0 && id < s.vocab_padded) at.logits[id] = -INFINITY;
-    }
-  }
-  __syncthreads();
-}
-
-// Peaks and weights of the chunks that were edited.
-__device__ void measure_dirty(const float* logits, int32_t vocab, const ChunkSums& sums,
-                              Shared& sh) {
-  for (int32_t c = static_cast<int32_t>(threadIdx.x / 32); c < chunks_of(vocab);
-       c += kSampleWarps) {
-    if ((sh.dirty[c / 32] >> (c % 32) & 1U) == 0) continue;
-    note_chunk(load_chunk(logits, vocab, c), c, sums, sh.sample);
-  }
-  __syncthreads();
-}
-
 // Log of the sum of exp over all columns, those of padding included: sh.mass covers the others.
-__device__ float log_sum_exp(const float* logits, int32_t vocab, int32_t padded, Shared& sh) {
+__device__ __noinline__ float log_sum_exp(const float* logits, int32_t vocab, int32_t padded,
+                                          SampleRowShared& sh) {
+  assume_shared(&sh);
   const int32_t chunks = chunks_of(vocab);
   float peak = value_of(top_chunk(chunks, sh.sample));
   uint64_t top = 0;
@@ -143,7 +28,8 @@ __device__ float log_sum_exp(const float* logits, int32_t vocab, int32_t padded,
 }
 
 // The largest ranked key of the logits that is below `bound`.
-__device__ uint64_t next_key(const float* logits, int32_t vocab, uint64_t bound, Shared& sh) {
+__device__ uint64_t next_key(const float* logits, int32_t vocab, uint64_t bound,
+                             SampleRowShared& sh) {
   uint64_t best = 0;
   for (int32_t i = static_cast<int32_t>(threadIdx.x); i < vocab; i += kSampleThreads) {
     const uint64_t key = ranked_key(logits[i], i);
@@ -153,8 +39,10 @@ __device__ uint64_t next_key(const float* logits, int32_t vocab, uint64_t bound,
 }
 
 // The most likely raw tokens of sample row `row`, with their logprobs.
-__device__ void store_top(const float* logits, int32_t vocab, int32_t count, float norm,
-                          int32_t row, const OutputArrays& out, Shared& sh) {
+__device__ __noinline__ void store_top(const float* logits, int32_t vocab, int32_t count,
+                                       float norm, int32_t row, const OutputArrays& out,
+                                       SampleRowShared& sh) {
+  assume_shared(&sh);
   if (count == 0) return;
   const int32_t chunks = chunks_of(vocab);
   const float least = peak_of_rank(count, chunks, sh.sample);
@@ -196,33 +84,36 @@ __device__ void append(const SlotArrays& s, int32_t slot, int32_t token, const i
 }
 
 // Samples the token after the slot's last; sample row `row` has its logits.
-__device__ int32_t sample_next(const SlotArrays& s, int32_t slot, int32_t row, const int32_t* eos,
-                               int32_t eos_count, const Position& at, const OutputArrays& out,
-                               Shared& sh) {
+__device__ __noinline__ int32_t sample_next(const SlotArrays& s, int32_t slot, int32_t row,
+                                            const int32_t* eos, int32_t eos_count,
+                                            const SamplePosition& at, const OutputArrays& out,
+                                            SampleRowShared& sh) {
+  assume_shared(&sh);
   const SlotSamplingData& c = s.sampling[slot];
   const int32_t length = s.length[slot];
   const bool edits = edits_logits(c, length);
   const bool reports = c.logprobs >= 0;
   const ChunkSums sums{c.temperature > 0.0F, reports, 1.0F / fmaxf(c.temperature, 1e-5F)};
-  for (int i = static_cast<int>(threadIdx.x); i < kDirtyWords; i += kSampleThreads) sh.dirty[i] = 0;
-  __syncthreads();
-  if (edits && !reports) edit_logits(s, slot, eos, eos_count, at);
+  if (edits && !reports) edit_logits(s, slot, eos, eos_count, at, false, sums, sh);
   measure(at.logits, s.vocab, sums, sh.sample);
   float norm = 0.0F;
   if (reports) {
     norm = log_sum_exp(at.logits, s.vocab, s.vocab_padded, sh);
     store_top(at.logits, s.vocab, c.logprobs, norm, row, out, sh);
     if (edits) {
-      keep_raw(s, slot, eos, eos_count, at, sh);
-      edit_logits(s, slot, eos, eos_count, at);
-      measure_dirty(at.logits, s.vocab, sums, sh);
+      edit_logits(s, slot, eos, eos_count, at, true, sums, sh);
+      measure_edited(at.logits, s.vocab, sums, sh);
     }
   }
   const ChooseArrays arrays{at.logits, s.vocab, at.probabilities,
                             reinterpret_cast<float*>(at.counts)};
   const int32_t token = choose(c, length, arrays, sh.sample);
   if (reports) {
-    const float raw = edits ? raw_logit(s, slot, eos, eos_count, at, token) : at.logits[token];
+    float raw = at.logits[token];
+    if (edits) {
+      raw = fits_table(s, c, length) ? raw_logit_of_table(at, token, sh)
+                                     : raw_logit(s, slot, eos, eos_count, at, token);
+    }
     if (threadIdx.x == 0) out.logprob[row] = raw - norm;
   }
   __syncthreads();
@@ -242,10 +133,10 @@ struct RowScratch {
 // Position after position while the draft there was right; returns how many tokens were sampled.
 __device__ int32_t verify(const SlotArrays& s, int32_t slot, int32_t r, int32_t query,
                           float* logits, int32_t first, const int32_t* eos, int32_t eos_count,
-                          const RowScratch& scratch, const OutputArrays& out, Shared& sh) {
+                          const RowScratch& scratch, const OutputArrays& out, SampleRowShared& sh) {
   for (int32_t i = 0;; ++i) {
-    const Position at{logits + int64_t{first + i} * s.vocab_padded, scratch.raw,
-                      scratch.probabilities, scratch.counts};
+    const SamplePosition at{logits + int64_t{first + i} * s.vocab_padded, scratch.raw,
+                            scratch.probabilities, scratch.counts};
     const int32_t token = sample_next(s, slot, first + i, eos, eos_count, at, out, sh);
     if (threadIdx.x == 0) out.new_tokens[r * out.new_stride + i] = token;
     const bool on =
@@ -256,9 +147,10 @@ __device__ int32_t verify(const SlotArrays& s, int32_t slot, int32_t r, int32_t 
 }
 
 // The prompt's own logprobs: of the token after each of the row's tokens, as far as it is known.
-__device__ void store_prompt(const SlotArrays& s, int32_t slot, int32_t context, int32_t query,
-                             const float* logits, int32_t first, const OutputArrays& out,
-                             Shared& sh) {
+__device__ __noinline__ void store_prompt(const SlotArrays& s, int32_t slot, int32_t context,
+                                          int32_t query, const float* logits, int32_t first,
+                                          const OutputArrays& out, SampleRowShared& sh) {
+  assume_shared(&sh);
   const int32_t length = s.length[slot];
   for (int32_t i = 0; i < query && context + i + 1 < length; ++i) {
     const float* raw = logits + int64_t{first + i} * s.vocab_padded;
@@ -270,8 +162,10 @@ __device__ void store_prompt(const SlotArrays& s, int32_t slot, int32_t context,
   }
 }
 
-// The first sample row of row `r`, or -1. Sample rows stand in the order of rows.
-__device__ int32_t first_sample_row(const BatchArrays& b, int32_t r, Shared& sh) {
+// The first sample row of row `r`, or -1. Sample rows stand in the order of rows: with one for each
+// it is number r.
+__device__ int32_t first_sample_row(const BatchArrays& b, int32_t r, SampleRowShared& sh) {
+  if (r < b.sample_rows && b.sample_row[r] == r && (r == 0 || b.sample_row[r - 1] != r)) return r;
   if (threadIdx.x == 0) sh.first = -1;
   __syncthreads();
   for (int32_t i = static_cast<int32_t>(threadIdx.x); i < b.sample_rows; i += kSampleThreads)
@@ -283,7 +177,7 @@ __device__ int32_t first_sample_row(const BatchArrays& b, int32_t r, Shared& sh)
 // All of row `r`; every thread of the block calls it.
 __device__ void sample_row(const SlotArrays& s, const BatchArrays& b, int32_t r, float* logits,
                            const int32_t* eos, int32_t eos_count, const RowScratch& scratch,
-                           const OutputArrays& out, Shared& sh) {
+                           const OutputArrays& out, SampleRowShared& sh) {
   const int32_t slot = b.row_slot[r];
   const int32_t kind = b.row_kind[r];
   const int32_t query = b.row_query[r];
@@ -317,24 +211,33 @@ __device__ void sample_row(const SlotArrays& s, const BatchArrays& b, int32_t r,
 
 // Rows blockIdx.x, blockIdx.x + gridDim.x, ...: scratch is a block's, not a row's.
 __global__ void __launch_bounds__(kSampleThreads, 1)
-    sample_kernel(SlotArrays s, BatchArrays b, float* logits, const int32_t* eos, int32_t eos_count,
-                  SampleScratchArrays scratch_all, OutputArrays out) {
+    sample_kernel(const __grid_constant__ SlotArrays s, const __grid_constant__ BatchArrays b,
+                  float* logits, const int32_t* eos, int32_t eos_count,
+                  const __grid_constant__ SampleScratchArrays scratch_all,
+                  const __grid_constant__ OutputArrays out) {
   extern __shared__ __align__(16) unsigned char shared_bytes[];
-  Shared& sh = *reinterpret_cast<Shared*>(shared_bytes);
+  SampleRowShared& sh = *reinterpret_cast<SampleRowShared*>(shared_bytes);
   let_next_kernel_start();
   wait_for_earlier_kernels();
-  const int64_t at = int64_t{blockIdx.x} * s.vocab_padded;
-  const RowScratch scratch{scratch_all.raw + at, scratch_all.probabilities + at,
-                           scratch_all.counts + at};
-  for (auto r = static_cast<int32_t>(blockIdx.x); r < b.rows; r += static_cast<int32_t>(gridDim.x))
-    sample_row(s, b, r, logits, eos, eos_count, scratch, out, sh);
+  if (threadIdx.x == 0) sh.row = static_cast<int32_t>(blockIdx.x);
+  __syncthreads();
+#pragma unroll 1
+  while (sh.row < b.rows) {
+    const int64_t at = int64_t{blockIdx.x} * s.vocab_padded;
+    const RowScratch scratch{scratch_all.raw + at, scratch_all.probabilities + at,
+                             scratch_all.counts + at};
+    sample_row(s, b, sh.row, logits, eos, eos_count, scratch, out, sh);
+    __syncthreads();
+    if (threadIdx.x == 0) sh.row += static_cast<int32_t>(gridDim.x);
+    __syncthreads();
+  }
 }
 
 __global__ void __launch_bounds__(kSampleThreads, 1)
     propose_kernel(SlotArrays s, BatchArrays b, const float* logits, int32_t index,
                    OutputArrays out) {
   extern __shared__ __align__(16) unsigned char shared_bytes[];
-  SampleShared& sh = reinterpret_cast<Shared*>(shared_bytes)->sample;
+  SampleShared& sh = reinterpret_cast<SampleRowShared*>(shared_bytes)->sample;
   let_next_kernel_start();
   wait_for_earlier_kernels();
   const int32_t r = static_cast<int32_t>(blockIdx.x);
@@ -355,8 +258,8 @@ __global__ void __launch_bounds__(kSampleThreads, 1)
 cudaError_t load_sampler() {
   for (const void* kernel : {reinterpret_cast<const void*>(sample_kernel),
                              reinterpret_cast<const void*>(propose_kernel)}) {
-    const cudaError_t error =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared));
+    const cudaError_t error = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(SampleRowShared));
     if (error != cudaSuccess) return error;
   }
   return cudaSuccess;
@@ -367,7 +270,7 @@ void sample(cudaStream_t stream, const SlotArrays& slots, const BatchArrays& bat
             const OutputArrays& out) {
   if (batch.rows == 0) return;
   launch_early_with_shared(stream, sample_kernel, dim3(static_cast<unsigned>(scratch.blocks)),
-                           dim3(kSampleThreads), sizeof(Shared), slots, batch, logits, eos,
+                           dim3(kSampleThreads), sizeof(SampleRowShared), slots, batch, logits, eos,
                            eos_count, scratch, out);
 }
 
@@ -375,7 +278,8 @@ void propose(cudaStream_t stream, const SlotArrays& slots, const BatchArrays& ba
              const float* logits, int32_t index, const OutputArrays& out) {
   if (batch.rows == 0) return;
   launch_early_with_shared(stream, propose_kernel, dim3(static_cast<unsigned>(batch.rows)),
-                           dim3(kSampleThreads), sizeof(Shared), slots, batch, logits, index, out);
+                           dim3(kSampleThreads), sizeof(SampleRowShared), slots, batch, logits,
+                           index, out);
 }
 
 }  // namespace fathom::kernels

@@ -20,10 +20,15 @@ struct SampleShared {
   uint64_t keys[kCandidatesMax];
   double sums[kSampleWarps];
   uint64_t tops[kSampleWarps];
+  uint16_t listed[kChunksMax];  // chunks that `gather` reads again
   double sum;
+  int32_t listed_count;
   int32_t count;
   int32_t token;
 };
+
+// For functions that are not inlined, whose pointers may else lie anywhere.
+__device__ inline void assume_shared(const void* p) { __builtin_assume(__isShared(p)); }
 
 // Monotone map of floats to unsigned integers, and back.
 __device__ inline uint32_t order_key(float x) {
@@ -74,6 +79,8 @@ __device__ inline uint64_t block_top(uint64_t x, SampleShared& sh) {
   return largest(sh.tops[threadIdx.x % 32]);
 }
 
+inline constexpr int32_t kFew = 256;  // candidates that a warp and a count can deal with
+
 // Sorts few keys, all different, by counting for each how many are larger.
 __device__ inline void sort_few_down(uint64_t* keys, int32_t count) {
   const auto thread = static_cast<int32_t>(threadIdx.x);
@@ -89,7 +96,6 @@ __device__ inline void sort_few_down(uint64_t* keys, int32_t count) {
 // Sorts keys[0, count), all different, from large to small; keys up to the next power of two are
 // overwritten.
 __device__ inline void sort_down(uint64_t* keys, int32_t count) {
-  constexpr int32_t kFew = 256;
   if (count <= kFew) return sort_few_down(keys, count);
   int32_t size = 2 * kFew;
   while (size < count) size *= 2;

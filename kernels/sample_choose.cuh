@@ -58,9 +58,11 @@ __device__ inline int32_t keep_likely(const SlotSamplingData& c, int32_t count, 
 
 // Candidates for top-p over the whole vocabulary: more and more of the largest, until they weigh
 // top_p of it. Returns their number; over kCandidatesMax: they do not fit.
-__device__ inline int32_t gather_for_top_p(const SlotSamplingData& c, const ChooseArrays& a,
-                                           float peak, float factor, double whole,
-                                           SampleShared& sh) {
+__device__ __noinline__ inline int32_t gather_for_top_p(const SlotSamplingData& c,
+                                                        const ChooseArrays& a, float peak,
+                                                        float factor, double whole,
+                                                        SampleShared& sh) {
+  assume_shared(&sh);
   const int32_t chunks = chunks_of(a.vocab);
   const int32_t ranks[] = {chunks / 20 + 1, chunks / 2 + 1, chunks * 9 / 10 + 1, chunks + 1};
   for (const int32_t rank : ranks) {
@@ -96,6 +98,69 @@ __device__ inline int32_t gather_candidates(const SlotSamplingData& c, const Cho
   return k_on ? min(count, c.top_k) : count;
 }
 
+// The draw among sorted candidates [0, count): keep_likely's choice, then in the order of ids.
+__device__ __noinline__ inline int32_t choose_of_many(const SlotSamplingData& c, int32_t count,
+                                                      float peak, float factor, double whole,
+                                                      double u, SampleShared& sh) {
+  assume_shared(&sh);
+  const int32_t kept = keep_likely(c, count, peak, factor, whole, sh);
+  return draw_from_candidates(kept, peak, factor, u, sh);
+}
+
+// The same of at most kFew: one warp says how many stay, and each that stays sums those of lower
+// ids.
+__device__ inline int32_t choose_of_few(const SlotSamplingData& c, int32_t count, float peak,
+                                        float factor, double whole, double u, SampleShared& sh) {
+  constexpr int kEach = kFew / 32;
+  if (threadIdx.x < 32) {
+    const auto begin = static_cast<int32_t>(threadIdx.x) * kEach;
+    float p[kEach];
+    double mine = 0.0;
+#pragma unroll
+    for (int j = 0; j < kEach; ++j) {
+      p[j] = begin + j < count ? expf((value_of(sh.keys[begin + j]) - peak) * factor) : 0.0F;
+      mine += static_cast<double>(p[j]);
+    }
+    const double inclusive = warp_prefix(mine);
+    const double total = __shfl_sync(kWholeWarp, inclusive, 31);
+    const double goal = static_cast<double>(c.top_p) * (whole > 0.0 ? whole : total);
+    double ahead = inclusive - mine;
+    int kept = 0;
+#pragma unroll
+    for (int j = 0; j < kEach; ++j) {
+      if (begin + j >= count) break;
+      const bool likely = (c.top_p >= 1.0F || ahead < goal) && p[j] > 0.0F && p[j] >= c.min_p;
+      kept += likely || begin + j == 0 ? 1 : 0;
+      ahead += static_cast<double>(p[j]);
+      sh.keys[begin + j] = sh.keys[begin + j] << 32 | __float_as_uint(p[j]);
+    }
+    kept = __reduce_add_sync(kWholeWarp, kept);
+    if (threadIdx.x == 0) {
+      sh.count = kept;
+      sh.token = INT32_MAX;
+    }
+  }
+  __syncthreads();
+  const int32_t kept = sh.count;
+  if (static_cast<int32_t>(threadIdx.x) < kept) {
+    const uint64_t own = sh.keys[threadIdx.x];
+    double total = 0.0;
+    double before = 0.0;
+    bool last = true;
+    for (int32_t i = 0; i < kept; ++i) {
+      const uint64_t other = sh.keys[i];  // its upper half falls as the id grows
+      const auto p = static_cast<double>(__uint_as_float(static_cast<uint32_t>(other)));
+      total += p;
+      if (other >> 32 > own >> 32) before += p;
+      if (other >> 32 < own >> 32) last = false;
+    }
+    before += static_cast<double>(__uint_as_float(static_cast<uint32_t>(own)));
+    if (last || before > u * total) atomicMin(&sh.token, id_of(own >> 32));
+  }
+  __syncthreads();
+  return sh.token;
+}
+
 // sh.peak and, where the temperature is over 0, sh.weight describe a.logits.
 __device__ inline int32_t choose(const SlotSamplingData& c, int32_t token_index,
                                  const ChooseArrays& a, SampleShared& sh) {
@@ -112,8 +177,8 @@ __device__ inline int32_t choose(const SlotSamplingData& c, int32_t token_index,
   const int32_t count = gather_candidates(c, a, peak, factor, whole, sh);
   if (count == 0)
     return choose_general(c, a.logits, a.vocab, peak, factor, u, a.probabilities, a.copy, sh);
-  const int32_t kept = keep_likely(c, count, peak, factor, whole, sh);
-  return draw_from_candidates(kept, peak, factor, u, sh);
+  if (count <= kFew) return choose_of_few(c, count, peak, factor, whole, u, sh);
+  return choose_of_many(c, count, peak, factor, whole, u, sh);
 }
 
 }  // namespace fathom::kernels

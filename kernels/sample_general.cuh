@@ -77,9 +77,11 @@ __device__ inline void keep_top_p(float top_p, float* p, float* copy, int32_t n,
 }
 
 // p and copy: [vocab] in device memory.
-__device__ inline int32_t choose_general(const SlotSamplingData& c, const float* logits,
-                                         int32_t vocab, float peak, float factor, double u,
-                                         float* p, float* copy, SampleShared& sh) {
+__device__ __noinline__ inline int32_t choose_general(const SlotSamplingData& c,
+                                                      const float* logits, int32_t vocab,
+                                                      float peak, float factor, double u, float* p,
+                                                      float* copy, SampleShared& sh) {
+  assume_shared(&sh);
   __syncthreads();
   for (int32_t i = static_cast<int32_t>(threadIdx.x); i < vocab; i += kSampleThreads)
     p[i] = expf((logits[i] - peak) * factor);
