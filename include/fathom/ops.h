@@ -95,6 +95,16 @@ struct MoeParams {
   Weight shared_down;
 };
 
+// What a layer's block reads: norm(residual + all-reduce(partial)) * weight. An op that takes it
+// adds the sum to the residual, as reduce_add_norm does, and alone reads the norm.
+struct NormInput {
+  Partial partial;  // undefined: adds nothing
+  Tensor residual;  // act_dtype [T, columns]
+  Tensor weight;    // f32 [columns]
+  float epsilon = 1e-6F;
+  Comm* group = nullptr;
+};
+
 // Bump allocator over one fixed region of backend memory; reset each step, scoped within it. One
 // rank's thread.
 class Arena {
@@ -269,6 +279,20 @@ class Ops {
   // silu(gate) * up of one matrix [2 * intermediate, in] (gate rows first), as the down projection
   // wants it.
   virtual Act gated_linear(const Act& x, const Weight& gate_up, ActSpec out) = 0;
+  // `x` in the form `out`, for whoever else reads it.
+  Act normed(const NormInput& x, ActSpec out) {
+    return reduce_add_norm(x.partial, x.residual, x.weight, x.epsilon, out, x.group);
+  }
+  // linear of a norm.
+  virtual Tensor norm_linear(const NormInput& x, const Weight& weight) {
+    return linear(normed(x, act_spec(weight)), weight);
+  }
+  // A dense MLP of a norm, gated_linear and then linear_partial into `out`.
+  virtual Partial norm_mlp(const NormInput& x, const Weight& gate_up, const Weight& down,
+                           const Tensor& out) {
+    const Act inner = gated_linear(normed(x, act_spec(gate_up)), gate_up, act_spec(down));
+    return linear_partial(inner, down, out);
+  }
   // Norm of the latent, rope of query and key, cache write, attention over the cache, value
   // up-projection. q: [T, heads * (nope + rope)]; kv_a: [T, kv_lora + rope] (strided rows allowed).
   // Interleaved rope. Returns [T, heads * value_dims] in params.out. The cache is in act_dtype, or

@@ -17,8 +17,8 @@ Result<DecoderLayer> DecoderLayer::load(ShardLoader& loader, const std::string& 
   return layer;
 }
 
-Partial DecoderLayer::attend(Ops& ops, const BatchView& batch, const KvView& cache, const Act& x,
-                             MlaForm form, const Tensor& buffer) const {
+Partial DecoderLayer::attend(Ops& ops, const BatchView& batch, const KvView& cache,
+                             const NormInput& x, MlaForm form, const Tensor& buffer) const {
   if (const auto* grouped = std::get_if<GqaBlock>(&attention_)) {
     return grouped->run(ops, batch, cache, x, buffer);
   }
@@ -28,12 +28,9 @@ Partial DecoderLayer::attend(Ops& ops, const BatchView& batch, const KvView& cac
 void DecoderLayer::run(Ops& ops, const BatchView& batch, const KvView& cache, MlaForm form,
                        Comm* tp, const Tensor& buffer, Hidden& hidden) const {
   ArenaScope scope(ops.arena());
-  const auto input = [&](const auto& block) { return block.input(ops); };
-  const Act x = ops.reduce_add_norm(hidden.pending, hidden.residual, input_norm_, epsilon_,
-                                    std::visit(input, attention_), tp);
+  const NormInput x{hidden.pending, hidden.residual, input_norm_, epsilon_, tp};
   const Partial attended = attend(ops, batch, cache, x, form, buffer);
-  const Act y = ops.reduce_add_norm(attended, hidden.residual, post_norm_, epsilon_,
-                                    std::visit(input, feed_forward_), tp);
+  const NormInput y{attended, hidden.residual, post_norm_, epsilon_, tp};
   if (const auto* dense = std::get_if<MlpBlock>(&feed_forward_)) {
     hidden.pending = dense->run(ops, y, buffer);
   } else {

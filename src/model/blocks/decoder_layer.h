@@ -28,8 +28,8 @@ class DecoderLayer {
            const Tensor& buffer, Hidden& hidden) const;
 
  private:
-  Partial attend(Ops& ops, const BatchView& batch, const KvView& cache, const Act& x, MlaForm form,
-                 const Tensor& buffer) const;
+  Partial attend(Ops& ops, const BatchView& batch, const KvView& cache, const NormInput& x,
+                 MlaForm form, const Tensor& buffer) const;
 
   float epsilon_ = 0.0F;
   Tensor input_norm_;

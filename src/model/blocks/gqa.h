@@ -22,10 +22,8 @@ class GqaBlock {
   static Result<GqaBlock> load(ShardLoader& loader, const DenseConfig& config,
                                const std::string& at, const RopeTable& rope);
 
-  // The form in which `run` wants x.
-  ActSpec input(const Ops& ops) const { return ops.act_spec(qkv_); }
   // The layer's output of this rank's heads, written to `out` [T, hidden].
-  Partial run(Ops& ops, const BatchView& batch, const KvView& cache, const Act& x,
+  Partial run(Ops& ops, const BatchView& batch, const KvView& cache, const NormInput& x,
               const Tensor& out) const;
 
  private:

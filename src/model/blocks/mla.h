@@ -17,11 +17,9 @@ class MlaBlock {
   static Result<MlaBlock> load(ShardLoader& loader, const DeepseekConfig& config,
                                const std::string& at, const RopeTable& rope);
 
-  // The form in which `run` wants x.
-  ActSpec input(const Ops& ops) const { return ops.act_spec(down_); }
   // The layer's output of this rank's heads, written to `out` [T, hidden].
-  Partial run(Ops& ops, const BatchView& batch, const KvView& cache, const Act& x, MlaForm form,
-              const Tensor& out) const;
+  Partial run(Ops& ops, const BatchView& batch, const KvView& cache, const NormInput& x,
+              MlaForm form, const Tensor& out) const;
 
  private:
   bool has_q_lora_ = false;

@@ -17,9 +17,8 @@ Result<MlpBlock> MlpBlock::load(ShardLoader& loader, const std::string& at, int6
   return block;
 }
 
-Partial MlpBlock::run(Ops& ops, const Act& x, const Tensor& out) const {
-  const Act inner = ops.gated_linear(x, pair_.gate_up, ops.act_spec(pair_.down));
-  return ops.linear_partial(inner, pair_.down, out);
+Partial MlpBlock::run(Ops& ops, const NormInput& x, const Tensor& out) const {
+  return ops.norm_mlp(x, pair_.gate_up, pair_.down, out);
 }
 
 }  // namespace fathom

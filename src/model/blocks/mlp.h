@@ -23,8 +23,7 @@ class MlpBlock {
  public:
   static Result<MlpBlock> load(ShardLoader& loader, const std::string& at, int64_t width);
 
-  ActSpec input(const Ops& ops) const { return ops.act_spec(pair_.gate_up); }
-  Partial run(Ops& ops, const Act& x, const Tensor& out) const;
+  Partial run(Ops& ops, const NormInput& x, const Tensor& out) const;
 
  private:
   GatedPair pair_;

@@ -18,9 +18,8 @@ class MoeBlock {
                                const std::string& at);
 
   // The router wants the activation before any quantization.
-  ActSpec input(const Ops& ops) const { return plain_spec(ops); }
-  Partial run(Ops& ops, const BatchView& batch, const Act& x, const Tensor& out) const {
-    return ops.moe(batch, x, params_, out);
+  Partial run(Ops& ops, const BatchView& batch, const NormInput& x, const Tensor& out) const {
+    return ops.moe(batch, ops.normed(x, plain_spec(ops)), params_, out);
   }
 
  private:
