@@ -327,12 +327,14 @@ TEST(CudaMade, RowsMadeInAProductHaveTheBitsOfTheirOps) {
         const MadeInputs x(ops, 1, in);
         const Tensor apart = ops.linear(ops.normed(x.apart, ops.act_spec(weight)), weight);
         const Tensor joined = ops.norm_linear(x.joined, weight);
+        ASSERT_TRUE(ops.synchronize().is_ok());
         EXPECT_EQ(bytes_of(apart), bytes_of(joined));
         EXPECT_EQ(bytes_of(x.apart.residual), bytes_of(x.joined.residual));
         const Tensor one = ops.arena().take(ops.act_dtype(), {1, in});
         const Tensor two = ops.arena().take(ops.act_dtype(), {1, in});
         ops.Ops::norm_mlp(x.apart, weight, back, one);
         ops.norm_mlp(x.joined, weight, back, two);
+        ASSERT_TRUE(ops.synchronize().is_ok());
         EXPECT_EQ(bytes_of(one), bytes_of(two));
         EXPECT_EQ(bytes_of(x.apart.residual), bytes_of(x.joined.residual));
       }

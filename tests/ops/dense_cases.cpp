@@ -316,7 +316,10 @@ OpCase norm_mlp_case(const LinearShape& s) {
     return {{sum.values.begin(), sum.values.end()},
             rounded(product(x, down.get().weight.matrix), s.numerics)};
   };
-  return {"norm_mlp", describe(s), s.numerics, behind_norm(s), prepare, expected};
+  // What the inner width is quantized from are numbers of an FP8 product.
+  const bool codes = s.numerics == Numerics::kNative && s.format == WeightFormat::kFp8Block;
+  const Precision precision = codes ? Precision::kFp8Weights : behind_norm(s);
+  return {"norm_mlp", describe(s), s.numerics, precision, prepare, expected};
 }
 
 // Rows that products make themselves, and shapes where they do not.
