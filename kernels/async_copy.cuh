@@ -48,15 +48,18 @@ __device__ inline void barrier_expect(uint64_t* barrier, uint32_t bytes) {
       : "memory");
 }
 
-// Waits until the phase of this parity is complete.
-__device__ inline void barrier_wait(uint64_t* barrier, uint32_t parity) {
+// Waits until the phase of this parity is complete, of a barrier in this block's shared memory.
+__device__ inline void barrier_wait_at(uint32_t barrier, uint32_t parity) {
   asm volatile(
       "{\n.reg .pred done;\n"
       "again:\n"
       "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@!done bra again;\n}\n" ::"r"(shared_address(barrier)),
+      "@!done bra again;\n}\n" ::"r"(barrier),
       "r"(parity)
       : "memory");
+}
+__device__ inline void barrier_wait(uint64_t* barrier, uint32_t parity) {
+  barrier_wait_at(shared_address(barrier), parity);
 }
 
 // Copies the map's box at (column, row) to shared memory; read once, so first to leave the cache.

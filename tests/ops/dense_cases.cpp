@@ -358,6 +358,14 @@ void add_many_rows(std::vector<OpCase>& cases, Numerics n) {
     cases.push_back(logits_case({128, 1000, 256, f, n}));
     cases.push_back(logits_case({150, 77, 256, f, n}));
   }
+  if (n == Numerics::kNative) {  // whole scale blocks: K in halves, tiles in twos, half empty ones
+    cases.push_back(linear_case({300, 256, 4096, kFp8, n}));
+    cases.push_back(linear_case({272, 384, 640, kFp8, n}));
+    cases.push_back(linear_case({500, 2176, 384, kFp8, n}));
+    cases.push_back(gated_linear_case({300, 256, 384, kFp8, n}, true));
+    cases.push_back(gated_linear_case({512, 2304, 256, kFp8, n}, true));
+    cases.push_back(gated_linear_case({512, 384, 640, kFp8, n, 0, true}, true));
+  }
   cases.push_back(linear_case({128, 136, 256, kFp8, n, 32}));
   cases.push_back(joined_linear_case({128, 336, 384, kFp8, n}, 136));
   // In reference numerics all rows are one kernel's.

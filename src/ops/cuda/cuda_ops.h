@@ -179,6 +179,8 @@ class CudaOps final : public Ops {
                           const kernels::Matrix& weight, const kernels::Rows& out,
                           kernels::Format round);
   bool multiply_gated(const Act& x, const Weight& gate_up, const Act& act);
+  // False where the chooser does not name it: nothing was written. tall_gemm.cpp
+  bool multiply_tall(const Act& x, const Weight& weight, bool gated, const kernels::Epilogue& out);
   // False where cuBLASLt refused: nothing was written.
   bool multiply_large(const Act& x, int64_t rows, const kernels::Matrix& weight,
                       const kernels::Rows& out, kernels::Format round);

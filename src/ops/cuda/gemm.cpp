@@ -64,6 +64,8 @@ void CudaOps::multiply(const Act& x, const Weight& weight, const Tensor& out, Fo
   FATHOM_CHECK(x.data.shape[1] == weight.in(), "activation and weight differ in columns");
   const kernels::Matrix w = matrix_of(weight);
   const kernels::Rows to = rows_of(out);
+  const kernels::Epilogue plain{out.data, to.format, to.stride};
+  if (to.format == round && multiply_tall(x, weight, false, plain)) return;
   GemmProblem problem = problem_of(x, weight, to, sms_, hopper_);
   problem.deterministic = deterministic_;
   const bool large = !hopper_ || problem.rows > kernels::kSkinnyTokensMax;
@@ -141,6 +143,7 @@ Act CudaOps::gated_linear(const Act& x, const Weight& gate_up, ActSpec out) {
   const int64_t rows = x.data.shape[0];
   const int64_t width = gate_up.out() / 2;
   const Act act = take_act(rows, width, out);
+  if (multiply_tall(x, gate_up, true, epilogue_of(act))) return act;
   if (multiply_gated(x, gate_up, act)) return act;
   ArenaScope scope(arena_);
   const Tensor both = arena_.take(act_dtype(), {rows, 2 * width});

@@ -8,6 +8,7 @@
 #include "kernels/moe_few.h"
 #include "kernels/prefill_attention.h"
 #include "kernels/skinny_gemm.h"
+#include "kernels/tall_gemm.h"
 #include "kernels/wide_gemm.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cpu/weight_layout.h"
@@ -43,6 +44,7 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
     FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_grouped_gemm(), "grouped_gemm"));
     FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_skinny_gemm(), "skinny_gemm"));
     FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_wide_gemm(), "wide_gemm"));
+    FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_tall_gemm(), "tall_gemm"));
     FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_prefill_attention(), "prefill_attention"));
     FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_mla_decode(), "mla_decode"));
   }
