@@ -131,6 +131,7 @@ struct Setup {
   Device<float2> statistics;
   Device<int32_t> arrivals, table, slot, first, query, context, positions, token_row;
   Device<uint8_t> valid;
+  Device<uint32_t> exchange{kGqaFewWords};
 
   explicit Setup(const Case& of)
       : c(of),
@@ -174,6 +175,7 @@ struct Setup {
     fill_random<<<256, 256>>>(qkv.data, qkv.count, 2, 1.0F);
     fill_random<<<256, 256>>>(queries.data, queries.count, 5, 1.5F);
     check(cudaMemset(partial.data, 0xFF, partial.count * 4), "poison");
+    check(cudaMemset(exchange.data, 0, exchange.count * 4), "clear");
     plant_nans();
     check(cudaDeviceSynchronize(), "fill");
   }
@@ -245,6 +247,7 @@ struct Setup {
     f.batch = batch(copy, 0, tokens);
     f.norm_epsilon = 1e-6F;
     f.qkv = Rows{qkv.data, Format::kBF16, columns + entry};
+    f.exchange = exchange.data;
     check(gqa_few(stream, few, f), "gqa_few");
   }
   void prepare(cudaStream_t stream, int64_t copy) const {
@@ -393,6 +396,13 @@ std::vector<Case> cases() {
   for (size_t i = 0; i < padded.size(); i += 3) padded[i] = 0;
   return {
       {llama, "1 x 1k", 1, same(1, 1024)},
+      {llama, "1 x 1.1k", 1, same(1, 1100)},
+      {llama, "1 x 2k", 1, same(1, 2048)},
+      {llama, "1 x 77", 1, same(1, 77)},
+      {llama, "1 x 8k", 1, same(1, 8192)},
+      {llama, "1 x 2.1k", 1, same(1, 2100)},
+      {llama, "2 ragged", 1, {5000, 130}},
+      {llama, "2, one of padding", 1, {0, 1500}},
       {llama, "32 x 1k", 1, same(32, 1024)},
       {llama, "128 x 1k", 1, same(128, 1024)},
       {llama, "1 x 32k", 1, same(1, 32768)},
@@ -405,6 +415,7 @@ std::vector<Case> cases() {
       {llama, "24 rows, 8 of padding, 3 tokens", 3, padded},
       {qwen, "1 x 1k", 1, same(1, 1024)},
       {qwen, "128 x 1k", 1, same(128, 1024)},
+      {qwen, "3 ragged", 1, {2049, 5000, 33}},
       {qwen, "3 ragged, 2 tokens", 2, {5000, 64, 2049}},
       {smol, "1 x 1k", 1, same(1, 1024)},
       {smol, "128 x 1k", 1, same(128, 1024)},

@@ -105,32 +105,51 @@ __device__ LaneFloats<kEach> read_sums(const GqaDecodeArgs& a, int32_t slot, int
   }
 }
 
-// Folds up to 16 results into `to`: `sums` of all, lane i has the i-th's statistics in `mine` (past
-// the last: no token). What a chain of folds would compute one after another is a scan over lanes.
-template <int kEach>
-__device__ void fold_all(const LaneFloats<kEach> (&sums)[kGqaSegmentChunks], float2 mine,
-                         GqaPartial<kEach>& to) {
+// What a chain of folds would compute one after another, as a scan over lanes: lane i has the i-th
+// result's statistics (past the last: no token), and gets what it and those before it are worth.
+struct FoldStep {
+  float peak;   // of all up to this
+  float before;
+  float after;
+  float total;  // of this one's weights, as they count
+};
+
+__device__ inline FoldStep fold_step(float first_peak, float2 mine) {
   constexpr unsigned kAll = 0xFFFFFFFFU;
   const auto lane = static_cast<int32_t>(threadIdx.x % 32);
-  float peak = fmaxf(to.peak, mine.x);
+  float peak = fmaxf(first_peak, mine.x);
 #pragma unroll
   for (int offset = 1; offset < 32; offset *= 2) {
     const float x = __shfl_up_sync(kAll, peak, offset);
     if (lane >= offset) peak = fmaxf(peak, x);
   }
   const float before_peak = __shfl_up_sync(kAll, peak, 1);
-  const FoldWeights w = fold_weights(lane == 0 ? to.peak : before_peak, mine.x);
-  const float total = __fmul_rn(mine.y, w.after);
+  const FoldWeights w = fold_weights(lane == 0 ? first_peak : before_peak, mine.x);
+  return {peak, w.before, w.after, __fmul_rn(mine.y, w.after)};
+}
+
+// The i-th result's sums.
+template <int kEach>
+__device__ void add_step(const FoldStep& step, int32_t i, const LaneFloats<kEach>& sums,
+                         GqaPartial<kEach>& to) {
+  constexpr unsigned kAll = 0xFFFFFFFFU;
+  const float before = __shfl_sync(kAll, step.before, i);
+  const float after = __shfl_sync(kAll, step.after, i);
+  to.total = __fmaf_rn(to.total, before, __shfl_sync(kAll, step.total, i));
 #pragma unroll
-  for (int32_t i = 0; i < kGqaSegmentChunks; ++i) {
-    const float before = __shfl_sync(kAll, w.before, i);
-    const float after = __shfl_sync(kAll, w.after, i);
-    to.total = __fmaf_rn(to.total, before, __shfl_sync(kAll, total, i));
+  for (int d = 0; d < kEach; ++d)
+    to.sum[d] = __fmaf_rn(to.sum[d], before, __fmul_rn(sums.x[d], after));
+}
+
+// Folds up to 16 results into `to`: `sums` of all, lane i has the i-th's statistics in `mine` (past
+// the last: no token).
+template <int kEach>
+__device__ void fold_all(const LaneFloats<kEach> (&sums)[kGqaSegmentChunks], float2 mine,
+                         GqaPartial<kEach>& to) {
+  const FoldStep step = fold_step(to.peak, mine);
 #pragma unroll
-    for (int d = 0; d < kEach; ++d)
-      to.sum[d] = __fmaf_rn(to.sum[d], before, __fmul_rn(sums[i].x[d], after));
-  }
-  to.peak = __shfl_sync(kAll, peak, 31);
+  for (int32_t i = 0; i < kGqaSegmentChunks; ++i) add_step(step, i, sums[i], to);
+  to.peak = __shfl_sync(0xFFFFFFFFU, step.peak, 31);
 }
 
 // The same of results in global memory: lane i knows the slot of the i-th. All are asked for at

@@ -12,7 +12,9 @@ inline constexpr int32_t kGqaWarps = 4;           // that compute
 inline constexpr int32_t kGqaChunkTokens = kGqaWarps * kGqaGranuleTokens;
 inline constexpr int32_t kGqaSegmentChunks = 16;
 inline constexpr int32_t kGqaSegmentTokens = kGqaSegmentChunks * kGqaChunkTokens;
-inline constexpr int32_t kGqaFewBlocks = 8;   // of threads that share a row's key head in gqa_few
+inline constexpr int32_t kGqaFewBlocksMin = 8;  // of threads that share a row's key head in gqa_few
+inline constexpr int32_t kGqaFewBlocksMax = kGqaSegmentChunks;
+inline constexpr int32_t kGqaFewHeadsMax = 32;  // rows times key heads, in gqa_few
 inline constexpr int32_t kGqaRowsMax = 1024;  // a block keeps a count for each
 
 // (token, head) pairs of a row that share a key head lie in tiles. A stream is the cached tokens of

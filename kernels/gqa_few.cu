@@ -1,8 +1,9 @@
-// Launches of attention for few rows: a cluster for each row and key head.
+// Launches of attention for few rows: several blocks for each row and key head.
 #include "gqa_few.h"
 
 #include <cuda_runtime.h>
 
+#include "early_launch.cuh"
 #include "gqa_few.cuh"
 #include "gqa_maps.cuh"
 
@@ -31,7 +32,8 @@ GqaFewArgs make_args(const GqaDecodePlan& plan, const GqaFewCall& call) {
   a.norm_epsilon = call.norm_epsilon;
   a.qkv = static_cast<const __nv_bfloat16*>(call.qkv.data);
   a.qkv_stride = call.qkv.stride;
-  a.turn = call.turn;
+  a.blocks = plan.blocks / (d.rows.count * d.kv_heads);
+  a.exchange = call.exchange;
   return a;
 }
 
@@ -40,33 +42,26 @@ cudaError_t launch(cudaStream_t stream, const GqaDecodePlan& plan, const CUtenso
                    const GqaFewArgs& args) {
   constexpr size_t kShared = sizeof(GqaFewShared<kDims>) + 1024;
   const auto kernel = gqa_few_kernel<kDims>;
-  const cudaError_t error = cudaFuncSetAttribute(
-      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kShared));
+  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                           static_cast<int>(kShared));
+  // All of an SM's shared memory: a product's block beside this one's.
+  if (error == cudaSuccess)
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                 cudaSharedmemCarveoutMaxShared);
   if (error != cudaSuccess) return error;
-  cudaLaunchAttribute attributes[2] = {};
-  attributes[0].id = cudaLaunchAttributeClusterDimension;
-  attributes[0].val.clusterDim.x = kGqaFewBlocks;
-  attributes[0].val.clusterDim.y = 1;
-  attributes[0].val.clusterDim.z = 1;
-  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[1].val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(plan.blocks));
-  config.blockDim = dim3(kGqaThreads);
-  config.dynamicSmemBytes = kShared;
-  config.stream = stream;
-  config.attrs = attributes;
-  config.numAttrs = 2;
-  return cudaLaunchKernelEx(&config, kernel, cache, args);
+  return launch_early_with_shared(stream, kernel, dim3(static_cast<unsigned>(plan.blocks)),
+                                  dim3(kGqaThreads), kShared, cache, args);
 }
 
 }  // namespace
 
 cudaError_t gqa_few(cudaStream_t stream, const GqaDecodePlan& plan, const GqaFewCall& call) {
   const GqaDecodeCall& d = call.decode;
-  const bool fits = plan.few && !d.fp8_cache &&
-                    plan.blocks == d.rows.count * d.kv_heads * kGqaFewBlocks &&
-                    d.heads / d.kv_heads <= kFewPairs;
+  const int32_t heads = d.rows.count * d.kv_heads;
+  const int32_t group = d.heads / d.kv_heads;
+  const bool fits = plan.few && !d.fp8_cache && call.exchange != nullptr &&
+                    heads <= kGqaFewHeadsMax && plan.blocks % heads == 0 && group <= kFewPairs &&
+                    group <= plan.blocks / heads;
   if (!fits) return cudaErrorInvalidValue;
   CUtensorMap cache;
   const cudaError_t error = encode_cache(&cache, d);

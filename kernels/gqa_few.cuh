@@ -1,27 +1,16 @@
-// Attention of one row and key head on a cluster: the row's chunks are shared out in the order of
-// the tokens. A row of one segment is put together from the blocks' shared memory, a longer one
-// through global memory.
+// Attention of one row and key head on several blocks. Of a row of one segment a block takes every
+// n-th chunk and leaves its results as words that say by themselves that they are there; of a
+// longer one the chunks are shared out in runs, and blocks wait for each other.
 #pragma once
 
-#include "gqa_decode_fold.cuh"
+#include "gqa_few_exchange.cuh"
 #include "gqa_heads.cuh"
 #include "ring_place.cuh"
-#include "turn.cuh"
 
 namespace fathom::kernels {
 
 inline constexpr int kFewPairs = 8;
 inline constexpr uint32_t kFewStages = 3;
-
-struct GqaFewArgs {
-  GqaDecodeArgs decode;
-  AttentionBatch batch;
-  GqaHeads heads;
-  float norm_epsilon = 0.0F;
-  const __nv_bfloat16* qkv = nullptr;
-  int64_t qkv_stride = 0;
-  Turn turn;
-};
 
 template <int kDims>
 struct GqaFewShared {
@@ -36,55 +25,6 @@ struct GqaFewShared {
   uint32_t place[kGqaWarps];
 };
 
-// A block's chunks of its row, [begin, end) of `chunks`.
-struct GqaFewShare {
-  int32_t row;
-  int32_t head;  // key head
-  int32_t rank;  // of the block in its cluster
-  int32_t slot;
-  int32_t seen;  // tokens
-  int32_t chunks;
-  int32_t begin;
-  int32_t end;
-
-  __device__ static int32_t begin_of(int32_t chunks, int32_t rank) {
-    return chunks * rank / kGqaFewBlocks;
-  }
-  __device__ int32_t rank_of(int32_t chunk) const {
-    return ((chunk + 1) * kGqaFewBlocks - 1) / chunks;
-  }
-  __device__ int32_t block_of(int32_t rank_there) const {
-    return static_cast<int32_t>(blockIdx.x) - rank + rank_there;
-  }
-  __device__ int32_t segments() const {
-    return (chunks + kGqaSegmentChunks - 1) / kGqaSegmentChunks;
-  }
-  __device__ int32_t segment_end(int32_t segment) const {
-    return min((segment + 1) * kGqaSegmentChunks, chunks);
-  }
-  __device__ bool has_new_token() const { return begin < end && end == chunks; }
-};
-
-template <typename T>
-__device__ uint32_t address_in(const T* here, int32_t rank) {
-  uint32_t there;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared_address(here)), "r"(rank));
-  return there;
-}
-
-// To the shared memory of a block of the cluster.
-template <int kEach>
-__device__ void write_cluster(uint32_t address, const float (&v)[kEach]) {
-  if constexpr (kEach == 4) {
-    asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(v[0]),
-                 "f"(v[1]), "f"(v[2]), "f"(v[3])
-                 : "memory");
-  } else {
-    asm volatile("st.shared::cluster.v2.f32 [%0], {%1, %2};" ::"r"(address), "f"(v[0]), "f"(v[1])
-                 : "memory");
-  }
-}
-
 // 32 tokens of a block: the keys (half 0) or values (half 1) of one key head.
 __device__ inline void copy_few(void* to, const CUtensorMap* map, uint64_t* barrier, int32_t token,
                                 int32_t column_tile, int32_t half, int32_t block) {
@@ -97,31 +37,23 @@ __device__ inline void copy_few(void* to, const CUtensorMap* map, uint64_t* barr
       : "memory");
 }
 
-// One thread, when it has asked for all that fits.
-__device__ inline void take_turn(const Turn& turn) {
-  if (turn.mine == nullptr) return;
-  wait_for_earlier_kernels();
-  begin_turns(turn);
-  end_turn(turn);
-}
-
 // One thread: the share's keys and values, a granule for each warp in turn.
 template <int kDims>
 __device__ void copy_share(const GqaFewArgs& a, GqaFewShared<kDims>& s, const GqaFewShare& share,
                            const CUtensorMap* map) {
   const GqaDecodeRows& rows = a.decode.rows;
   const int32_t* table = rows.block_table + share.slot * rows.table_stride;
+  if (share.begin >= share.end) return;
   const int32_t blocks = (share.seen + kGqaBlockTokens - 1) / kGqaBlockTokens;
   const auto block_at = [&](int32_t i) { return i < blocks ? table[i] : 0; };
   const int32_t column_tile = share.head * (kDims / 64);
   RingPlace<kFewStages> places[kGqaWarps];
   int32_t next[2] = {block_at(2 * share.begin), block_at(2 * share.begin + 1)};
-  if (share.begin == share.end) take_turn(a.turn);
-  for (int32_t c = share.begin; c < share.end; ++c) {
+  for (int32_t c = share.begin; c < share.end; c += share.step) {
     const int32_t block[2] = {next[0], next[1]};
-    if (c + 1 < share.end) {
-      next[0] = block_at(2 * c + 2);
-      next[1] = block_at(2 * c + 3);
+    if (c + share.step < share.end) {
+      next[0] = block_at(2 * (c + share.step));
+      next[1] = block_at(2 * (c + share.step) + 1);
     }
 #pragma unroll
     for (int32_t w = 0; w < kGqaWarps; ++w) {
@@ -136,7 +68,6 @@ __device__ void copy_share(const GqaFewArgs& a, GqaFewShared<kDims>& s, const Gq
         at.advance();
       }
     }
-    if (c == share.begin) take_turn(a.turn);
   }
 }
 
@@ -152,7 +83,7 @@ __device__ __nv_bfloat16* cached_key(const GqaFewArgs& a, const GqaFewShare& sha
          (entry * 2 * a.decode.kv_heads + share.head) * int64_t{kDims};
 }
 
-// The heads that the cluster's key head needs, a warp each in turn: its queries, and in the block
+// The heads that the block's key head needs, a warp each in turn: its queries, and in the block
 // of the row's last token the new key and value, which go to the cache as well.
 template <int kDims>
 __device__ void prepare_few(const GqaFewArgs& a, GqaFewShared<kDims>& s, const GqaFewShare& share) {
@@ -168,8 +99,21 @@ __device__ void prepare_few(const GqaFewArgs& a, GqaFewShared<kDims>& s, const G
   };
   const LaneRope<kEach> rope = load_rope<kEach>(a.batch, share.seen - 1, lane);
   __nv_bfloat16* const key = share.has_new_token() ? cached_key<kDims>(a, share) : nullptr;
-  wait_for_earlier_kernels();
+  const auto norm_of = [&](int32_t i) -> const float* {
+    return i == d.group + 1 ? nullptr : i < d.group ? a.heads.q_norm : a.heads.k_norm;
+  };
   LaneHead<kEach> heads[kTurns];
+  LaneHead<kEach> bias[kTurns];
+  LaneHead<kEach> gain[kTurns];
+#pragma unroll
+  for (int turn = 0; turn < kTurns; ++turn) {
+    const int32_t i = turn * kGqaWarps + warp;
+    if (i >= all) break;
+    const float* from = a.heads.bias == nullptr ? nullptr : a.heads.bias + head_of(i) * kDims;
+    bias[turn] = load_lane<kEach>(from, lane);
+    gain[turn] = load_lane<kEach>(norm_of(i), lane);
+  }
+  wait_for_earlier_kernels();
 #pragma unroll
   for (int turn = 0; turn < kTurns; ++turn) {
     const int32_t i = turn * kGqaWarps + warp;
@@ -180,12 +124,8 @@ __device__ void prepare_few(const GqaFewArgs& a, GqaFewShared<kDims>& s, const G
   for (int turn = 0; turn < kTurns; ++turn) {
     const int32_t i = turn * kGqaWarps + warp;
     if (i >= all) break;
-    const bool is_value = i == d.group + 1;
-    const float* bias = a.heads.bias == nullptr ? nullptr : a.heads.bias + head_of(i) * kDims;
-    const float* norm = is_value ? nullptr : i < d.group ? a.heads.q_norm : a.heads.k_norm;
-    ready_head(heads[turn], load_lane<kEach>(bias, lane), load_lane<kEach>(norm, lane),
-               norm != nullptr, a.norm_epsilon);
-    if (!is_value) turn_head(heads[turn], rope);
+    ready_head(heads[turn], bias[turn], gain[turn], norm_of(i) != nullptr, a.norm_epsilon);
+    if (i != d.group + 1) turn_head(heads[turn], rope);
     if (i < d.group) {
       store_lane<kEach>(s.queries[i], lane, heads[turn]);
       continue;
@@ -285,8 +225,8 @@ __device__ GqaPartial<kDims / 32> few_chunk(const GqaFewShared<kDims>& s, uint32
   return all;
 }
 
-// After a chunk: to the block that has the pair (a row of one segment), into `whole` (a segment of
-// this block alone), or to global memory.
+// After a chunk: to the exchange (a row of one segment), into `whole` (a segment of this block
+// alone), or to a partial result's place.
 template <int kDims>
 __device__ void keep_chunk(const GqaFewArgs& a, GqaFewShared<kDims>& s, const GqaFewShare& share,
                            int32_t c, GqaPartials<kDims, 1>& whole) {
@@ -300,19 +240,20 @@ __device__ void keep_chunk(const GqaFewArgs& a, GqaFewShared<kDims>& s, const Gq
   whole.each(a.decode.group, [&](int32_t pair, auto& p) {
     const auto x = few_chunk(s, static_cast<uint32_t>(pair));
     if (one) {
-      write_cluster<kEach>(address_in(&s.kept[c][lane * kEach], pair), x.sum);
       const float statistics[2] = {x.peak, x.total};
-      if (lane == 0) write_cluster<2>(address_in(&s.kept_statistics[c], pair), statistics);
+      uint32_t* to = exchanged<kDims>(a, share, c, pair);
+      put_words<kEach>(to + lane * kEach, x.sum);
+      if (lane == 0) put_words<2>(to + kDims, statistics);
     } else if (alone) {
       fold(p, x);
     } else {
       write_partial(a.decode,
-                    chunk_slot(a.decode, static_cast<int32_t>(blockIdx.x), c, first < share.begin),
+                    chunk_slot(a.decode, share.block_of(share.rank), c, first < share.begin),
                     pair, x);
     }
   });
   if (one || !alone || c + 1 != share.segment_end(segment)) return;
-  const int32_t slot = segment_slot(a.decode, static_cast<int32_t>(blockIdx.x), segment);
+  const int32_t slot = segment_slot(a.decode, share.block_of(share.rank), segment);
   whole.each(a.decode.group,
              [&](int32_t pair, const auto& p) { write_partial(a.decode, slot, pair, p); });
 }
@@ -326,14 +267,14 @@ __device__ void compute_share(const GqaFewArgs& a, GqaFewShared<kDims>& s,
   GqaTile<kDims, 1> tile;
   GqaPartials<kDims, 1> whole;
   prepare_few(a, s, share);
-  cluster_wait();  // the cluster's blocks have begun: their shared memory is there
   compute_barrier();
   take_queries(a, s, share, tile);
-  for (int32_t c = share.begin; c < share.end; ++c) {
+  for (int32_t c = share.begin; c < share.end; c += share.step) {
     const int32_t token = c * kGqaChunkTokens + warp * kGqaGranuleTokens;
     const bool had = compute_few(a, s, tile, token, share.seen, at);
     compute_barrier();
     keep_chunk(a, s, share, c, whole);
+    if (c + share.step >= share.end) break;
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     compute_barrier();
     if (had) {
@@ -343,20 +284,57 @@ __device__ void compute_share(const GqaFewArgs& a, GqaFewShared<kDims>& s,
   }
 }
 
-// The chunks of a row of one segment, in their order.
+// Of a row of one segment, the chunks of this block's pair, as they come. All warps that compute.
+template <int kDims>
+__device__ void gather_kept(const GqaFewArgs& a, GqaFewShared<kDims>& s,
+                            const GqaFewShare& share) {
+  constexpr int kEach = kDims / 32;
+  constexpr int kOf = kGqaSegmentChunks / kGqaWarps;
+  const auto lane = static_cast<int32_t>(threadIdx.x % 32);
+  const auto warp = static_cast<int32_t>(threadIdx.x / 32);
+  FewWords<kEach> sums[kOf];
+  FewWords<2> statistics[kOf];
+#pragma unroll
+  for (int i = 0; i < kOf; ++i) {
+    const int32_t c = warp + i * kGqaWarps;
+    if (c >= share.chunks) continue;
+    const uint32_t* from = exchanged<kDims>(a, share, c, share.rank);
+    sums[i] = get_words<kEach>(from + lane * kEach);
+    if (lane == 0) statistics[i] = get_words<2>(from + kDims);
+  }
+#pragma unroll
+  for (int i = 0; i < kOf; ++i) {
+    const int32_t c = warp + i * kGqaWarps;
+    if (c >= share.chunks) continue;
+    uint32_t* from = exchanged<kDims>(a, share, c, share.rank);
+    while (!sums[i].whole()) sums[i] = get_words<kEach>(from + lane * kEach);
+#pragma unroll
+    for (int d = 0; d < kEach; ++d) s.kept[c][lane * kEach + d] = __uint_as_float(~sums[i].x[d]);
+    clear_words<kEach>(from + lane * kEach);
+    if (lane != 0) continue;
+    while (!statistics[i].whole()) statistics[i] = get_words<2>(from + kDims);
+    s.kept_statistics[c] =
+        float2{__uint_as_float(~statistics[i].x[0]), __uint_as_float(~statistics[i].x[1])};
+    clear_words<2>(from + kDims);
+  }
+  compute_barrier();
+}
+
+// The chunks of a row of one segment, in their order: as fold_all, from shared memory.
 template <int kDims>
 __device__ void fold_kept(const GqaFewShared<kDims>& s, const GqaFewShare& share,
                           GqaPartial<kDims / 32>& to) {
+  constexpr unsigned kAll = 0xFFFFFFFFU;
   constexpr int kEach = kDims / 32;
   const auto lane = static_cast<int32_t>(threadIdx.x % 32);
-#pragma unroll 1
+  const FoldStep step =
+      fold_step(to.peak, lane < share.chunks ? s.kept_statistics[lane] : float2{-INFINITY, 0.0F});
+#pragma unroll 4
   for (int32_t c = 0; c < share.chunks; ++c) {
     const auto sums = *reinterpret_cast<const LaneFloats<kEach>*>(&s.kept[c][lane * kEach]);
-    GqaPartial<kEach> part{s.kept_statistics[c].x, s.kept_statistics[c].y, {}};
-#pragma unroll
-    for (int d = 0; d < kEach; ++d) part.sum[d] = sums.x[d];
-    fold(to, part);
+    add_step(step, c, sums, to);
   }
+  to.peak = __shfl_sync(kAll, step.peak, 31);
 }
 
 // A row of several segments: its cut segments, then all of them.
@@ -370,10 +348,10 @@ __device__ void fold_cut_segment(const GqaFewArgs& a, const GqaFewShare& share) 
   const int32_t chunk = min(first + static_cast<int32_t>(threadIdx.x % 32), end - 1);
   const int32_t rank = share.rank_of(chunk);
   const int32_t slot = chunk_slot(a.decode, share.block_of(rank), chunk,
-                                  first < GqaFewShare::begin_of(share.chunks, rank));
+                                  first < share.begin_of(rank));
   GqaPartials<kDims, 1> whole;
   whole.clear();
-  const int32_t to = segment_slot(a.decode, static_cast<int32_t>(blockIdx.x), segment);
+  const int32_t to = segment_slot(a.decode, share.block_of(share.rank), segment);
   whole.each(a.decode.group, [&](int32_t pair, auto& p) {
     fold_slots(a.decode, slot, end - first, pair, p);
     write_partial(a.decode, to, pair, p);
@@ -392,33 +370,29 @@ __device__ void fold_row(const GqaFewArgs& a, const GqaFewShare& share, int32_t 
   }
 }
 
-__device__ inline GqaFewShare few_share(const GqaFewArgs& a) {
-  GqaFewShare share;
-  const auto cluster = static_cast<int32_t>(blockIdx.x) / kGqaFewBlocks;
-  share.row = cluster / a.decode.kv_heads;
-  share.head = cluster % a.decode.kv_heads;
-  share.rank = static_cast<int32_t>(cluster_rank());
-  const int32_t query = a.decode.rows.query[share.row];
-  const int32_t context = a.decode.rows.context[share.row];
-  share.slot = a.decode.rows.slot[share.row];
-  share.seen = query == 0 ? 0 : context + 1;
-  share.chunks = (share.seen + kGqaChunkTokens - 1) / kGqaChunkTokens;
-  share.begin = GqaFewShare::begin_of(share.chunks, share.rank);
-  share.end = GqaFewShare::begin_of(share.chunks, share.rank + 1);
-  return share;
-}
-
-// A pair is put together by a warp of the block of that rank.
+// Behind a block's chunks; a pair is put together by the block of that rank. All threads that
+// compute.
 template <int kDims>
-__device__ void finish_row(const GqaFewArgs& a, const GqaFewShared<kDims>& s,
+__device__ void finish_row(const GqaFewArgs& a, GqaFewShared<kDims>& s,
                            const GqaFewShare& share) {
-  if (share.rank >= a.decode.group || threadIdx.x >= 32) return;
   GqaPartials<kDims, 1> cleared;
   cleared.clear();
   GqaPartial<kDims / 32> row = cleared.of[0];
+  const bool has_pair = share.rank < a.decode.group;
   if (share.segments() == 1) {
+    if (!has_pair) return;
+    gather_kept(a, s, share);
+    if (threadIdx.x >= 32) return;
     fold_kept(s, share, row);
   } else {
+    arrive_few(a, share);
+    await_few(a, share, 1);
+    fold_cut_segment<kDims>(a, share);
+    arrive_few(a, share);
+    if (!has_pair) return;
+    await_few(a, share, 2);
+    arrive_few(a, share);
+    if (threadIdx.x >= 32) return;
     fold_row<kDims>(a, share, share.rank, row);
   }
   write_pair<kDims>(a.decode, share.row, share.head * a.decode.group + share.rank, row);
@@ -438,36 +412,24 @@ __global__ void __launch_bounds__(kGqaThreads, 2)
   if (threadIdx.x == kGqaWarps * 32) prefetch_map(&cache);
   let_next_kernel_start();
   __syncthreads();
-  cluster_arrive();
   // Rows, tables and the cache of earlier tokens are older than the step's first kernel, which
   // starts when all before it has ended: they are read before the wait.
   const GqaFewShare share = few_share(a);
+  const bool has_pair = share.rank < a.decode.group;
   if (share.seen == 0) {
     wait_for_earlier_kernels();
-    if (threadIdx.x == 0) take_turn(a.turn);
-    cluster_wait();
-    if (share.rank < a.decode.group && threadIdx.x < 32)
+    if (has_pair && threadIdx.x < 32)
       clear_head(a.decode.out, kDims, share.row, share.head * a.decode.group + share.rank);
     return;
   }
-  if (threadIdx.x < kGqaWarps * 32) {
-    compute_share(a, s, share);
-  } else if (threadIdx.x == kGqaWarps * 32) {
+  if (threadIdx.x == kGqaWarps * 32) {
     // What earlier kernels wrote to the cache, for the copy engine's eyes.
     asm volatile("fence.proxy.async.global;" ::: "memory");
     copy_share(a, s, share, &cache);
   }
-  __syncwarp();
-  if (threadIdx.x >= kGqaWarps * 32) cluster_wait();
-  cluster_arrive();
-  if (share.segments() == 1 && share.rank >= a.decode.group) return;  // it has no pair
-  cluster_wait();
-  if (share.segments() > 1) {
-    if (threadIdx.x < kGqaWarps * 32) fold_cut_segment<kDims>(a, share);
-    __syncwarp();
-    cluster_arrive();
-    cluster_wait();
-  }
+  if (threadIdx.x >= kGqaWarps * 32) return;
+  if (share.segments() == 1 && share.begin >= share.end && !has_pair) return;
+  compute_share(a, s, share);
   finish_row(a, s, share);
 }
 

@@ -5,9 +5,12 @@
 #pragma once
 
 #include "gqa_decode.h"
-#include "turn.h"
 
 namespace fathom::kernels {
+
+// A counter for each row's key head; of each its pairs' partial results of a segment's chunks.
+inline constexpr int64_t kGqaFewWords =
+    kGqaFewHeadsMax + int64_t{kGqaFewHeadsMax} * kGqaSegmentChunks * 8 * (128 + 4);
 
 // rows.first[r] is r and rows.query[r] at most 1; tokens whose row has no query are padding. A bf16
 // cache; arrivals are not used; partial and statistics: [plan.slots()].
@@ -17,7 +20,7 @@ struct GqaFewCall {
   GqaHeads heads;
   float norm_epsilon = 0.0F;
   Rows qkv;  // bf16
-  Turn turn;
+  uint32_t* exchange = nullptr;  // [kGqaFewWords], zero before the first call and after each
 };
 
 cudaError_t gqa_few(cudaStream_t stream, const GqaDecodePlan& plan, const GqaFewCall& call);

@@ -41,14 +41,15 @@ TEST(ChooseGqa, StartsNoMoreBlocksThanThereAreChunks) {
   EXPECT_EQ(choose_gqa_decode(p).blocks, 12);
 }
 
-TEST(ChooseGqa, GivesFewRowsAClusterForEachKeyHead) {
+TEST(ChooseGqa, GivesEachKeyHeadOfFewRowsSeveralBlocks) {
   GqaProblem p = llama(1);
   p.alone = true;
   const kernels::GqaDecodePlan one = choose_gqa_decode(p);
   EXPECT_TRUE(one.few);
-  EXPECT_EQ(one.blocks, 8 * kernels::kGqaFewBlocks);
+  EXPECT_EQ(one.blocks, 8 * 16);
   p.rows = 2;
-  EXPECT_TRUE(choose_gqa_decode(p).few) << "128 blocks of threads, one a multiprocessor";
+  EXPECT_TRUE(choose_gqa_decode(p).few);
+  EXPECT_EQ(choose_gqa_decode(p).blocks, 16 * 8) << "at most one a multiprocessor";
   p.rows = 3;
   EXPECT_FALSE(choose_gqa_decode(p).few);
   EXPECT_EQ(choose_gqa_decode(p).blocks, 264);

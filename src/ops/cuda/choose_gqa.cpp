@@ -32,10 +32,13 @@ kernels::GqaDecodePlan choose_gqa_decode(const GqaProblem& p) {
   plan.pairs = std::min(pairs, pair_tile);
   const int64_t chunks = parts(granules(p, tiles), kernels::kGqaWarps);
   plan.blocks = static_cast<int32_t>(std::min<int64_t>(p.sms * (pair_tile == 8 ? 2 : 1), chunks));
-  // Where every row's key head can have a cluster at once, the chain of latencies is what counts.
-  const int64_t few = int64_t{p.rows} * p.kv_heads * kernels::kGqaFewBlocks;
-  plan.few = p.alone && p.query_tokens_max == 1 && pairs <= 8 && few <= p.sms;
-  if (plan.few) plan.blocks = static_cast<int32_t>(few);
+  // Where every row's key head can have several blocks at once, the chain of latencies is what
+  // counts.
+  const int64_t few_heads = int64_t{p.rows} * p.kv_heads;
+  const int64_t each = std::min<int64_t>(p.sms / few_heads, kernels::kGqaFewBlocksMax);
+  plan.few = p.alone && p.query_tokens_max == 1 && pairs <= kernels::kGqaFewBlocksMin &&
+             each >= kernels::kGqaFewBlocksMin && few_heads <= kernels::kGqaFewHeadsMax;
+  if (plan.few) plan.blocks = static_cast<int32_t>(few_heads * each);
   plan.segments_max = static_cast<int32_t>(
       parts(int64_t{p.blocks_max} * kernels::kGqaBlockTokens, kernels::kGqaSegmentTokens));
   return plan;

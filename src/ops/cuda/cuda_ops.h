@@ -287,6 +287,7 @@ class CudaOps final : public Ops {
   std::unordered_map<const Weight*, const kernels::GroupedMatrix*> grouped_tables_;
   std::unordered_map<const Weight*, const kernels::MoeFewExpert*> few_tables_;
   int32_t* moe_arrivals_ = nullptr;  // zero between calls
+  uint32_t* gqa_exchange_ = nullptr;  // zero between calls
   MlaStepSchedule decode_schedule_;
   MlaStepSchedule prefill_schedule_;
   uint32_t* turns_ = nullptr;        // [kTurns], the stream's kernels take them round and round

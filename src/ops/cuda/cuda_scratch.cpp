@@ -315,9 +315,9 @@ int64_t CudaScratch::gqa(const BatchView& batch, const KvView& cache, const GqaP
     const kernels::GqaDecodePlan all = choose_gqa_decode(problem);
     kernels::GqaDecodePlan plan = all.pair_tile > 0 ? all : one;
     if (all.pair_tile == 0) plan.blocks = 2 * sms_;
-    // Fewer rows may have clusters, which are more blocks where contexts are short.
-    const int32_t clusters = std::min(problem.rows * p.kv_heads * kernels::kGqaFewBlocks, sms_);
-    if (query == 1) plan.blocks = std::max(plan.blocks, clusters);
+    // Fewer rows may have more blocks, where contexts are short.
+    const int32_t few = std::min(problem.rows * p.kv_heads * kernels::kGqaFewBlocksMax, sms_);
+    if (query == 1) plan.blocks = std::max(plan.blocks, few);
     const int64_t pairs = plan.pair_tile > 0 ? plan.slots() * plan.pairs : 0;
     decode = std::max(decode, words(pairs * p.head_dims) + words(pairs * 2) +
                                   words(2 * int64_t{plan.blocks} + 1));

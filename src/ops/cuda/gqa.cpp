@@ -107,8 +107,9 @@ void CudaOps::gqa_decode_rows(const GqaStep& step, const kernels::GqaDecodePlan&
   if (plan.few) {
     const kernels::GqaHeads heads{floats_of(p.bias), floats_of(p.q_norm), floats_of(p.k_norm)};
     check(kernels::gqa_few(stream_, plan, {call, step.tokens, heads, p.norm_epsilon, rows_of(qkv),
-                                            take_turn(plan.blocks)}),
+                                            gqa_exchange_}),
           "gqa_attention");
+    take_turn(0);  // what comes behind need not wait for qkv's product: attention does
     return;
   }
   check(kernels::gqa_decode(stream_, plan, call), "gqa_attention");

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "fathom/scratch.h"
+#include "kernels/gqa_few.h"
 #include "kernels/grouped_gemm.h"
 #include "kernels/mla_decode.h"
 #include "kernels/moe_decode.h"
@@ -55,6 +56,8 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
   FATHOM_RETURN_IF_ERROR(ops->make_schedule());
   FATHOM_ASSIGN(const Tensor arrivals, ops->reserve(DType::kI32, {kernels::kMoeArrivalWords}));
   ops->moe_arrivals_ = arrivals.as<int32_t>();
+  FATHOM_ASSIGN(const Tensor exchange, ops->reserve(DType::kI32, {kernels::kGqaFewWords}));
+  ops->gqa_exchange_ = exchange.as<uint32_t>();
   FATHOM_ASSIGN(const Tensor turns, ops->reserve(DType::kI32, {kTurns}));
   ops->turns_ = turns.as<uint32_t>();
   for (int i = 0; i < kStagings; ++i) {
