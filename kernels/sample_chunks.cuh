@@ -151,13 +151,14 @@ __device__ __noinline__ inline void measure(const float* logits, int32_t vocab, 
   const auto warp = static_cast<int32_t>(threadIdx.x / 32);
   __syncthreads();
   if (warp < whole) {
-    ChunkGroup now;
-    load_group(logits, warp, whole - 1, now);
-    for (int32_t first = warp; first < whole; first += kStep) {
-      ChunkGroup next;
-      load_group(logits, first + kStep, whole - 1, next);
-      note_group(now, first, whole, sums, sh);
-      now = next;
+    ChunkGroup even;
+    ChunkGroup odd;
+    load_group(logits, warp, whole - 1, even);
+    for (int32_t first = warp; first < whole; first += 2 * kStep) {
+      load_group(logits, first + kStep, whole - 1, odd);
+      note_group(even, first, whole, sums, sh);
+      load_group(logits, first + 2 * kStep, whole - 1, even);
+      note_group(odd, first + kStep, whole, sums, sh);
     }
   }
   for (int32_t c = whole + warp; c < chunks; c += kSampleWarps)
