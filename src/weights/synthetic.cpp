@@ -13,17 +13,21 @@ namespace fathom {
 namespace {
 
 constexpr float kE4m3Largest = 448.0F;
+constexpr float kAdded = 0.125F;
 const float kSqrt3 = std::sqrt(3.0F);  // a uniform value's spread over its standard deviation
 
 // Standard deviation that keeps a matrix's output at the size of its input; what is added to the
-// residual stream is made smaller by the number of additions.
+// residual stream is made smaller by the number of additions, and all of it together a part
+// (kAdded) of what entered, so that the rounding of single numbers seldom decides which token is
+// likeliest. Not where embeddings are tied: what entered would win every time.
 float deviation(const InventoryTensor& t, const ArchConfig& config) {
   const float in = t.spec.shape.size() == 2 ? static_cast<float>(t.spec.shape[1]) : 1.0F;
   const float unit = 1.0F / std::sqrt(in);
   switch (t.role) {
     case TensorRole::kResidualLinear:
     case TensorRole::kExpertResidual:
-      return unit / std::sqrt(2.0F * static_cast<float>(config.layers));
+      return (config.tied_embeddings ? 1.0F : kAdded) * unit /
+             std::sqrt(2.0F * static_cast<float>(config.layers));
     case TensorRole::kHead:
     case TensorRole::kRouter: return 2.0F * unit;
     // A tied embedding is the head as well: of size one it would answer each token with itself.
