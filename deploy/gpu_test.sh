@@ -42,8 +42,8 @@ nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
 
 E2E_FATHOMD=$(realpath "$bin/fathomd")
 export E2E_FATHOMD
-readonly side_seconds_max=420 # of a part beside others
-readonly alone_seconds_max=$((seconds + 180))
+readonly side_seconds_max=240 # of a part beside others
+readonly alone_seconds_max=$((seconds + 120))
 at_once=$(nproc)
 logs=$(mktemp -d)
 started=()
@@ -57,8 +57,11 @@ asked() {
   return 1
 }
 
-# record NAME BEGIN CODE
-record() { printf '%s %s\n' "$((SECONDS - $2))" "$3" >"$logs/$1.end"; }
+# record NAME BEGIN CODE: for the list at the end, and said at once, in case it never comes.
+record() {
+  printf '%s %s\n' "$((SECONDS - $2))" "$3" >"$logs/$1.end"
+  echo "-- $1: code $3 after $((SECONDS - $2)) s"
+}
 
 # side NAME COMMAND...: beside the others, once there is room.
 side() {
@@ -99,8 +102,9 @@ join() {
       grep -aE '\[  PASSED|SUMMARY|checkpoints equal|^(reference|native|drafts)' "$logs/$name" |
         cut -c1-200
     else
-      grep -aE '\[  FAILED|SUMMARY' "$logs/$name" | cut -c1-200
-      tail -n 40 "$logs/$name"
+      grep -aE '\[  FAILED|SUMMARY|Race reported|Invalid ' "$logs/$name" | cut -c1-200 |
+        sort | uniq -c | head -n 20
+      tail -n 40 "$logs/$name" | cut -c1-300
     fi
   done
   ended=${#started[@]}
