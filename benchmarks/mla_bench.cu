@@ -79,6 +79,7 @@ struct Case {
 struct Setup {
   explicit Setup(const Case& c);
   void run(cudaStream_t stream, size_t layer, bool overlap);
+  void plant_past_ends(const Case& c, void* cache, size_t entry_bytes) const;
   size_t copies() const { return std::max(caches.size(), fp8_caches.size()); }
   const void* cache_of(size_t layer) const {
     return fp8_caches.empty() ? static_cast<const void*>(caches[layer % copies()]->data)
@@ -161,6 +162,10 @@ Setup::Setup(const Case& c) {
     check(cudaDeviceSynchronize(), "entries");
     if (i > 0) caches.pop_back();
   }
+  for (size_t i = 0; i < copies; ++i) {
+    if (i < caches.size()) plant_past_ends(c, caches[i]->data, kMlaEntry * 2);
+    if (c.fp8) plant_past_ends(c, fp8_caches[i]->data, kMlaFp8EntryBytes);
+  }
   queries = random_numbers(tokens * c.heads * kMlaEntry, 5, c.spread);
   out = std::make_unique<Device<__nv_bfloat16>>(tokens * c.heads * kMlaLatent);
   bytes += static_cast<double>(tokens * c.heads) * (kMlaEntry + kMlaLatent) * 2;
@@ -183,6 +188,20 @@ Setup::Setup(const Case& c) {
   call.out = out->data;
   call.partial = partial->data;
   call.partial_weights = partial_weights->data;
+}
+
+// NaN where a row's last block holds no token of it: what an earlier sequence may have left there.
+void Setup::plant_past_ends(const Case& c, void* cache, size_t entry_bytes) const {
+  for (size_t r = 0; r < c.visible.size(); ++r) {
+    const auto used = static_cast<size_t>(c.visible[r]) % kMlaBlockTokens;
+    if (used == 0) continue;
+    const auto row = static_cast<size_t>(slot[r]) * blocks_max;
+    const auto block = static_cast<size_t>(table[row + c.visible[r] / kMlaBlockTokens]);
+    check(cudaMemset(static_cast<uint8_t*>(cache) + (block * kMlaBlockTokens + used) * entry_bytes,
+                     0xFF, (kMlaBlockTokens - used) * entry_bytes),
+          "plant");
+  }
+  check(cudaDeviceSynchronize(), "plant");
 }
 
 void Setup::run(cudaStream_t stream, size_t layer, bool overlap) {

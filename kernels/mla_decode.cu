@@ -38,12 +38,14 @@ cudaError_t encode_cache(CUtensorMap* map, const MlaDecodeConfig& config,
   return encode(map, call.cache, 4, sizes, strides, box);
 }
 
-// [tokens * heads, 576] as (column, row, tile); rows past the end read as zero.
+// [tokens * heads, 576] as (column, row, tile); rows past the end read as zero. A copy takes a row's
+// queries at once, or one of their tiles.
 cudaError_t encode_queries(CUtensorMap* map, const MlaDecodeDesc& desc,
                            const MlaDecodeConfig& config, const MlaDecodeCall& call) {
   const cuuint64_t sizes[3] = {64, static_cast<cuuint64_t>(call.tokens * desc.heads), 9};
   const cuuint64_t strides[2] = {kMlaEntry * 2, 128};
-  const cuuint32_t box[3] = {64, static_cast<cuuint32_t>(config.tile_pairs), 9};
+  const cuuint32_t tiles = config.kind == MlaDecodeKind::kWide ? 1 : 9;
+  const cuuint32_t box[3] = {64, static_cast<cuuint32_t>(config.tile_pairs), tiles};
   return encode(map, call.queries, 3, sizes, strides, box);
 }
 
@@ -99,7 +101,7 @@ template <int kCluster>
 cudaError_t launch_wide(cudaStream_t stream, const MlaDecodeConfig& config, bool overlap,
                         const CUtensorMap& cache, const CUtensorMap& queries,
                         const MlaDecodeArgs& args) {
-  const Launch how{config.blocks(), kWideThreads, sizeof(WideShared) + 1024, kCluster, overlap};
+  const Launch how{config.blocks(), kWideThreads, sizeof(WideShared), kCluster, overlap};
   return launch(stream, how, mla_wide_kernel<kCluster>, cache, queries, args);
 }
 

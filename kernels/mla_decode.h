@@ -7,13 +7,22 @@
 
 namespace fathom::kernels {
 
+// A row's numbers, as in MlaDecodeRows.
+struct MlaRow {
+  int32_t slot;
+  int32_t first;
+  int32_t query;
+  int32_t context;
+};
+
 // What one multiprocessor's share is: from block `tile_begin` of row `row_begin` to before block
 // `tile_end` of row `row_end`. row_end < row_begin: nothing.
-struct MlaPart {
+struct alignas(16) MlaPart {
   int32_t row_begin;
   int32_t tile_begin;
   int32_t row_end;
   int32_t tile_end;
+  MlaRow row;  // row_begin: here, so that a part's first copy waits for one load less
 };
 
 // Partial results of a row: `slots` from first_slot on, in the order of their tokens. At most one:

@@ -24,9 +24,17 @@ struct MlaDecodeArgs {
   float* partial_weights = nullptr;
 };
 
+__device__ inline MlaRow mla_row(const MlaDecodeRows& rows, int32_t row) {
+  return MlaRow{rows.slot[row], rows.first[row], rows.query[row], rows.context[row]};
+}
+
+__device__ inline int32_t blocks_of_row(const MlaRow& row) {
+  const int32_t tokens = row.context + row.query;
+  return row.query == 0 ? 0 : (tokens + kMlaBlockTokens - 1) / kMlaBlockTokens;
+}
+
 __device__ inline int32_t blocks_of_row(const MlaDecodeRows& rows, int32_t row) {
-  const int32_t query = rows.query[row];
-  return query == 0 ? 0 : (rows.context[row] + query + kMlaBlockTokens - 1) / kMlaBlockTokens;
+  return blocks_of_row(MlaRow{0, 0, rows.query[row], rows.context[row]});
 }
 
 // A run of blocks of one row.
@@ -34,6 +42,7 @@ struct MlaPiece {
   int32_t row = 0;
   int32_t begin = 0;
   int32_t end = 0;
+  MlaRow of{0, 0, 0, 0};
   bool whole = false;   // the row is in no other part
   MlaCut cut{0, 0, 0};  // of a row that is in several
 };
@@ -43,9 +52,10 @@ template <typename Body>
 __device__ void for_each_piece(const MlaDecodeArgs& a, int32_t number, Body&& body) {
   const MlaPart part = a.schedule.parts[number];
   for (int32_t row = part.row_begin; row <= part.row_end; ++row) {
-    const int32_t blocks = blocks_of_row(a.rows, row);
     MlaPiece piece;
     piece.row = row;
+    piece.of = row == part.row_begin ? part.row : mla_row(a.rows, row);
+    const int32_t blocks = blocks_of_row(piece.of);
     piece.begin = row == part.row_begin ? part.tile_begin : 0;
     piece.end = row == part.row_end ? part.tile_end : blocks;
     if (piece.begin >= piece.end) continue;
@@ -67,10 +77,9 @@ struct EarlierKernels {
   }
   // Before which block of a piece its queries are asked for; piece.end: after the last. At most
   // `blocks` come before them, none that has tokens of this step.
-  __device__ int32_t queries_at(const MlaDecodeArgs& a, const MlaPiece& piece,
-                                int32_t blocks) const {
+  __device__ int32_t queries_at(const MlaPiece& piece, int32_t blocks) const {
     if (over) return piece.begin;
-    const int32_t old = max(a.rows.context[piece.row] / kMlaBlockTokens, piece.begin);
+    const int32_t old = max(piece.of.context / kMlaBlockTokens, piece.begin);
     return min(min(piece.begin + blocks, old), piece.end);
   }
 };
@@ -107,13 +116,6 @@ __device__ void copy_tile_of_block(void* to, const CUtensorMap* map, uint64_t* b
   }
 }
 
-// The same tile into the second-level cache alone.
-__device__ inline void prefetch_tile_of_block(const CUtensorMap* map, int32_t tile, int32_t block) {
-  asm volatile("cp.async.bulk.prefetch.tensor.4d.L2.global [%0, {%1, %1, %2, %3}];" ::"l"(map),
-               "r"(0), "r"(tile), "r"(block)
-               : "memory");
-}
-
 // Queries from `row` on, [pairs, 576], as nine tiles of 64 columns.
 __device__ inline void copy_queries(void* to, const CUtensorMap* map, uint64_t* barrier,
                                     int32_t row) {
@@ -121,6 +123,16 @@ __device__ inline void copy_queries(void* to, const CUtensorMap* map, uint64_t* 
       "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
       "[%0], [%1, {%3, %4, %3}], [%2];" ::"r"(shared_address(to)),
       "l"(map), "r"(shared_address(barrier)), "r"(0), "r"(row)
+      : "memory");
+}
+
+// One tile of 64 columns of them.
+__device__ inline void copy_query_tile(void* to, const CUtensorMap* map, uint64_t* barrier,
+                                       int32_t tile, int32_t row) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%3, %4, %5}], [%2];" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(barrier)), "r"(0), "r"(row), "r"(tile)
       : "memory");
 }
 
@@ -139,16 +151,6 @@ __device__ void barrier_arrive_everywhere(uint64_t* barrier) {
           "r"(rank)
           : "memory");
     }
-  }
-}
-
-// All threads of the cluster.
-template <int kCluster>
-__device__ void cluster_barrier() {
-  if constexpr (kCluster == 1) {
-    __syncthreads();
-  } else {
-    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
   }
 }
 

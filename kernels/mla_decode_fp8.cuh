@@ -38,17 +38,16 @@ __device__ inline void fp8_copy(const MlaDecodeArgs& a, Fp8Shared& s, const uint
   RingPlace<2> query;
   EarlierKernels earlier;
   for_each_piece(a, static_cast<int32_t>(blockIdx.x) / a.tiles, [&](const MlaPiece& piece) {
-    const int32_t first_query = a.rows.first[piece.row] * a.heads;
     const auto copy_row_queries = [&] {
       earlier.wait();
       barrier_wait(&n.query_free[query.index], query.phase ^ 1U);
       barrier_expect(&n.query_full[query.index], NarrowShared<1>::kQueryBytes);
       copy_queries(n.queries[query.index], queries, &n.query_full[query.index],
-                   first_query + tile * kNarrowPairs);
+                   piece.of.first * a.heads + tile * kNarrowPairs);
       query.advance();
     };
-    const int32_t* table = a.rows.block_table + a.rows.slot[piece.row] * a.rows.table_stride;
-    const int32_t ask = earlier.queries_at(a, piece, NarrowShared<1>::kStages);
+    const int32_t* table = a.rows.block_table + piece.of.slot * a.rows.table_stride;
+    const int32_t ask = earlier.queries_at(piece, NarrowShared<1>::kStages);
     int32_t block = table[piece.begin];
     for (int32_t t = piece.begin; t < piece.end; ++t) {
       const int32_t next = t + 1 < piece.end ? table[t + 1] : 0;

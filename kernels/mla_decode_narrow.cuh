@@ -68,17 +68,16 @@ __device__ void narrow_copy(const MlaDecodeArgs& a, NarrowShared<kGroups>& s,
   RingPlace<2> query;
   EarlierKernels earlier;
   for_each_piece(a, number, [&](const MlaPiece& piece) {
-    const int32_t first_query = a.rows.first[piece.row] * a.heads;
     const auto copy_row_queries = [&] {
       earlier.wait();
       barrier_wait(&s.query_free[query.index], query.phase ^ 1U);
       barrier_expect(&s.query_full[query.index], NarrowShared<kGroups>::kQueryBytes);
       copy_queries(s.queries[query.index], queries, &s.query_full[query.index],
-                   first_query + tile * kGroups * kNarrowPairs);
+                   piece.of.first * a.heads + tile * kGroups * kNarrowPairs);
       query.advance();
     };
-    const int32_t* table = a.rows.block_table + a.rows.slot[piece.row] * a.rows.table_stride;
-    const int32_t ask = earlier.queries_at(a, piece, NarrowShared<kGroups>::kStages);
+    const int32_t* table = a.rows.block_table + piece.of.slot * a.rows.table_stride;
+    const int32_t ask = earlier.queries_at(piece, NarrowShared<kGroups>::kStages);
     int32_t block = table[piece.begin];
     for (int32_t t = piece.begin; t < piece.end; ++t) {
       const int32_t next = t + 1 < piece.end ? table[t + 1] : 0;
@@ -357,8 +356,8 @@ __device__ void narrow_compute(const MlaDecodeArgs& a, NarrowShared<kGroups>& s)
   NarrowState before;
   narrow_clear(state);
   for_each_piece(a, static_cast<int32_t>(blockIdx.x) / a.tiles, [&](const MlaPiece& piece) {
-    const int32_t seen_by_all = a.rows.context[piece.row] + 1;
-    const int32_t seen = seen_by_all + a.rows.query[piece.row] - 1;
+    const int32_t seen_by_all = piece.of.context + 1;
+    const int32_t seen = seen_by_all + piece.of.query - 1;
 #pragma unroll
     for (int i = 0; i < 4; ++i)
       state.visible[i] = seen_by_all + (g.first_pair + g.pair(i)) / a.heads;

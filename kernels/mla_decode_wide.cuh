@@ -1,288 +1,299 @@
 // Decode attention for tiles of 64 (token, head) pairs, bound by the tensor cores as much as by
-// the cache's bytes. Two warpgroups share two blocks of the cache at a time: each computes the
-// scores of one block, and both blocks' part of one half of the output's columns, so that one's
-// softmax runs under the other's products (a seesaw, after DeepSeek's FlashMLA; see
-// docs/kernels/mla_decode.md). One thread copies.
+// the cache's bytes. One warpgroup keeps the queries in registers and makes scores and weights; two
+// sum one half of the output's columns each, and a thread of each copies that half of the blocks
+// into a ring of three. The products of a block with its values run under the softmax of the next
+// one (see docs/kernels/mla_decode.md).
 #pragma once
 
-#include "mla_decode_common.cuh"
+#include "cluster.cuh"
+#include "mla_wide_ring.cuh"
 #include "mla_wide_rows.cuh"
 
 namespace fathom::kernels {
 
-inline constexpr int kWideThreads = 384;  // two warpgroups that compute, and one that copies
+inline constexpr int kWideThreads = 384;    // scores, left sums, right sums
+inline constexpr uint32_t kWideSteps = 31;  // of 16 columns, in registers
 
-// Tiles of a block are freed in two groups: group g by warpgroup g, whose output columns they feed;
-// the rope's keys go with group 0. The queries' last tile is read once a piece, and then holds
-// weights of the odd blocks.
-struct WideShared {
-  alignas(1024) uint8_t queries[9 * kTileBytes];
-  alignas(1024) uint8_t blocks[2][9 * kTileBytes];
-  alignas(
-      1024) uint8_t weights[kTileBytes];  // of the even block: bf16 [pairs, 64 tokens], swizzled
-  float peaks[2][kWidePairs];             // after the even block, after the odd one
-  float totals[2][2][kWidePairs];         // [piece's parity][warpgroup]
-  uint64_t full[2][2];                    // [block][group]
-  uint64_t free[2][2];
-  uint64_t query_full;
-  uint64_t query_free;
-};
+// The scores' warpgroup between blocks: queries [step of 16 columns][fragment], and its rows.
+struct WideScores {
+  uint32_t queries[kWideSteps][4];
+  float peak[2];
+  float total[2];
+  const WideWalk* walk;
 
-enum WideBarrier : int { kWeights0 = 1, kWeights1, kGroup0, kGroup1, kTotals };
-
-template <int kNumber, int kThreads>
-__device__ void named_arrive() {
-  asm volatile("bar.arrive %0, %1;" ::"n"(kNumber), "n"(kThreads) : "memory");
-}
-
-// This block of threads' share of a group: half of its tiles, and the rope's tile of one block in
-// two, when a cluster shares the cache's blocks; else all.
-template <int kCluster>
-__device__ void wide_copy_group(WideShared& s, const CUtensorMap* cache, int32_t block, int place,
-                                int group, uint32_t phase, int rank) {
-  const bool with_rope = group == 0;
-  barrier_wait(&s.free[place][group], phase ^ 1U);
-  uint64_t* full = &s.full[place][group];
-  barrier_expect(full, (with_rope ? 5 : 4) * kTileBytes);
-  constexpr int kShare = 4 / kCluster;
-  for (int i = 0; i < kShare; ++i) {
-    const int tile = group * 4 + rank * kShare + i;
-    copy_tile_of_block<kCluster>(s.blocks[place] + tile * kTileBytes, cache, full, tile, block,
-                                 kEvictFirst);
-  }
-  if (with_rope && (kCluster == 1 || rank == place))
-    copy_tile_of_block<kCluster>(s.blocks[place] + 8 * kTileBytes, cache, full, 8, block,
-                                 kEvictFirst);
-}
-
-template <int kCluster>
-__device__ void wide_copy(const MlaDecodeArgs& a, WideShared& s, const CUtensorMap* cache,
-                          const CUtensorMap* queries) {
-  const int32_t number = static_cast<int32_t>(blockIdx.x) / a.tiles;
-  const int32_t tile = static_cast<int32_t>(blockIdx.x) % a.tiles;
-  const int rank = static_cast<int>(blockIdx.x) % kCluster;
-  uint32_t phase[2] = {0, 0};
-  uint32_t query_phase = 0;
-  EarlierKernels earlier;
-  for_each_piece(a, number, [&](const MlaPiece& piece) {
-    const int32_t* table = a.rows.block_table + a.rows.slot[piece.row] * a.rows.table_stride;
-    const auto block_at = [&](int32_t t) { return t < piece.end ? table[t] : 0; };
-    int32_t block = block_at(piece.begin);
-    int32_t next = block_at(piece.begin + 1);
-    const auto copy_row_queries = [&] {
-      earlier.wait();
-      barrier_wait(&s.query_free, query_phase ^ 1U);
-      query_phase ^= 1U;
-      barrier_expect(&s.query_full, 9 * kTileBytes);
-      copy_queries(s.queries, queries, &s.query_full,
-                   a.rows.first[piece.row] * a.heads + tile * kWidePairs);
-    };
-    const int32_t ask = earlier.queries_at(a, piece, 2);
-    for (int32_t t = piece.begin; t < piece.end; ++t) {
-      const int place = (t - piece.begin) & 1;
-      const int32_t later = block_at(t + 2);
-      if (t == ask) copy_row_queries();
-      wide_copy_group<kCluster>(s, cache, block, place, 0, phase[place], rank);
-      wide_copy_group<kCluster>(s, cache, block, place, 1, phase[place], rank);
-      phase[place] ^= 1U;
-      block = next;
-      next = later;
-    }
-    if (ask == piece.end) copy_row_queries();
-  });
-  earlier.wait();
-}
-
-// What both warpgroups see of a piece.
-template <int kCluster>
-struct WideView {
-  const MlaDecodeArgs& a;
-  WideShared& s;
-  const WidePiece& p;
-  uint32_t queries;  // places of tiles (wide_place)
-  uint32_t even;     // blocks
-  uint32_t odd;
-  uint32_t even_weights;
-  uint32_t odd_weights;
-
-  __device__ WideView(const MlaDecodeArgs& args, WideShared& shared, const WidePiece& piece)
-      : a(args),
-        s(shared),
-        p(piece),
-        queries(wide_place(shared_address(shared.queries))),
-        even(wide_place(shared_address(shared.blocks[0]))),
-        odd(wide_place(shared_address(shared.blocks[1]))),
-        even_weights(wide_place(shared_address(shared.weights))),
-        odd_weights(wide_place(shared_address(shared.queries + 8 * kTileBytes))) {}
-  __device__ void free_group(int place, int group) const {
-    if (threadIdx.x % 32 == 0) barrier_arrive_everywhere<kCluster>(&s.free[place][group]);
+  __device__ int32_t visible(const MlaDecodeArgs& a, int r) const {
+    const auto row = static_cast<int32_t>(threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4);
+    const int32_t tile = static_cast<int32_t>(blockIdx.x) % a.tiles;
+    return walk->seen_by_all + (tile * kWidePairs + row + r * 8) / a.heads;
   }
 };
 
-// Half of a block's scores, those of a group's tiles, are under way after it.
-template <int kCluster, int kGroup>
-__device__ void wide_half_scores(const WideView<kCluster>& v, const WideState& state, int place,
-                                 uint32_t phase, float (&scores)[32]) {
-  const uint32_t block = computed_here(place == 0 ? v.even : v.odd);
-  const uint32_t queries = computed_here(v.queries);
-  barrier_wait(&v.s.full[place][kGroup], phase);
+template <int kCluster>
+__device__ void wide_free(WideShared& s, uint32_t slot, int half) {
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) barrier_arrive_everywhere<kCluster>(&s.free[slot][half]);
+}
+
+enum WideBarrier : int { kWideScoring = 1, kWideLeft, kWideRight };  // of a warpgroup
+
+// Queries from their slot to where products read them.
+template <int kCluster>
+__device__ void wide_take_queries(WideShared& s, const WidePlace& place, WideScores& state) {
+  const uint8_t* slot = s.slots[place.index];
+  barrier_wait(&s.full[place.index][0], place.phase);
+  barrier_wait(&s.full[place.index][1], place.phase);
+  const uint32_t from = shared_address(slot);
+#pragma unroll
+  for (uint32_t i = 0; i < kWideSteps; ++i)
+    wide_load_fragment(state.queries[i], wide_fragment(from + i / 4 * kTileBytes, i % 4));
+  const uint32_t thread = threadIdx.x % 128;
+#pragma unroll
+  for (uint32_t i = 0; i < 4; ++i) {
+    const uint32_t at = (i * 128 + thread) * 16;
+    *reinterpret_cast<uint4*>(s.rope + at) =
+        *reinterpret_cast<const uint4*>(slot + 8 * kTileBytes + at);
+  }
+  const uint32_t row = thread / 2;
+  *reinterpret_cast<uint4*>(s.last_step + (row / 8 * 2 + thread % 2) * 128 + row % 8 * 16) =
+      *reinterpret_cast<const uint4*>(slot + 7 * kTileBytes + row * 128 +
+                                      ((6 + thread % 2) ^ (row % 8)) * 16);
+  fence_for_async();
+  named_barrier<kWideScoring, 128>();
+  wide_free<kCluster>(s, place.index, 0);
+  wide_free<kCluster>(s, place.index, 1);
+}
+
+// The queries' last 16 latent columns as a product's left side: no swizzle.
+__device__ inline uint64_t wide_last_step(const WideShared& s) {
+  constexpr uint64_t kNextColumns = uint64_t{128 >> 4} << 16;
+  constexpr uint64_t kNextRows = uint64_t{256 >> 4} << 32;
+  return kNextRows | kNextColumns | ((shared_address(s.last_step) & 0x3FFFFU) >> 4);
+}
+
+// A block's scores; under way after it.
+__device__ inline void wide_scores(WideShared& s, const WidePlace& place, const WideScores& state,
+                                   float (&scores)[32]) {
+  const uint32_t block = computed_here(wide_place(shared_address(s.slots[place.index])));
+  const uint32_t rope = computed_here(wide_place(shared_address(s.rope)));
+  const auto keys = [&](uint32_t i) { return wide_tile(block, i / 4 * kTileBytes + i % 4 * 32); };
+  barrier_wait(&s.full[place.index][0], place.phase);
   wgmma_fence();
-  wide_scores<kGroup == 0, kGroup * 4>(block, queries, scores);
-  if constexpr (kGroup == 0) wide_rope_scores(state, block, scores);
+  multiply_scores_fresh(scores, state.queries[0], keys(0));
+#pragma unroll
+  for (uint32_t i = 1; i < 16; ++i) multiply_scores(scores, state.queries[i], keys(i));
+  barrier_wait(&s.full[place.index][1], place.phase);
+  wgmma_fence();
+#pragma unroll
+  for (uint32_t i = 16; i < kWideSteps; ++i) multiply_scores(scores, state.queries[i], keys(i));
+  Wgmma<Format::kBF16, 64>::run(scores, wide_last_step(s), keys(kWideSteps), 1);
+#pragma unroll
+  for (uint32_t i = 0; i < 4; ++i)
+    Wgmma<Format::kBF16, 64>::run(scores, wide_tile(rope, i * 32), keys(32 + i), 1);
   wgmma_commit();
 }
 
-// Warpgroup 0's part of a pair of blocks: from the even block's scores to those of the next pair,
-// and the outputs' left half. kBoth: there is an odd block. kNext: there is a next pair; where
-// there is none, a block may be cut by the row's end.
-template <int kCluster, bool kBoth, bool kNext>
-__device__ void wide_left(const WideView<kCluster>& v, int32_t t, uint32_t phase,
-                          float (&scores)[32], WideState& state) {
-  float fade[2];
-  uint32_t packed[4][4];
-  const bool rises =
-      wide_softmax(v.a, state, scores, t * kMlaBlockTokens, v.p.edge(t), fade, packed);
-  wide_give(v.s.peaks[0], state.peak);
-  wide_store_weights(packed, shared_address(v.s.weights));
-  if (!kNext && v.p.unclean(t))
-    wide_clear_tokens<kGroup0>(v.s.blocks[0], v.p.seen - t * kMlaBlockTokens);
-  fence_for_async();
-  named_arrive<kWeights0, 256>();
-  if (rises) wide_fade(state, fade);
-  wide_values<0>(state, packed, v.even);
-  wide_wait<0>(state);
-  v.free_group(0, 0);
-  if constexpr (kBoth) {
-    named_barrier<kWeights1, 256>();
-    if (wide_take_peaks(v.s.peaks[1], state, fade)) wide_fade(state, fade);
-    wide_values<0>(state, v.odd_weights, v.odd);
-    wide_wait<0>(state);
-    v.free_group(1, 0);
-    if constexpr (kNext) {
-      wide_half_scores<kCluster, 0>(v, state, 0, phase, scores);
-      wide_half_scores<kCluster, 1>(v, state, 0, phase, scores);
-      wgmma_wait<0>();
-      wgmma_use(scores);
-    }
+__device__ inline void wide_tell_weights(WideShared& s, uint32_t slot) {
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) barrier_arrive(&s.weights[slot]);
+}
+
+// Powers of two, of which the least stands for 0 too.
+__device__ inline void wide_give_fades(int8_t (&to)[kWidePairs], const float (&fade)[2]) {
+  const uint32_t row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
+  if (threadIdx.x % 4 == 0) {
+    to[row] = static_cast<int8_t>((__float_as_int(fade[0]) >> 23) - 127);
+    to[row + 8] = static_cast<int8_t>((__float_as_int(fade[1]) >> 23) - 127);
   }
 }
 
-// The even block's products with the right half, under way after it.
-template <int kCluster>
-__device__ void wide_right_even(const WideView<kCluster>& v, WideState& state) {
+__device__ inline void wide_get_fades(const int8_t (&from)[kWidePairs], float (&fade)[2]) {
+  const uint32_t row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
+  fade[0] = __int_as_float((from[row] + 127) << 23);
+  fade[1] = __int_as_float((from[row + 8] + 127) << 23);
+}
+
+// Scores become weights, in the place of the rope's keys, and what earlier sums are worth is told.
+__device__ inline void wide_weigh(const MlaDecodeArgs& a, WideShared& s, int32_t t, uint32_t slot,
+                                  WideScores& state, float (&scores)[32]) {
   float fade[2];
-  named_barrier<kWeights0, 256>();
-  if (wide_take_peaks(v.s.peaks[0], state, fade)) {
+  uint32_t packed[4][4];
+  const bool edge = (t + 1) * kMlaBlockTokens > s.scored.seen_by_all;
+  const bool rises = wide_softmax(a, state, scores, t * kMlaBlockTokens, edge, fade, packed);
+  wide_give_fades(s.fades[slot], fade);
+  if (threadIdx.x % 32 == 0) s.rises[slot][threadIdx.x % 128 / 32] = rises ? 1 : 0;
+  named_barrier<kWideScoring, 128>();  // all have read the rope's keys
+  wide_store_weights(packed, shared_address(s.slots[slot] + 8 * kTileBytes));
+  if ((t + 1) * kMlaBlockTokens > s.scored.seen)
+    wide_clear_tokens<kWideScoring>(s.slots[slot], s.scored.seen - t * kMlaBlockTokens);
+  fence_for_async();
+}
+
+// Weights of a block are told behind the scores of the next one, so that their products run under
+// the next softmax and not beside the next scores; at once where the next block is not there yet.
+template <int kCluster>
+__device__ void wide_score_piece(const MlaDecodeArgs& a, WideShared& s, WidePlace& place,
+                                 WideScores& state) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    state.peak[r] = -INFINITY;
+    state.total[r] = 0.0F;
+  }
+  wide_take_queries<kCluster>(s, place, state);
+  wide_tell_weights(s, place.index);  // none: the slot's turn passes
+  const auto before = [&] { return place.index == 0 ? kWideSlots - 1 : place.index - 1; };
+  float scores[32];
+  bool told = true;
+  for (int32_t t = s.scored.begin; t < s.scored.end; ++t) {
+    place.advance();
+    if (!told && !barrier_over(&s.full[place.index][0], place.phase)) {
+      wide_tell_weights(s, before());
+      told = true;
+    }
+    wide_scores(s, place, state, scores);
+    if (!told) wide_tell_weights(s, before());
     wgmma_wait<0>();
+    wgmma_use(scores);
+    wide_weigh(a, s, t, place.index, state, scores);
+    told = false;
+  }
+  wide_tell_weights(s, place.index);
+  place.advance();
+}
+
+template <int kCluster>
+__device__ void wide_score(const MlaDecodeArgs& a, WideShared& s) {
+  WidePlace place;
+  WideScores state;
+  state.walk = &s.scored;
+  uint32_t results = 1;
+  while (s.scored.end != 0) {
+    barrier_wait(&s.result_free, results);
+    results ^= 1U;
+    wide_score_piece<kCluster>(a, s, place, state);
+    wide_sum_quads(state.total);
+    wide_give(s.result.peaks, state.peak);
+    wide_give(s.result.totals, state.total);
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) barrier_arrive(&s.result_full);
+    named_barrier<kWideScoring, 128>();
+    if (threadIdx.x % 128 == 0) wide_next_piece(a, s.scored, s.scored.row);
+    named_barrier<kWideScoring, 128>();
+  }
+}
+
+// sums += a block's weights times its values, one half of their columns.
+template <int kHalf>
+__device__ void wide_sum_block(WideShared& s, const WidePlace& place, WideSums& state) {
+  const uint32_t block = computed_here(wide_place(shared_address(s.slots[place.index])));
+  barrier_wait(&s.weights[place.index], place.phase);
+  if (same_in_warp(static_cast<int32_t>(s.rises[place.index][threadIdx.x % 128 / 32])) != 0) {
+    float fade[2];
+    wide_get_fades(s.fades[place.index], fade);
     wide_fade(state, fade);
   }
-  wide_values<1>(state, v.even_weights, v.even);
-}
-
-// Warpgroup 1's part: the odd block's scores, the outputs' right half. The even block's products
-// are asked for behind the odd block's scores, so that they run under its softmax.
-template <int kCluster, bool kLast>
-__device__ void wide_right(const WideView<kCluster>& v, int32_t t, uint32_t phase,
-                           WideState& state) {
-  float scores[32];
-  float fade[2];
-  uint32_t packed[4][4];
-  wide_half_scores<kCluster, 0>(v, state, 1, phase, scores);
-  wide_half_scores<kCluster, 1>(v, state, 1, phase, scores);
-  wide_right_even(v, state);
-  wgmma_wait<1>();
-  wgmma_use(scores);
-  const bool rises =
-      wide_softmax(v.a, state, scores, (t + 1) * kMlaBlockTokens, v.p.edge(t + 1), fade, packed);
-  wide_give(v.s.peaks[1], state.peak);
-  wide_wait<0>(state);  // of the even block, long over: its places may be filled again
-  v.free_group(0, 1);
-  wide_store_weights(packed, shared_address(v.s.queries + 8 * kTileBytes));
-  if (kLast && v.p.unclean(t + 1))
-    wide_clear_tokens<kGroup1>(v.s.blocks[1], v.p.seen - (t + 1) * kMlaBlockTokens);
-  fence_for_async();
-  named_arrive<kWeights1, 256>();
-  if (rises) wide_fade(state, fade);
-  wide_values<1>(state, packed, v.odd);
+  wide_values<kHalf>(state, block + (8 * kTileBytes >> 4), block);
   wide_wait<0>(state);
-  v.free_group(1, 1);
 }
 
-template <int kCluster>
-__device__ void wide_left_piece(const WideView<kCluster>& v, uint32_t& phase, WideState& state) {
-  float scores[32];
-  wide_half_scores<kCluster, 0>(v, state, 0, phase, scores);
-  wide_half_scores<kCluster, 1>(v, state, 0, phase, scores);
-  wgmma_wait<0>();
-  wgmma_use(scores);
-  phase ^= 1U;
-  int32_t t = v.p.begin;
-  for (; t + 2 < v.p.end; t += 2) {
-    wide_left<kCluster, true, true>(v, t, phase, scores, state);
-    phase ^= 1U;
-  }
-  if (t + 2 == v.p.end) {
-    wide_left<kCluster, true, false>(v, t, phase, scores, state);
-  } else {
-    wide_left<kCluster, false, false>(v, t, phase, scores, state);
-  }
-}
-
-// An odd count of blocks leaves the odd place out of the last pair: its phase does not turn.
-template <int kCluster>
-__device__ void wide_right_piece(const WideView<kCluster>& v, uint32_t& phase, WideState& state) {
-  int32_t t = v.p.begin;
-  for (; t + 2 < v.p.end; t += 2) {
-    wide_right<kCluster, false>(v, t, phase, state);
-    phase ^= 1U;
-  }
-  if (t + 2 == v.p.end) {
-    wide_right<kCluster, true>(v, t, phase, state);
-    phase ^= 1U;
-  } else {
-    wide_right_even(v, state);
-    wide_wait<0>(state);
-    v.free_group(0, 1);
-  }
-}
-
-template <int kCluster>
-__device__ void wide_compute(const MlaDecodeArgs& a, WideShared& s, int32_t group) {
-  const int32_t number = static_cast<int32_t>(blockIdx.x) / a.tiles;
-  const int32_t tile = static_cast<int32_t>(blockIdx.x) % a.tiles;
-  uint32_t phase = 0;
-  uint32_t pieces = 0;
-  WideState state;
-  for_each_piece(a, number, [&](const MlaPiece& piece) {
-    wide_begin(a, piece, tile, state);
-    const WidePiece p = wide_piece(a, piece);
-    const WideView<kCluster> view(a, s, p);
-    barrier_wait(&s.query_full, pieces & 1U);
-    wide_load_rope(state, shared_address(s.queries + 8 * kTileBytes));
-    if (group == 0) {
-      wide_left_piece(view, phase, state);
-    } else {
-      wide_right_piece(view, phase, state);
+// A whole row's outputs: through this half of the last block's slot, whose values nobody reads any
+// more, so that a warp stores 512 bytes of a row at once.
+template <int kHalf>
+__device__ void wide_store(const MlaDecodeArgs& a, WideShared& s, uint32_t slot,
+                           const WideSums& state, const float (&total)[2]) {
+  const float inverse[2] = {total[0] > 0.0F ? 1.0F / total[0] : 0.0F,
+                            total[1] > 0.0F ? 1.0F / total[1] : 0.0F};
+  const uint32_t to = shared_address(s.slots[slot] + kHalf * 4 * kTileBytes);
+  named_barrier<kHalf == 0 ? kWideLeft : kWideRight, 128>();  // all have read the values
+#pragma unroll
+  for (uint32_t set = 0; set < 4; ++set) {
+    uint32_t packed[4][4];
+#pragma unroll
+    for (uint32_t i = 0; i < 16; ++i) {
+      const uint32_t at = set * 32 + i * 2;
+      packed[i / 4][i % 4] =
+          pack_bf16(state.sums[at] * inverse[i % 2], state.sums[at + 1] * inverse[i % 2]);
     }
-    if (threadIdx.x % 32 == 0) barrier_arrive(&s.query_free);
-    wide_total<kTotals>(s.totals[pieces & 1U], state);
-    if (group == 0) {
-      wide_finish<0>(a, piece, tile, state, state.peak, state.total);
-    } else {
-      wide_finish<1>(a, piece, tile, state, state.peak, state.total);
-    }
-    ++pieces;
-  });
+    wide_store_weights(packed, to + set * kTileBytes);
+  }
+  __syncwarp();
+  const uint32_t lane = threadIdx.x % 32;
+  const int32_t row = static_cast<int32_t>(threadIdx.x % 128 / 32) * 16;
+  const WideWalk& walk = s.summed[kHalf];
+  const int32_t first = static_cast<int32_t>(blockIdx.x) % a.tiles * kWidePairs + row;
+  const int32_t rows = min((walk.seen - walk.seen_by_all + 1) * a.heads - first, 16);
+  __nv_bfloat16* out =
+      a.out + (int64_t{walk.first} * a.heads + first) * kMlaLatent + kHalf * 256 + lane * 8;
+#pragma unroll 4
+  for (int32_t r = 0; r < rows; ++r) {
+    const uint8_t* from = s.slots[slot] + (kHalf * 4 + lane / 8) * kTileBytes + (row + r) * 128 +
+                          ((lane % 8) ^ (static_cast<uint32_t>(r) & 7U)) * 16;
+    *reinterpret_cast<uint4*>(out + r * kMlaLatent) = *reinterpret_cast<const uint4*>(from);
+  }
+  fence_for_async();
 }
 
-__device__ inline void wide_init_barriers(WideShared& s, uint32_t writers, uint32_t readers) {
-  for (int i = 0; i < 4; ++i) {
-    barrier_init(&s.full[i / 2][i % 2], writers);
-    barrier_init(&s.free[i / 2][i % 2], readers);
+// Partial sums of a row that several parts have.
+template <int kHalf>
+__device__ void wide_store_partial(const MlaDecodeArgs& a, WideShared& s, const WideSums& state,
+                                   const float (&peak)[2], const float (&total)[2]) {
+  const WideWalk& walk = s.summed[kHalf];
+  MlaPiece piece;
+  piece.row = walk.row;
+  piece.cut = a.schedule.cuts[walk.row];
+  wide_store_partial<kHalf>(a, piece, static_cast<int32_t>(blockIdx.x) % a.tiles, state, peak,
+                            total);
+}
+
+template <int kHalf>
+__device__ void wide_finish(const MlaDecodeArgs& a, WideShared& s, uint32_t slot, uint32_t results,
+                            const WideSums& state) {
+  barrier_wait(&s.result_full, results);
+  float peak[2];
+  float total[2];
+  wide_get(s.result.peaks, peak);
+  wide_get(s.result.totals, total);
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) barrier_arrive(&s.result_free);
+  const WideWalk& walk = s.summed[kHalf];
+  if (walk.whole) {
+    wide_store<kHalf>(a, s, slot, state, total);
+  } else {
+    wide_store_partial<kHalf>(a, s, state, peak, total);
   }
-  barrier_init(&s.query_full, 1);
-  barrier_init(&s.query_free, 8);
-  barrier_init_done();
+}
+
+template <int kCluster, int kHalf>
+__device__ void wide_sum(const MlaDecodeArgs& a, WideShared& s, const CUtensorMap* cache,
+                         const CUtensorMap* query_map) {
+  constexpr int kBarrier = kHalf == 0 ? kWideLeft : kWideRight;
+  WidePlace place;
+  uint32_t results = 0;
+  WideSums state;
+  WideWalk& walk = s.summed[kHalf];
+  const bool first = threadIdx.x % 128 == 0;
+  if (first) wide_copy_first<kCluster, kHalf>(a, s, cache, query_map);
+  __syncwarp();
+  while (walk.end != 0) {
+#pragma unroll
+    for (int i = 0; i < 128; ++i) state.sums[i] = 0.0F;
+    place.advance();  // past the queries, whose slot the scores' warpgroup frees
+    if (first) wide_copy_next<kCluster, kHalf>(a, s, cache, query_map);
+    __syncwarp();
+    for (int32_t t = walk.begin; t < walk.end; ++t) {
+      wide_sum_block<kHalf>(s, place, state);
+      if (t + 1 == walk.end) wide_finish<kHalf>(a, s, place.index, results, state);
+      wide_free<kCluster>(s, place.index, kHalf);
+      place.advance();
+      if (first) wide_copy_next<kCluster, kHalf>(a, s, cache, query_map);
+      __syncwarp();
+    }
+    results ^= 1U;
+    named_barrier<kBarrier, 128>();
+    if (first) wide_next_piece(a, walk, walk.row);
+    __syncwarp();
+    named_barrier<kBarrier, 128>();
+  }
+  if (first) wide_wait_for_all<kHalf>(s);
 }
 
 template <int kCluster>
@@ -290,20 +301,36 @@ __global__ void __launch_bounds__(kWideThreads, 1)
     mla_wide_kernel(const __grid_constant__ CUtensorMap cache,
                     const __grid_constant__ CUtensorMap queries,
                     const __grid_constant__ MlaDecodeArgs a) {
-  extern __shared__ uint8_t raw[];
-  auto& s = *reinterpret_cast<WideShared*>(raw + (0U - shared_address(raw)) % 1024U);
-  if (threadIdx.x == 0) wide_init_barriers(s, 1, 4 * kCluster);
-  let_next_kernel_start();
-  cluster_barrier<kCluster>();
-  const int32_t group = same_in_warp(static_cast<int32_t>(threadIdx.x / 128));
-  if (group < 2) {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-    wide_compute<kCluster>(a, s, group);
-  } else {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    if (threadIdx.x == 256) wide_copy<kCluster>(a, s, &cache, &queries);
+  extern __shared__ __align__(1024) uint8_t wide_memory[];
+  auto& s = *reinterpret_cast<WideShared*>(wide_memory);
+  if (threadIdx.x == 0) wide_init<kCluster>(s);
+  if (threadIdx.x == 160) {
+    prefetch_map(&cache);
+    prefetch_map(&queries);
   }
-  cluster_barrier<kCluster>();  // the other block may still write here, or arrive
+  let_next_kernel_start();
+  if (threadIdx.x == 64) wide_first_piece(a, s.scored);
+  if (threadIdx.x == 128 || threadIdx.x == 256) {
+    const uint32_t half = threadIdx.x / 128 - 1;
+    wide_first_piece(a, s.summed[half]);
+    s.copied[half] = s.summed[half];
+  }
+  __syncthreads();
+  if constexpr (kCluster > 1) {
+    cluster_arrive_relaxed();
+    cluster_wait();
+  }
+  const int32_t group = same_in_warp(static_cast<int32_t>(threadIdx.x / 128));
+  if (group == 0) {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 184;");
+    wide_score<kCluster>(a, s);
+  } else if (group == 1) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 160;");
+    wide_sum<kCluster, 0>(a, s, &cache, &queries);
+  } else {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 160;");
+    wide_sum<kCluster, 1>(a, s, &cache, &queries);
+  }
 }
 
 }  // namespace fathom::kernels

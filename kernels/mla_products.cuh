@@ -50,6 +50,21 @@ __device__ inline void multiply_scores(float (&d)[32], const uint32_t (&a)[4], u
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
+#define FATHOM_N4(d, i) "=f"(d[i]), "=f"(d[(i) + 1]), "=f"(d[(i) + 2]), "=f"(d[(i) + 3])
+#define FATHOM_N16(d, i) \
+  FATHOM_N4(d, i), FATHOM_N4(d, (i) + 4), FATHOM_N4(d, (i) + 8), FATHOM_N4(d, (i) + 12)
+// d = a b: what `d` held is dead before it.
+__device__ inline void multiply_scores_fresh(float (&d)[32], const uint32_t (&a)[4], uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, "
+      "%8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "
+      "%24, %25, %26, %27, %28, %29, %30, %31}, {%32, %33, %34, %35}, %36, 0, 1, 1, 0;\n"
+      : FATHOM_N16(d, 0), FATHOM_N16(d, 16)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+#undef FATHOM_N16
+#undef FATHOM_N4
+
 #define FATHOM_REGISTERS_128                                                                     \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                       \
   "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "             \
@@ -66,14 +81,6 @@ __device__ inline void multiply_wide(float (&d)[128], uint64_t a, uint64_t b) {
                "}, %128, %129, 1, 1, 1, 0, 1;\n"
                : FATHOM_O64(d, 0), FATHOM_O64(d, 64)
                : "l"(a), "l"(b));
-}
-
-// The same with `a` in registers: packed pairs of rows r, r + 8 at columns c, then at c + 8.
-__device__ inline void multiply_wide(float (&d)[128], const uint32_t (&a)[4], uint64_t b) {
-  asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" FATHOM_REGISTERS_128
-               "}, {%128, %129, %130, %131}, %132, 1, 1, 1, 1;\n"
-               : FATHOM_O64(d, 0), FATHOM_O64(d, 64)
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
 #undef FATHOM_REGISTERS_128

@@ -92,6 +92,8 @@ __device__ inline int32_t cost_before(const MlaRowPlan& plan, int32_t rows, cons
   return static_cast<int32_t>(int64_t{all} * min(number, used) / used);
 }
 
+inline constexpr MlaPart kMlaNoPart{0, 0, -1, 0, MlaRow{0, 0, 0, 0}};
+
 // Counts the places inside of each row where parts begin, and gives their rows partial results.
 __device__ inline void plan_cuts(const MlaRowPlan& plan, int32_t rows, const MlaCutting& how,
                                  int32_t* shared, const MlaSchedule& schedule) {
@@ -155,14 +157,32 @@ __device__ inline bool deal_whole_rows(const MlaRowPlan& plan, int32_t rows, con
   if (*heaviest * 8 > all.budget * 9) return false;
   const int32_t used = (all.rows + each - 1) / each;
   for (int32_t p = used + thread; p < how.parts; p += kScheduleThreads)
-    schedule.parts[p] = MlaPart{0, 0, -1, 0};
+    schedule.parts[p] = kMlaNoPart;
   for (int32_t r = thread; r < rows; r += kScheduleThreads) {
     schedule.cuts[r] = MlaCut{0, 0, 0};
     const int32_t part = plan.ordinal[r] / each;
     if (cost(r) > 0 && ends_part(r))
-      schedule.parts[part] = MlaPart{plan.begin[part], 0, r, cost(r) - how.overhead};
+      schedule.parts[part] = MlaPart{plan.begin[part], 0, r, cost(r) - how.overhead, MlaRow{}};
   }
   return true;
+}
+
+// Equal parts, cut wherever their rows may be.
+__device__ inline void deal_blocks(const MlaRowPlan& plan, int32_t count, const MlaCutting& how,
+                                   int32_t* shared, const MlaSchedule& schedule) {
+  plan_cuts(plan, count, how, shared, schedule);
+  for (auto p = static_cast<int32_t>(threadIdx.x); p < how.parts; p += kScheduleThreads) {
+    const MlaPlace from = place_of_part(plan, count, how, cost_before(plan, count, how, p));
+    const MlaPlace to = place_of_part(plan, count, how, cost_before(plan, count, how, p + 1));
+    const bool at_end = to.row == count;
+    schedule.parts[p] =
+        from.row == to.row && from.tile == to.tile
+            ? kMlaNoPart
+            : MlaPart{from.row, from.tile, at_end ? count - 1 : to.row,
+                      at_end ? max(plan.start[count] - plan.start[count - 1] - how.overhead, 0)
+                             : to.tile,
+                      MlaRow{}};
+  }
 }
 
 // One block. Rows lie one after another on a line, a block of 64 tokens being a unit and a row's
@@ -190,18 +210,12 @@ __global__ void __launch_bounds__(kScheduleThreads)
   if (thread == 0) plan.start[count] = all;
   const int32_t budget = max((all + how.parts - 1) / how.parts, 1);
   __syncthreads();
-  if (deal_whole_rows(plan, count, how, Totals{real, budget}, &heaviest, schedule)) return;
-  plan_cuts(plan, count, how, shared, schedule);
+  if (!deal_whole_rows(plan, count, how, Totals{real, budget}, &heaviest, schedule))
+    deal_blocks(plan, count, how, shared, schedule);
+  __syncthreads();
   for (int32_t p = thread; p < how.parts; p += kScheduleThreads) {
-    const MlaPlace from = place_of_part(plan, count, how, cost_before(plan, count, how, p));
-    const MlaPlace to = place_of_part(plan, count, how, cost_before(plan, count, how, p + 1));
-    const bool at_end = to.row == count;
-    schedule.parts[p] =
-        from.row == to.row && from.tile == to.tile
-            ? MlaPart{0, 0, -1, 0}
-            : MlaPart{from.row, from.tile, at_end ? count - 1 : to.row,
-                      at_end ? max(plan.start[count] - plan.start[count - 1] - how.overhead, 0)
-                             : to.tile};
+    MlaPart& part = schedule.parts[p];
+    if (part.row_begin <= part.row_end) part.row = mla_row(rows, part.row_begin);
   }
 }
 
