@@ -38,8 +38,8 @@ cudaError_t encode_cache(CUtensorMap* map, const MlaDecodeConfig& config,
   return encode(map, call.cache, 4, sizes, strides, box);
 }
 
-// [tokens * heads, 576] as (column, row, tile); rows past the end read as zero. A copy takes a row's
-// queries at once, or one of their tiles.
+// [tokens * heads, 576] as (column, row, tile); rows past the end read as zero. A copy takes a
+// row's queries at once, or one of their tiles.
 cudaError_t encode_queries(CUtensorMap* map, const MlaDecodeDesc& desc,
                            const MlaDecodeConfig& config, const MlaDecodeCall& call) {
   const cuuint64_t sizes[3] = {64, static_cast<cuuint64_t>(call.tokens * desc.heads), 9};
