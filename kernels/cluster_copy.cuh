@@ -39,4 +39,22 @@ __device__ inline void send_word(const int32_t* to, const uint64_t* barrier, uin
       : "memory");
 }
 
+// To the same place of a block of the cluster, whose barrier counts the bytes.
+__device__ inline void send_to_block(const void* to, const uint64_t* barrier, uint32_t rank,
+                                     uint2 v) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.b32 [%0], {%1, %2}, "
+      "[%3];" ::"r"(cluster_address(to, rank)),
+      "r"(v.x), "r"(v.y), "r"(cluster_address(barrier, rank))
+      : "memory");
+}
+__device__ inline void send_to_block(const void* to, const uint64_t* barrier, uint32_t rank,
+                                     float v) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(
+          cluster_address(to, rank)),
+      "f"(v), "r"(cluster_address(barrier, rank))
+      : "memory");
+}
+
 }  // namespace fathom::kernels

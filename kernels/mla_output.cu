@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "async_copy.cuh"
+#include "cluster_copy.cuh"
 #include "mla_decode_common.cuh"
 #include "mla_entry.h"
 #include "mla_head_products.cuh"
@@ -152,15 +153,7 @@ __device__ void give(void* to, uint64_t* barrier, uint2 v) {
     *static_cast<uint2*>(to) = v;
   } else {
 #pragma unroll
-    for (uint32_t rank = 0; rank < kCluster; ++rank) {
-      asm volatile(
-          "{\n.reg .b32 there, barrier;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-          "mapa.shared::cluster.u32 barrier, %2, %1;\n"
-          "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.b32 "
-          "[there], {%3, %4}, [barrier];\n}\n" ::"r"(shared_address(to)),
-          "r"(rank), "r"(shared_address(barrier)), "r"(v.x), "r"(v.y)
-          : "memory");
-    }
+    for (uint32_t rank = 0; rank < kCluster; ++rank) send_to_block(to, barrier, rank, v);
   }
 }
 
@@ -326,15 +319,8 @@ __device__ void store_values(const Args& a, OutputShared<kColumns>& s, int64_t f
     largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFU, largest, offset));
   if constexpr (kCluster > 1) {
     if (mine && quad == 0) {
-      for (uint32_t other = 0; other < kCluster; ++other) {
-        asm volatile(
-            "{\n.reg .b32 there, barrier;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-            "mapa.shared::cluster.u32 barrier, %2, %1;\n"
-            "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 "
-            "[there], %3, [barrier];\n}\n" ::"r"(shared_address(&s.largest[rank][token])),
-            "r"(other), "r"(shared_address(&s.measured)), "f"(largest)
-            : "memory");
-      }
+      for (uint32_t other = 0; other < kCluster; ++other)
+        send_to_block(&s.largest[rank][token], &s.measured, other, largest);
     }
     barrier_wait(&s.measured, phase);
     if (mine) {
