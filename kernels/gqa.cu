@@ -1,5 +1,6 @@
 // Grouped-query attention, plain: one block prepares a head, one block attends for a (token, head).
 #include "gqa.h"
+#include "gqa_fp8_cache.cuh"
 #include "number.cuh"
 
 namespace fathom::kernels {
@@ -9,30 +10,25 @@ constexpr int kThreads = 128;
 constexpr int kDimsMax = 256;
 constexpr int kParts = kDimsMax / kThreads;
 
-// Number of the cache at which a token's keys begin. A block of e4m3 codes has its scales behind.
+// Number of the cache at which a token's key (half 0) or value (1) of one head begins.
 __device__ int64_t entry_at(const GqaShape& s, const AttentionBatch& b, int32_t slot,
-                            int32_t position) {
-  const int64_t block = b.block_table[slot * b.table_stride + position / s.block_tokens];
-  const int64_t entry = 2 * int64_t{s.kv_heads} * s.head_dims;
-  const int64_t scales = b.cache_format == Format::kFp8 ? 8 * int64_t{s.kv_heads} : 0;
-  return block * s.block_tokens * (entry + scales) + position % s.block_tokens * entry;
-}
-
-// Where the scales of one head's keys (half 0) or values (1) are, by token of a block.
-__device__ float* scales_of(const GqaShape& s, const AttentionBatch& b, int32_t slot,
                             int32_t position, int head, int half) {
   const int64_t block = b.block_table[slot * b.table_stride + position / s.block_tokens];
-  const int64_t codes = 2 * int64_t{s.kv_heads} * s.head_dims;
-  uint8_t* at = static_cast<uint8_t*>(b.cache) + block * s.block_tokens * (codes + 8 * s.kv_heads) +
-                s.block_tokens * codes;
-  return reinterpret_cast<float*>(at) + (head * 2 + half) * s.block_tokens;
+  const int64_t inside = position % s.block_tokens;
+  if (b.cache_format == Format::kFp8)
+    return block * fp8_block_bytes(s) + fp8_codes_at(s, inside, head, half);
+  return ((block * s.block_tokens + inside) * 2 * s.kv_heads + half * s.kv_heads + head) *
+         s.head_dims;
 }
 
 // The factor of a cached key or value.
 __device__ float scale_of(const GqaShape& s, const AttentionBatch& b, int32_t slot,
                           int32_t position, int head, int half) {
   if (b.cache_format != Format::kFp8) return 1.0F;
-  return scales_of(s, b, slot, position, head, half)[position % s.block_tokens];
+  const int64_t block = b.block_table[slot * b.table_stride + position / s.block_tokens];
+  const int64_t at = block * fp8_block_bytes(s) +
+                     fp8_scale_at(s, position % s.block_tokens, head, half);
+  return *reinterpret_cast<const float*>(static_cast<const uint8_t*>(b.cache) + at);
 }
 
 // Block (t, h): h counts the query heads, then key heads, then value heads of a row of qkv.
@@ -63,8 +59,10 @@ __global__ void prepare_kernel(GqaShape s, AttentionBatch b, GqaHeads heads, Row
   }
   __syncthreads();
   const int32_t position = b.positions[t];
-  const int64_t entry = entry_at(s, b, b.row_slot[b.token_row[t]], position);
-  const int64_t to = entry + (h - s.heads) * s.head_dims;
+  const int key_head = (h - s.heads) % s.kv_heads;
+  const int64_t to = is_query ? 0
+                              : entry_at(s, b, b.row_slot[b.token_row[t]], position, key_head,
+                                         is_value ? 1 : 0);
   const int half = s.head_dims / 2;
   for (int d = static_cast<int>(threadIdx.x); d < s.head_dims; d += kThreads) {
     float x = head[d];
@@ -89,7 +87,8 @@ __global__ void attend_kernel(GqaShape s, AttentionBatch b, Rows queries, int32_
   __shared__ float shared[32];
   __shared__ float query[kDimsMax];
   __shared__ float weights[kThreads];
-  __shared__ int64_t entries[kThreads];
+  __shared__ int64_t keys[kThreads];
+  __shared__ int64_t values[kThreads];
   __shared__ float key_scales[kThreads];
   __shared__ float value_scales[kThreads];
   const int64_t t = blockIdx.x;
@@ -107,8 +106,6 @@ __global__ void attend_kernel(GqaShape s, AttentionBatch b, Rows queries, int32_
   const int32_t slot = b.row_slot[b.token_row[t]];
   const int32_t visible = b.positions[t] + 1;
   const int key_head = h / (s.heads / s.kv_heads);
-  const int64_t key = int64_t{key_head} * s.head_dims;
-  const int64_t value = key + int64_t{s.kv_heads} * s.head_dims;
   float sums[kParts] = {};
   float peak = -INFINITY;
   float total = 0.0F;
@@ -116,7 +113,8 @@ __global__ void attend_kernel(GqaShape s, AttentionBatch b, Rows queries, int32_
     const int count = min(kThreads, visible - first);
     __syncthreads();
     if (tid < count) {
-      entries[tid] = entry_at(s, b, slot, first + tid);
+      keys[tid] = entry_at(s, b, slot, first + tid, key_head, 0);
+      values[tid] = entry_at(s, b, slot, first + tid, key_head, 1);
       key_scales[tid] = scale_of(s, b, slot, first + tid, key_head, 0);
       value_scales[tid] = scale_of(s, b, slot, first + tid, key_head, 1);
     }
@@ -124,7 +122,7 @@ __global__ void attend_kernel(GqaShape s, AttentionBatch b, Rows queries, int32_
     for (int j = tid / 32; j < count; j += kThreads / 32) {
       float dot = 0.0F;
       for (int d = tid % 32; d < s.head_dims; d += 32) {
-        dot += query[d] * load_number(b.cache, b.cache_format, entries[j] + key + d);
+        dot += query[d] * load_number(b.cache, b.cache_format, keys[j] + d);
       }
       dot = warp_sum(dot);
       if (tid % 32 == 0) weights[j] = dot * key_scales[j] * s.softmax_scale;
@@ -143,7 +141,7 @@ __global__ void attend_kernel(GqaShape s, AttentionBatch b, Rows queries, int32_
       if (d >= s.head_dims) break;
       float sum = sums[part] * fade;
       for (int j = 0; j < count; ++j) {
-        sum += weights[j] * load_number(b.cache, b.cache_format, entries[j] + value + d);
+        sum += weights[j] * load_number(b.cache, b.cache_format, values[j] + d);
       }
       sums[part] = sum;
     }

@@ -67,9 +67,10 @@ cudaError_t gqa_decode(cudaStream_t stream, const GqaDecodePlan& plan, const Gqa
   args.statistics = call.statistics;
   args.arrivals = call.arrivals;
   if (call.fp8_cache) {
-    const int64_t codes = int64_t{kGqaBlockTokens} * 2 * call.kv_heads * call.head_dims;
+    const int64_t codes = int64_t{kGqaBlockTokens} * 2 * call.head_dims;
     args.scales = reinterpret_cast<const float*>(static_cast<const uint8_t*>(call.cache) + codes);
-    args.scale_stride = static_cast<int64_t>(code_block_bytes(call) / 4);
+    args.scale_head_stride = fp8_head_bytes(kGqaBlockTokens, call.head_dims) / 4;
+    args.scale_stride = call.kv_heads * args.scale_head_stride;
   }
   CUtensorMap cache;
   const cudaError_t error = encode_cache(&cache, call);

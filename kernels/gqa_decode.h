@@ -27,8 +27,8 @@ struct GqaDecodeCall {
   int32_t kv_heads = 0;
   int32_t head_dims = 0;          // 64 or 128
   const void* queries = nullptr;  // bf16 [tokens, heads, head_dims]
-  // bf16 [blocks, 64, 2 * kv_heads * head_dims]; or e4m3, blocks of [64, 2 * kv_heads * head_dims]
-  // codes and then float32 scales [kv_heads, (keys, values), 64].
+  // bf16 [blocks, 64, 2 * kv_heads * head_dims]; or e4m3, [blocks, kv_heads] times the codes
+  // [(keys, values), 64, head_dims] and then float32 scales [(keys, values), 64].
   const void* cache = nullptr;
   bool fp8_cache = false;
   int64_t cache_blocks = 0;

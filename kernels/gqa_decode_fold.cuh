@@ -77,6 +77,11 @@ struct alignas(4 * kEach) LaneFloats {
   float x[kEach];
 };
 
+template <int kEach>
+struct alignas(2 * kEach) LaneNumbers {
+  __nv_bfloat16 x[kEach];
+};
+
 // A partial result's place in global memory, past the first-level cache.
 template <int kEach>
 __device__ void write_partial(const GqaDecodeArgs& a, int32_t slot, int32_t pair,
@@ -194,52 +199,38 @@ __device__ inline int32_t prefix_slot(const GqaDecodeArgs& a, int32_t block) {
 __device__ inline bool arrive(int32_t* counter, int32_t count, int32_t all, int32_t* last) {
   compute_barrier();
   if (threadIdx.x == 0) {
-    __threadfence();
-    *last = atomicAdd(counter, count) + count == all ? 1 : 0;
-    __threadfence();
+    int32_t before;
+    asm volatile("atom.acq_rel.gpu.global.add.s32 %0, [%1], %2;"
+                 : "=r"(before)
+                 : "l"(counter), "r"(count)
+                 : "memory");
+    *last = before + count == all ? 1 : 0;
   }
   compute_barrier();
   return *last != 0;
 }
 
-// The chunks [begin, end) of one segment, from where their blocks put them.
-template <int kDims, int kGroups>
-__device__ void fold_chunks(const GqaDecodeArgs& a, int32_t all, const GqaRun& run, int32_t begin,
-                            int32_t end, GqaPartials<kDims, kGroups>& to) {
+// Where the chunks [begin, end) of one segment are: lane i's is the i-th's slot.
+__device__ inline int32_t slots_of_chunks(const GqaDecodeArgs& a, int32_t all, const GqaRun& run,
+                                          int32_t begin, int32_t end) {
   const auto lane = static_cast<int32_t>(threadIdx.x % 32);
   const int32_t chunk = min(begin + lane, end - 1);
   const int32_t block = share_of(all, run.granule(chunk));
   const int32_t first_block = __shfl_sync(0xFFFFFFFFU, block, 0);
-  const int32_t slot = chunk_slot(a, block, chunk, block != first_block);
-  to.clear();
-  to.each(a.pairs, [&](int32_t pair, auto& p) { fold_slots(a, slot, end - begin, pair, p); });
+  return chunk_slot(a, block, chunk, block != first_block);
 }
 
-// All segments of a stream that several blocks computed.
-template <int kDims, int kGroups>
-__device__ void fold_segments(const GqaDecodeArgs& a, int32_t all, const GqaRun& run,
-                              GqaPartials<kDims, kGroups>& to) {
-  const auto lane = static_cast<int32_t>(threadIdx.x % 32);
-  const int32_t first_block = share_of(all, run.base);
-  const int32_t first_chunks =
-      min(run.chunks, chunk_from(run.base, share_begin(all, first_block + 1)));
-  const int32_t prefix = first_chunks / kGqaSegmentChunks;
-  to.clear();
-  if (prefix > 0) {
-    to.each(a.pairs, [&](int32_t pair, auto& p) {
-      fold_slots(a, prefix_slot(a, first_block), 1, pair, p);
-    });
-  }
-  for (int32_t s = prefix; s < run.segments(); s += kGqaSegmentChunks) {
-    const int32_t segment = min(s + lane, run.segments() - 1);
-    const int32_t first = segment * kGqaSegmentChunks;
-    const int32_t last = min(first + kGqaSegmentChunks, run.chunks) - 1;
-    const int32_t block = share_of(all, run.granule(first));
-    const bool whole = share_of(all, run.granule(last)) == block;
-    const int32_t slot = whole ? segment_slot(a, block, segment) : last_segment_slot(a, block);
-    const int32_t count = min(kGqaSegmentChunks, run.segments() - s);
-    to.each(a.pairs, [&](int32_t pair, auto& p) { fold_slots(a, slot, count, pair, p); });
-  }
+// Where a stream's result `index` is, of those that several blocks computed: whole segments in the
+// share of the row's first block, `prefix` of them, are one result.
+__device__ inline int32_t slots_of_segments(const GqaDecodeArgs& a, int32_t all, const GqaRun& run,
+                                            int32_t prefix, int32_t index) {
+  const int32_t segment = min(prefix + index - (prefix > 0 ? 1 : 0), run.segments() - 1);
+  if (prefix > 0 && index == 0) return prefix_slot(a, share_of(all, run.base));
+  const int32_t first = segment * kGqaSegmentChunks;
+  const int32_t last = min(first + kGqaSegmentChunks, run.chunks) - 1;
+  const int32_t block = share_of(all, run.granule(first));
+  const bool whole = share_of(all, run.granule(last)) == block;
+  return whole ? segment_slot(a, block, segment) : last_segment_slot(a, block);
 }
 
 // One pair's values to its row, as their consumer wants them.
@@ -249,8 +240,16 @@ __device__ void write_pair(const GqaDecodeArgs& a, int64_t token, int32_t head,
   constexpr int kEach = kDims / 32;
   const uint32_t lane = threadIdx.x % 32;
   const int64_t at = token * a.out.stride + head * kDims + lane * kEach;
-  if (a.out.format != Format::kFp8) {
+  if (a.out.format == Format::kBF16) {
+    LaneNumbers<kEach> row;
 #pragma unroll
+    for (int d = 0; d < kEach; ++d) row.x[d] = __float2bfloat16_rn(p.sum[d] / p.total);
+    *reinterpret_cast<LaneNumbers<kEach>*>(
+        static_cast<__nv_bfloat16*>(a.out.data) + at) = row;
+    return;
+  }
+  if (a.out.format != Format::kFp8) {
+#pragma unroll 1
     for (int d = 0; d < kEach; ++d)
       store_number(a.out.data, a.out.format, at + d, p.sum[d] / p.total);
     return;
@@ -272,20 +271,6 @@ __device__ void write_pair(const GqaDecodeArgs& a, int64_t token, int32_t head,
     static_cast<uint8_t*>(a.out.data)[at + d] =
         __nv_cvt_float_to_fp8(values[d] / scale, __NV_SATFINITE, __NV_E4M3);
   if (lane == 0) a.out.scales[token * a.out.scale_stride + head] = scale;
-}
-
-// Values of a stream's tile to their rows.
-template <int kDims, int kGroups>
-__device__ void write_out(const GqaDecodeArgs& a, const GqaRun& run,
-                          GqaPartials<kDims, kGroups>& from) {
-  const int32_t first_pair = run.stream % a.tiles * 8 * kGroups;
-  const int32_t first_head = run.stream / a.tiles * a.group;
-  const int32_t pairs = a.rows.query[run.row] * a.group - first_pair;
-  const int64_t first = a.rows.first[run.row];
-  from.each(pairs, [&](int32_t pair, auto& p) {
-    write_pair<kDims>(a, first + (first_pair + pair) / a.group,
-                      first_head + (first_pair + pair) % a.group, p);
-  });
 }
 
 }  // namespace fathom::kernels

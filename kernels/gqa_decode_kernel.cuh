@@ -19,11 +19,11 @@ struct GqaShared {
 
   alignas(1024) uint8_t ring[kGqaWarps][kStages][kStageBytes];
   alignas(128) float scales[kFp8 ? kGqaWarps : 1][kFp8 ? kStages : 1][kGqaGranuleTokens];
-  float2 statistics[kGqaWarps][kPairs];
-  float factor[kGqaWarps];  // e4m3 cache: that a warp's sums are still to be multiplied by
+  float2 statistics[2][kGqaWarps][kPairs];
+  float factor[2][kGqaWarps];  // e4m3 cache: that a warp's sums are still to be multiplied by
   uint64_t full[kGqaWarps][kStages];
   uint64_t free[kGqaWarps][kStages];
-  uint32_t place[kGqaWarps];  // the stage where a warp left its sums
+  uint32_t place[2][kGqaWarps];  // the stage where a warp left its sums
   int32_t last;
   GqaWork work;
 };
@@ -52,6 +52,8 @@ __device__ inline void copy_scales(void* to, const void* from, uint64_t* barrier
       : "memory");
 }
 
+// Keys and values of a share. Those that are older than the step are asked for before the kernels
+// before this one have ended.
 template <int kDims, int kGroups, bool kFp8>
 __device__ void copy_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8>& s,
                           const CUtensorMap* map) {
@@ -61,8 +63,10 @@ __device__ void copy_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8
   constexpr uint32_t kBytes =
       GqaShared<kDims, kGroups, kFp8>::kCopyBytes + (kFp8 ? kGqaScaleBytes : 0);
   PlaceOf<kDims, kGroups, kFp8> places[kGqaWarps];
+  bool waited = false;
   for_each_run(a, s.work, [&](const GqaRun& run) {
     const int32_t seen = s.work.seen[run.row];
+    const int32_t old = a.rows.context[run.row];
     const int32_t blocks = (seen + kGqaBlockTokens - 1) / kGqaBlockTokens;
     const int32_t* table = a.rows.block_table + s.work.slot[run.row] * a.rows.table_stride;
     const int32_t head = run.stream / a.tiles;
@@ -77,7 +81,14 @@ __device__ void copy_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8
       }
 #pragma unroll
       for (int32_t w = 0; w < kGqaWarps; ++w) {
-        if (c * kGqaChunkTokens + w * kGqaGranuleTokens >= seen) continue;
+        const int32_t token = c * kGqaChunkTokens + w * kGqaGranuleTokens;
+        if (token >= seen) continue;
+        if (!waited && token + kGqaGranuleTokens > old) {
+          waited = true;
+          wait_for_earlier_kernels();
+          // What they wrote to the cache, for the copy engine's eyes.
+          asm volatile("fence.proxy.async.global;" ::: "memory");
+        }
 #pragma unroll
         for (int32_t half = 0; half < 2; ++half) {
           PlaceOf<kDims, kGroups, kFp8>& at = places[w];
@@ -85,7 +96,8 @@ __device__ void copy_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8
           barrier_expect(&s.full[w][at.index], kBytes);
           if constexpr (kFp8) {
             const float* scales = a.scales + block[w / 2] * a.scale_stride +
-                                  (head * 2 + half) * kGqaBlockTokens + w % 2 * kGqaGranuleTokens;
+                                  head * a.scale_head_stride + half * kGqaBlockTokens +
+                                  w % 2 * kGqaGranuleTokens;
             copy_scales(s.scales[w][at.index], scales, &s.full[w][at.index]);
           }
           copy_granule(s.ring[w][at.index], map, &s.full[w][at.index], w % 2 * kGqaGranuleTokens,
@@ -102,11 +114,11 @@ __device__ void copy_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8
 template <int kDims, int kGroups, bool kFp8>
 __device__ bool compute_granule(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8>& s,
                                 GqaTile<kDims, kGroups>& tile, int32_t first_token, int32_t seen,
-                                PlaceOf<kDims, kGroups, kFp8>& at) {
+                                uint32_t turn, PlaceOf<kDims, kGroups, kFp8>& at) {
   const uint32_t lane = threadIdx.x % 32;
   const uint32_t warp = threadIdx.x / 32;
   if (first_token >= seen) {
-    if (lane < 8 * kGroups) s.statistics[warp][lane] = float2{-INFINITY, 0.0F};
+    if (lane < 8 * kGroups) s.statistics[turn][warp][lane] = float2{-INFINITY, 0.0F};
     return false;
   }
   float scores[2][kGroups][4];
@@ -128,7 +140,7 @@ __device__ bool compute_granule(const GqaDecodeArgs& a, GqaShared<kDims, kGroups
     const int32_t count = seen - first_token;
     if (count < kGqaGranuleTokens) clear_codes<kDims>(values, count);
     const float factor = scale_weights(scores, s.scales[warp][at.index], count, weights);
-    if (lane == 0) s.factor[warp] = factor;
+    if (lane == 0) s.factor[turn][warp] = factor;
     add_values_fp8(tile, shared_address(values), weights);
   } else {
     SplitWeights weights[2][kGroups];
@@ -137,31 +149,32 @@ __device__ bool compute_granule(const GqaDecodeArgs& a, GqaShared<kDims, kGroups
     add_values(tile, shared_address(values), weights);
   }
   __syncwarp();
-  store_sums<kFp8>(tile, reinterpret_cast<float*>(values), s.statistics[warp]);
-  if (lane == 0) s.place[warp] = at.index;
+  store_sums<kFp8>(tile, reinterpret_cast<float*>(values), s.statistics[turn][warp]);
+  if (lane == 0) s.place[turn][warp] = at.index;
   return true;
 }
 
 // The four warps' results of a chunk for one pair, in the order of their tokens.
 template <int kDims, int kGroups, bool kFp8>
 __device__ GqaPartial<kDims / 32> chunk_of(const GqaShared<kDims, kGroups, kFp8>& s,
-                                           uint32_t pair) {
+                                           uint32_t turn, uint32_t pair) {
   constexpr int kEach = kDims / 32;
   const uint32_t lane = threadIdx.x % 32;
   GqaPartial<kEach> all{};
   all.peak = -INFINITY;
 #pragma unroll
-  for (uint32_t w = 0; w < kGqaWarps; ++w) all.peak = fmaxf(all.peak, s.statistics[w][pair].x);
+  for (uint32_t w = 0; w < kGqaWarps; ++w)
+    all.peak = fmaxf(all.peak, s.statistics[turn][w][pair].x);
 #pragma unroll
   for (uint32_t w = 0; w < kGqaWarps; ++w) {
-    const float2 statistics = s.statistics[w][pair];
+    const float2 statistics = s.statistics[turn][w][pair];
     if (statistics.x == -INFINITY) continue;
     const float weight = exp2_fast(statistics.x - all.peak);
-    const auto* sums = reinterpret_cast<const float*>(s.ring[w][s.place[w]]);
+    const auto* sums = reinterpret_cast<const float*>(s.ring[w][s.place[turn][w]]);
     const auto part = *reinterpret_cast<const LaneFloats<kEach>*>(
         sums + sum_at<kDims>(pair, lane * kEach));
     all.total = __fmaf_rn(statistics.y, weight, all.total);
-    const float by = kFp8 ? weight * s.factor[w] : weight;
+    const float by = kFp8 ? weight * s.factor[turn][w] : weight;
 #pragma unroll
     for (int d = 0; d < kEach; ++d) all.sum[d] = __fmaf_rn(part.x[d], by, all.sum[d]);
   }
@@ -177,45 +190,152 @@ struct GqaState {
   int32_t written = 0;  // results of segments that this block put in global memory
 };
 
-// A whole segment is in state.segment, because this block computed all of it or came last.
-template <int kDims, int kGroups, bool kFp8>
-__device__ void finish_segment(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8>& s,
-                               const GqaRun& run, int32_t segment, bool computed_alone,
-                               GqaState<kDims, kGroups>& state) {
-  if (run.segments() == 1) {
-    write_out(a, run, state.segment);
-    return;
-  }
-  if (computed_alone && run.begin == 0) {
-    if (segment == 0) state.row.clear();
+// fold_slots and write_pair, short and out of line: instructions that were not run lately come from
+// memory, behind keys and values.
+template <int kEach>
+__device__ __noinline__ GqaPartial<kEach> folded(const GqaDecodeArgs& a, int32_t slot,
+                                                 int32_t count, int32_t pair,
+                                                 GqaPartial<kEach> to) {
+  constexpr int32_t kAtOnce = 8;
+  const auto lane = static_cast<int32_t>(threadIdx.x % 32);
+  float2 mine{-INFINITY, 0.0F};
+  if (lane < count) mine = __ldcg(a.statistics + int64_t{slot} * a.pairs + pair);
+  FoldStep step{};
+#pragma unroll 1
+  for (int32_t i = 0; i < count; i += kAtOnce) {
+    LaneFloats<kEach> sums[kAtOnce];
 #pragma unroll
-    for (int i = 0; i < state.row.kOwn; ++i) fold(state.row.of[i], state.segment.of[i]);
+    for (int32_t j = 0; j < kAtOnce; ++j) {
+      const int32_t there = __shfl_sync(0xFFFFFFFFU, slot, min(i + j, count - 1));
+      sums[j] = read_sums<kEach>(a, there, pair);
+    }
+    if (i == 0) step = fold_step(to.peak, mine);
+#pragma unroll
+    for (int32_t j = 0; j < kAtOnce; ++j) add_step(step, i + j, sums[j], to);
+  }
+  to.peak = __shfl_sync(0xFFFFFFFFU, step.peak, 31);
+  return to;
+}
+template <int kDims>
+__device__ __noinline__ void write_values(const GqaDecodeArgs& a, int64_t token, int32_t head,
+                                          GqaPartial<kDims / 32> p) {
+  write_pair<kDims>(a, token, head, p);
+}
+
+// Where the values of a stream's tile go.
+struct GqaOutput {
+  int32_t first_pair = 0;
+  int32_t first_head = 0;
+  int32_t pairs = 0;
+  int64_t first_token = 0;
+
+  __device__ GqaOutput(const GqaDecodeArgs& a, const GqaRun& run, int32_t tile_pairs)
+      : first_pair(run.stream % a.tiles * tile_pairs),
+        first_head(run.stream / a.tiles * a.group),
+        pairs(min(a.rows.query[run.row] * a.group - first_pair, tile_pairs)),
+        first_token(a.rows.first[run.row]) {}
+
+  template <int kDims>
+  __device__ void write(const GqaDecodeArgs& a, int32_t pair,
+                        const GqaPartial<kDims / 32>& p) const {
+    write_values<kDims>(a, first_token + (first_pair + pair) / a.group,
+                        first_head + (first_pair + pair) % a.group, p);
+  }
+};
+
+// Values of a stream's tile to their rows.
+template <int kDims, int kGroups>
+__device__ void write_out(const GqaDecodeArgs& a, const GqaRun& run,
+                          GqaPartials<kDims, kGroups>& from) {
+  const GqaOutput out(a, run, 8 * kGroups);
+  from.each(out.pairs, [&](int32_t pair, auto& p) { out.template write<kDims>(a, pair, p); });
+}
+
+// This block has computed a whole segment: it is in state.segment. A stream that begins in its
+// share has it in state.row, with those before.
+template <int kDims, int kGroups>
+__device__ void finish_segment(const GqaDecodeArgs& a, const GqaRun& run, int32_t segment,
+                               GqaState<kDims, kGroups>& state) {
+  if (run.begin == 0) {
+    if (segment == 0) {
+      state.row = state.segment;
+    } else {
+#pragma unroll
+      for (int i = 0; i < state.row.kOwn; ++i) fold(state.row.of[i], state.segment.of[i]);
+    }
     state.prefix = segment + 1;
     return;
   }
-  const int32_t all = s.work.share.all;
-  const auto here = static_cast<int32_t>(blockIdx.x);
-  const int32_t slot =
-      computed_alone
-          ? segment_slot(a, here, segment)
-          : last_segment_slot(a, share_of(all, run.granule(segment * kGqaSegmentChunks)));
+  const int32_t slot = segment_slot(a, static_cast<int32_t>(blockIdx.x), segment);
   state.segment.each(a.pairs,
                      [&](int32_t pair, const auto& p) { write_partial(a, slot, pair, p); });
   ++state.written;
+}
+
+// This block has chunks of a segment, others the rest: whoever comes last puts it together. Returns
+// how many results of it this block put in global memory, as parts of a row.
+template <int kDims, int kGroups, bool kFp8>
+__device__ __noinline__ int32_t join_segment(const GqaDecodeArgs& a,
+                                             GqaShared<kDims, kGroups, kFp8>& s, GqaRun run,
+                                             int32_t segment) {
+  const int32_t first = segment * kGqaSegmentChunks;
+  const int32_t end = min(first + kGqaSegmentChunks, run.chunks);
+  const int32_t all = s.work.share.all;
+  const int32_t began = share_of(all, run.granule(first));
+  const int32_t count = min(end, run.end) - max(first, run.begin);
+  if (!arrive(a.arrivals + began, count, end - first, &s.last)) return 0;
+  const int32_t slot = slots_of_chunks(a, all, run, first, end);
+  const GqaOutput out(a, run, 8 * kGroups);
+  const bool one = run.segments() == 1;
+#pragma unroll 1
+  for (auto pair = static_cast<int32_t>(threadIdx.x / 32); pair < out.pairs; pair += kGqaWarps) {
+    const auto p = folded<kDims / 32>(a, slot, end - first, pair, {-INFINITY, 0.0F, {}});
+    if (one) {
+      out.template write<kDims>(a, pair, p);
+    } else {
+      write_partial(a, last_segment_slot(a, began), pair, p);
+    }
+  }
+  return one ? 0 : 1;
+}
+
+// The same of a row of several segments, of which this block has written `count`.
+template <int kDims, int kGroups, bool kFp8>
+__device__ __noinline__ void join_row(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8>& s,
+                                      GqaRun run, int32_t count) {
+  const int32_t all = s.work.share.all;
+  const int32_t began = share_of(all, run.base);
+  if (!arrive(a.arrivals + gridDim.x + began, count, run.segments(), &s.last)) return;
+  const int32_t whole_chunks = min(run.chunks, chunk_from(run.base, share_begin(all, began + 1)));
+  const int32_t prefix = whole_chunks / kGqaSegmentChunks;
+  const int32_t results = run.segments() - (prefix > 0 ? prefix - 1 : 0);
+  const GqaOutput out(a, run, 8 * kGroups);
+#pragma unroll 1
+  for (auto pair = static_cast<int32_t>(threadIdx.x / 32); pair < out.pairs; pair += kGqaWarps) {
+    GqaPartial<kDims / 32> p{-INFINITY, 0.0F, {}};
+#pragma unroll 1
+    for (int32_t i = 0; i < results; i += kGqaSegmentChunks) {
+      const int32_t index = min(i + static_cast<int32_t>(threadIdx.x % 32), results - 1);
+      const int32_t slot = slots_of_segments(a, all, run, prefix, index);
+      p = folded<kDims / 32>(a, slot, min(kGqaSegmentChunks, results - i), pair, p);
+    }
+    out.template write<kDims>(a, pair, p);
+  }
 }
 
 // After chunk `c` of a run: keeps it in state.segment if the whole segment is this block's, else
 // hands it over.
 template <int kDims, int kGroups, bool kFp8>
 __device__ void place_chunk(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8>& s,
-                            const GqaRun& run, int32_t c, GqaState<kDims, kGroups>& state) {
+                            const GqaRun& run, int32_t c, uint32_t turn,
+                            GqaState<kDims, kGroups>& state) {
   const int32_t first = c / kGqaSegmentChunks * kGqaSegmentChunks;
   const int32_t end = min(first + kGqaSegmentChunks, run.chunks);
   const bool alone = first >= run.begin && end <= run.end;
   if (alone && c == first) state.segment.clear();
   const int32_t slot = chunk_slot(a, static_cast<int32_t>(blockIdx.x), c, first < run.begin);
   state.segment.each(a.pairs, [&](int32_t pair, auto& p) {
-    const auto x = chunk_of(s, static_cast<uint32_t>(pair));
+    const auto x = chunk_of(s, turn, static_cast<uint32_t>(pair));
     if (alone) {
       fold(p, x);
     } else {
@@ -231,37 +351,29 @@ __device__ void end_segment(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kF
   const int32_t first = segment * kGqaSegmentChunks;
   const int32_t end = min(first + kGqaSegmentChunks, run.chunks);
   const bool alone = first >= run.begin && end <= run.end;
-  if (!alone) {
-    const int32_t all = s.work.share.all;
-    int32_t* counter = a.arrivals + share_of(all, run.granule(first));
-    const int32_t count = min(end, run.end) - max(first, run.begin);
-    if (!arrive(counter, count, end - first, &s.last)) return;
-    fold_chunks(a, all, run, first, end, state.segment);
+  if (alone) {
+    finish_segment(a, run, segment, state);
+  } else {
+    state.written += join_segment(a, s, run, segment);
   }
-  finish_segment(a, s, run, segment, alone, state);
 }
 
-// The end of a run over several segments.
+// The end of a run.
 template <int kDims, int kGroups, bool kFp8>
 __device__ void end_run(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8>& s,
                         const GqaRun& run, GqaState<kDims, kGroups>& state) {
-  if (run.segments() == 1) return;
   if (state.prefix == run.segments()) {
     write_out(a, run, state.row);
     return;
   }
-  const int32_t all = s.work.share.all;
+  if (run.segments() == 1) return;
   if (state.prefix > 0) {
     const int32_t slot = prefix_slot(a, static_cast<int32_t>(blockIdx.x));
     state.row.each(a.pairs,
                    [&](int32_t pair, const auto& p) { write_partial(a, slot, pair, p); });
   }
   const int32_t count = state.prefix + state.written;
-  if (count == 0) return;
-  int32_t* counter = a.arrivals + gridDim.x + share_of(all, run.base);
-  if (!arrive(counter, count, run.segments(), &s.last)) return;
-  fold_segments(a, all, run, state.segment);
-  write_out(a, run, state.segment);
+  if (count > 0) join_row(a, s, run, count);
 }
 
 template <int kDims, int kGroups, bool kFp8>
@@ -270,6 +382,11 @@ __device__ void compute_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, k
   PlaceOf<kDims, kGroups, kFp8> at;
   GqaTile<kDims, kGroups> tile;
   GqaState<kDims, kGroups> state;
+  // Sums stay in their stage until the next chunk's barrier where there are stages enough: then one
+  // barrier a chunk will do.
+  constexpr bool kLate = GqaShared<kDims, kGroups, kFp8>::kStages > 3;
+  uint32_t turn = 0;
+  int32_t held = -1;
   for_each_run(a, s.work, [&](const GqaRun& run) {
     const int32_t seen = s.work.seen[run.row];
     load_queries<kFp8>(a, run, tile);
@@ -278,14 +395,23 @@ __device__ void compute_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, k
     state.written = 0;
     for (int32_t c = run.begin; c < run.end; ++c) {
       const int32_t token = c * kGqaChunkTokens + warp * kGqaGranuleTokens;
-      const bool had = compute_granule(a, s, tile, token, seen, at);
+      const bool had = compute_granule(a, s, tile, token, seen, turn, at);
       compute_barrier();
-      place_chunk(a, s, run, c, state);
+      if constexpr (kLate) {
+        if (held >= 0 && threadIdx.x % 32 == 0) barrier_arrive(&s.free[warp][held]);
+      }
+      place_chunk(a, s, run, c, turn, state);
       asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-      compute_barrier();
-      if (had) {
-        if (threadIdx.x % 32 == 0) barrier_arrive(&s.free[warp][at.index]);
-        at.advance();
+      if constexpr (kLate) {
+        held = had ? static_cast<int32_t>(at.index) : -1;
+        if (had) at.advance();
+        turn ^= 1U;
+      } else {
+        compute_barrier();
+        if (had) {
+          if (threadIdx.x % 32 == 0) barrier_arrive(&s.free[warp][at.index]);
+          at.advance();
+        }
       }
       if (c % kGqaSegmentChunks == kGqaSegmentChunks - 1 || c == run.end - 1)
         end_segment(a, s, run, c / kGqaSegmentChunks, state);
@@ -306,15 +432,17 @@ __global__ void __launch_bounds__(kGqaThreads, kGroups == 1 ? 2 : 1)
     barrier_init(&s.free[0][0] + threadIdx.x, 1);
     barrier_init_done();
   }
+  if (threadIdx.x == kGqaWarps * 32) prefetch_map(&cache);
   let_next_kernel_start();
-  wait_for_earlier_kernels();
+  // Rows, block tables and old tokens are older than the step's first kernel, which waits for all
+  // before it.
   find_share(a, s.work);
+  const bool copies = threadIdx.x / 32 == kGqaWarps;
+  if (!copies) wait_for_earlier_kernels();
   if (s.work.share.begin >= s.work.share.end) return;
-  if (threadIdx.x < kGqaWarps * 32) {
+  if (!copies) {
     compute_runs(a, s);
   } else if (threadIdx.x == kGqaWarps * 32) {
-    // What earlier kernels wrote to the cache, for the copy engine's eyes.
-    asm volatile("fence.proxy.async.global;" ::: "memory");
     copy_runs(a, s, &cache);
   }
 }

@@ -20,8 +20,9 @@ struct GqaDecodeArgs {
   int32_t slots_per_block = 0;
   float scale_log2 = 0.0F;  // softmax_scale * log2(e): weights are powers of two
   const __nv_bfloat16* queries = nullptr;
-  const float* scales = nullptr;  // e4m3 cache: of block 0, [heads, (keys, values), 64 tokens]
+  const float* scales = nullptr;  // e4m3 cache: of block 0's head 0, [(keys, values), 64 tokens]
   int64_t scale_stride = 0;       // from block to block
+  int64_t scale_head_stride = 0;  // from head to head
   Epilogue out;
   float* partial = nullptr;
   float2* statistics = nullptr;

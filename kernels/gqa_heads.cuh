@@ -70,16 +70,6 @@ __device__ inline void clear_head(const Epilogue& out, int dims, int64_t token, 
   }
 }
 
-// Where a key or value head of a token is cached.
-__device__ inline __nv_bfloat16* cached_head(const GqaShape& s, const AttentionBatch& b,
-                                             int64_t token, int32_t position, int head) {
-  const int32_t slot = b.row_slot[b.token_row[token]];
-  const int64_t block = b.block_table[slot * b.table_stride + position / s.block_tokens];
-  const int64_t entry = block * s.block_tokens + position % s.block_tokens;
-  return static_cast<__nv_bfloat16*>(b.cache) +
-         (entry * 2 * s.kv_heads + head) * int64_t{s.head_dims};
-}
-
 // Angles of a lane's pairs at one position.
 template <int kEach>
 struct LaneRope {

@@ -77,8 +77,8 @@ __global__ void __launch_bounds__(kSpreadThreads)
   const SpreadPlace place = spread_place(a);
   const int32_t units = 2 * h.heads * h.head_dims / 16;  // of a token
   const int32_t head_units = h.head_dims / 16;
-  const int64_t codes = int64_t{2} * h.kv_heads * h.head_dims;
-  const int64_t block_bytes = kPrefillBlockTokens * (codes + 8 * h.kv_heads);
+  const int64_t head_codes = int64_t{2} * kPrefillBlockTokens * h.head_dims;  // of a block
+  const int64_t head_bytes = head_codes + 2 * kPrefillBlockTokens * 4;
 #pragma unroll 4
   for (auto i = static_cast<int32_t>(threadIdx.x); i < place.count * units; i += kSpreadThreads) {
     const int32_t token = place.token + i / units;
@@ -87,12 +87,14 @@ __global__ void __launch_bounds__(kSpreadThreads)
     const int32_t half = which / h.heads;
     const int32_t head = h.first_head + which % h.heads;
     const int32_t inside = token % kPrefillBlockTokens;
-    const uint8_t* block = a.cache + place.table[token / kPrefillBlockTokens] * block_bytes;
-    const auto* scales = reinterpret_cast<const float*>(block + kPrefillBlockTokens * codes);
-    const uint4 word = *reinterpret_cast<const uint4*>(
-        block + inside * codes + (half * h.kv_heads + head) * h.head_dims +
-        unit % head_units * 16);
-    spread_sixteen(word, scales[(head * 2 + half) * kPrefillBlockTokens + inside],
+    const int32_t run = half * kPrefillBlockTokens + inside;
+    const uint8_t* from =
+        a.cache +
+        (int64_t{place.table[token / kPrefillBlockTokens]} * h.kv_heads + head) * head_bytes;
+    const auto* scales = reinterpret_cast<const float*>(from + head_codes);
+    const uint4 word = *reinterpret_cast<const uint4*>(from + int64_t{run} * h.head_dims +
+                                                       unit % head_units * 16);
+    spread_sixteen(word, scales[run],
                    a.out + (place.out_token + i / units) * (units * 16) + unit * 16);
   }
 }

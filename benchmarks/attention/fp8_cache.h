@@ -24,14 +24,15 @@ struct Fp8Blocks {
   bool is_code(int64_t k) const { return kv_heads > 0 || k < 512; }
   int64_t number_at(int64_t block, int64_t token, int64_t k) const {
     const int64_t first = block * block_bytes();
-    if (kv_heads > 0) return first + token * width() + k;
+    if (kv_heads > 0) {
+      return first + head_run(k) + (half(k) * kTokens + token) * head_dims + k % head_dims;
+    }
     return first + token * 656 + (k < 512 ? k : 528 + 2 * (k - 512));
   }
   int64_t scale_at(int64_t block, int64_t token, int64_t k) const {
     const int64_t first = block * block_bytes();
     if (kv_heads == 0) return first + token * 656 + 512 + k / 128 * 4;
-    const int64_t run = k / head_dims % kv_heads * 2 + k / head_dims / kv_heads;
-    return first + kTokens * width() + (run * kTokens + token) * 4;
+    return first + head_run(k) + 2 * kTokens * head_dims + (half(k) * kTokens + token) * 4;
   }
 
   // Codes of all magnitudes with scales that differ, so that numbers are 1 at most.
@@ -80,6 +81,10 @@ struct Fp8Blocks {
   }
 
  private:
+  int64_t half(int64_t k) const { return k / head_dims / kv_heads; }
+  int64_t head_run(int64_t k) const {
+    return k / head_dims % kv_heads * 2 * kTokens * (head_dims + 4);
+  }
   static std::array<float, 256> decoded() {
     std::array<float, 256> all{};
     for (int code = 0; code < 256; ++code) {

@@ -9,9 +9,9 @@
 namespace fathom {
 
 // Keys and values of grouped attention: a scale for each token, head and half (0 keys, 1 values).
-// The codes of a block come first, [block_tokens, (keys, values), kv_heads, head_dims], then its
-// scales, [kv_heads, (keys, values), block_tokens]: so that the scales of one head's tokens are one
-// run of memory, and codes begin at multiples of 16 bytes.
+// A block is a run of memory for each head: the codes [(keys, values), block_tokens, head_dims],
+// then the scales [(keys, values), block_tokens]: what one head's attention reads of a block lies
+// together.
 struct Fp8HeadsLayout {
   int64_t kv_heads = 0;
   int64_t head_dims = 0;
@@ -20,12 +20,13 @@ struct Fp8HeadsLayout {
   int64_t code_bytes() const { return 2 * kv_heads * head_dims; }  // of a token
   int64_t entry_bytes() const { return code_bytes() + 2 * kv_heads * 4; }
   int64_t block_bytes() const { return block_tokens * entry_bytes(); }
+  int64_t head_bytes() const { return 2 * block_tokens * (head_dims + 4); }  // of a block
   // Bytes from the block's start.
   int64_t codes_at(int64_t token, int64_t half, int64_t head) const {
-    return token * code_bytes() + (half * kv_heads + head) * head_dims;
+    return head * head_bytes() + (half * block_tokens + token) * head_dims;
   }
   int64_t scale_at(int64_t token, int64_t half, int64_t head) const {
-    return block_tokens * code_bytes() + ((head * 2 + half) * block_tokens + token) * 4;
+    return head * head_bytes() + 2 * block_tokens * head_dims + (half * block_tokens + token) * 4;
   }
 };
 
