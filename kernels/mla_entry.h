@@ -9,7 +9,7 @@ namespace fathom::kernels {
 inline constexpr int32_t kMlaNope = 128;
 inline constexpr int32_t kMlaValue = 128;
 
-// Reads what weights there are before earlier kernels end. Lets the next kernel start only after
+// Reads weights, rows and tables before earlier kernels end. Lets the next kernel start only after
 // they have: so that kernels behind it may read whatever lay in memory before this one's inputs
 // were made (the step's tables, its schedule, cached blocks that hold none of its tokens) without
 // waiting.
