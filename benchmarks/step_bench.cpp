@@ -11,8 +11,8 @@
 //
 // MODEL: llama-8b:bf16, v2-lite:fp8, v3-slice:fp8, ... (step/step_models.h), or a config.json.
 // CASES, with commas between: 32x1024 decodes 32 sequences of 1024 tokens; p8192 computes a prompt
-// of 8192 tokens, p2048+65536 one of 2048 on 65536 that are cached, 32x1024+p2048 a new prompt
-// beside 32 sequences that decode. Medians after five warm-ups.
+// of 8192 tokens, 8p1024 eight of 1024, p2048+65536 one of 2048 on 65536 that are cached,
+// 32x1024+p2048 a new prompt beside 32 sequences that decode. Medians after five warm-ups.
 // The floor of a step is its least bytes at --tb-per-s (3.0), or its operations at 989 TFLOPS (1979
 // for FP8 models), whichever is more.
 #include <unistd.h>
@@ -58,13 +58,18 @@ std::string name_of(const StepCase& one) {
     return std::to_string(one.rows) + "x" + std::to_string(one.context) + beside;
   }
   const std::string cached = one.context > 0 ? "+" + std::to_string(one.context) : "";
-  return "p" + std::to_string(one.prompt) + cached;
+  const std::string many = one.prompts > 1 ? std::to_string(one.prompts) : "";
+  return many + "p" + std::to_string(one.prompt) + cached;
 }
 
 std::optional<StepCase> parse_case(const std::string& text) {
   StepCase one;
   if (std::sscanf(text.c_str(), "p%d+%d", &one.prompt, &one.context) >= 1 && one.prompt > 0) {
     return one;
+  }
+  one = StepCase{};
+  if (std::sscanf(text.c_str(), "%dp%d+%d", &one.prompts, &one.prompt, &one.context) >= 2) {
+    return one.prompts > 0 && one.prompt > 0 ? std::optional(one) : std::nullopt;
   }
   one = StepCase{};
   if (std::sscanf(text.c_str(), "%dx%d+p%d", &one.rows, &one.context, &one.prompt) < 2) return {};
@@ -144,7 +149,7 @@ json run_case(StepRunner& runner, const std::string& model, const StepCase& one,
   const double floor = floor_us(costs.bytes(), costs.flops(), options, fp8);
   double ops = 0.0;
   for (const auto& [label, us] : times->ops_us) ops += us;
-  const int32_t tokens = one.prompt + one.rows;
+  const int32_t tokens = one.all_tokens();
   line.update({{"gpu_us", gpu},
                {"step_us", step},
                {"between_us", median(times->between_us)},
@@ -226,8 +231,7 @@ Status run_model(const Asked& asked, const Options& options, KernelTrace* trace,
   const auto text = model_config(asked.model);
   if (!text) return invalid_argument("no model " + asked.model);
   const ConfigFolder folder(*text);
-  FATHOM_ASSIGN(const auto runner, StepRunner::make(folder.path(), asked.cases,
-                                                     options.fp8_cache));
+  FATHOM_ASSIGN(const auto runner, StepRunner::make(folder.path(), asked.cases, options.fp8_cache));
   std::fprintf(stderr, "%s: %.1f B parameters, loaded and captured in %.1f s\n",
                asked.model.c_str(), 1e-9 * static_cast<double>(runner->info().parameters),
                runner->load_seconds());

@@ -29,7 +29,7 @@ StepShape shape_of(const StepCase& one) {
   shape.rows = one.all_rows();
   shape.context_tokens_max = std::max(one.context, one.prompt_context() + one.prompt);
   shape.sample_rows = one.all_rows();
-  shape.tokens = one.rows + one.prompt;
+  shape.tokens = one.all_tokens();
   shape.prefill_tokens_max = one.prompt;
   shape.decode_rows = one.rows;
   shape.query_tokens_max = one.rows > 0 ? 1 : 0;
@@ -116,7 +116,7 @@ Status StepRunner::load(const std::string& directory, const std::vector<StepCase
   for (const StepCase& one : cases) {
     model_options.tokens_max = std::max(model_options.tokens_max, length_of(one));
     options.step.rows_max = std::max(options.step.rows_max, one.all_rows());
-    options.step.tokens_max = std::max(options.step.tokens_max, one.rows + one.prompt);
+    options.step.tokens_max = std::max(options.step.tokens_max, one.all_tokens());
     blocks = std::max(blocks, 1 + one.all_rows() * blocks_of(one));
   }
   options.step.sample_rows_max = options.step.rows_max;
@@ -168,7 +168,7 @@ StepPlan StepRunner::open_rows(const StepCase& one) {
   plan.close = std::move(open_);
   open_.clear();
   std::mt19937 random(static_cast<uint32_t>(number_));
-  const int32_t rows = one.rows > 0 ? one.rows : 1;
+  const int32_t rows = one.rows > 0 ? one.rows : one.prompts;
   std::vector<BlockId> blocks(static_cast<size_t>(rows * blocks_of(one)));
   std::iota(blocks.begin(), blocks.end(), 1);
   std::shuffle(blocks.begin(), blocks.end(), random);
@@ -195,7 +195,8 @@ StepPlan StepRunner::open_rows(const StepCase& one) {
 StepPlan StepRunner::step_of(const StepCase& one) {
   if (one.rows == 0) {
     StepPlan plan = open_rows(one);
-    plan.rows = {{1, RowKind::kPrefill, one.prompt, true}};
+    for (SlotId slot = 1; slot <= one.prompts; ++slot)
+      plan.rows.push_back({slot, RowKind::kPrefill, one.prompt, true});
     return plan;
   }
   StepPlan plan;

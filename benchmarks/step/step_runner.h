@@ -13,14 +13,17 @@
 
 namespace fathom::bench {
 
-// `rows` sequences with `context` tokens each decode; without rows, a prompt of `prompt` tokens on
-// a cached prefix of `context`; with both, they decode beside a prompt that has none.
+// `rows` sequences with `context` tokens each decode; without rows, `prompts` prompts of `prompt`
+// tokens, each on a cached prefix of `context`; with both, they decode beside a prompt that has
+// none.
 struct StepCase {
   int32_t rows = 0;
   int32_t context = 0;
   int32_t prompt = 0;
+  int32_t prompts = 1;
 
-  int32_t all_rows() const { return rows + (prompt > 0 ? 1 : 0); }
+  int32_t all_rows() const { return rows + (prompt > 0 ? prompts : 0); }
+  int32_t all_tokens() const { return rows + prompts * prompt; }
   int32_t prompt_context() const { return rows > 0 ? 0 : context; }
 };
 
