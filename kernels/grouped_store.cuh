@@ -3,6 +3,7 @@
 #pragma once
 
 #include "grouped_parts.cuh"
+#include "quantize.cuh"
 
 namespace fathom::kernels {
 
@@ -22,10 +23,6 @@ __device__ inline uint32_t bf16_pair(float low, float high) {
   return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
-__device__ inline float2 bf16_values(uint32_t pair) {
-  return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000U)};
-}
-
 // silu(gate) * up, all bf16. Rounded in twos: converting one number at a time has the slow unit
 // that exponentials and reciprocals need.
 __device__ inline float gated_fast(float gate, float up) {
@@ -35,29 +32,6 @@ __device__ inline float gated_fast(float gate, float up) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(fmaxf(both.x, -80.0F) * -1.44269504F));
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0F + power));
   return both.x * inverse * both.y;
-}
-
-// x / scale as a division rounds it, where `inverse` is 1 / scale rounded (Markstein). No call: one
-// would end the overlap of products across it.
-__device__ inline float quotient(float x, float scale, float inverse) {
-  const float q = x * inverse;
-  return fmaf(fmaf(-q, scale, x), inverse, q);
-}
-
-// 1 / scale, but for the last bit of rare cases; of normal numbers.
-__device__ inline float inverse_of(float scale) {
-  float inverse;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(scale));
-  return fmaf(inverse, fmaf(-scale, inverse, 1.0F), inverse);
-}
-
-// The scale of a group whose largest number this is.
-__device__ inline float scale_of(float largest, bool ue8m0) {
-  const float scale = quotient(largest, 448.0F, 1.0F / 448.0F);
-  if (!ue8m0) return scale;
-  const uint32_t bits = __float_as_uint(scale);
-  const bool up = (bits & 0x7FFFFFU) != 0;
-  return __uint_as_float(up ? (bits & 0x7F800000U) + 0x800000U : bits);
 }
 
 // Eight columns of a pair with those of fifteen lanes beside it: 128 columns under one scale.

@@ -305,64 +305,106 @@ __device__ void prefill_finish(const PrefillArgs& a, const PrefillWork& w, int32
   }
 }
 
+// One of the two warpgroups that compute, on its way over the row's keys.
 template <int kTiles, bool kRope>
-__device__ void prefill_compute(const PrefillArgs& a, PrefillShared<kTiles, kRope>& s,
-                                const PrefillWork& w, int32_t place, int32_t head) {
-  constexpr int kKeyTiles = PrefillShared<kTiles, kRope>::kKeyTiles;
-  const auto group = static_cast<int>(threadIdx.x / 128);
-  const bool leader = threadIdx.x % 32 == 0;
-  const uint32_t queries = shared_address(s.queries) + static_cast<uint32_t>(group) * 64 * 128;
-  const int32_t seen_by_all = w.context + w.first_query + group * 64 + 1;
-  const auto edge = [&](int32_t tile) { return (tile + 1) * kPrefillKeyTile > seen_by_all; };
-  PrefillState<kTiles> state;
-  prefill_begin(a, w, place, head, state);
+struct PrefillWalk {
+  static constexpr int kKeyTiles = PrefillShared<kTiles, kRope>::kKeyTiles;
+  const PrefillArgs& a;
+  PrefillShared<kTiles, kRope>& s;
+  int group;
+  bool leader;
+  uint32_t queries;  // where this warpgroup's lie
+  int32_t last;      // the last tile
   RingPlace<kPrefillStages> key_at;
   RingPlace<kPrefillStages> value_at;
-  float scores[64];
-  float fade[2];
-  if (group == 1 && w.begin + 1 < w.end) prefill_give_turn(group);
-  barrier_wait(&s.query_full, 0);
-  barrier_wait(&s.key_full[0], 0);
-  wgmma_fence();
-  prefill_scores<kKeyTiles>(queries, shared_address(s.keys[0]), scores);
-  wgmma_commit();
-  wgmma_wait<0>();
-  wgmma_use(scores);
-  if (leader) barrier_arrive(&s.key_free[0]);
-  key_at.advance();
-  prefill_softmax(a, state, scores, w.begin * kPrefillKeyTile, edge(w.begin), fade);
-  prefill_fade(state, fade);
-  prefill_pack(state, scores);
-  for (int32_t tile = w.begin + 1; tile < w.end; ++tile) {
-    barrier_wait(&s.key_full[key_at.index], key_at.phase);
-    prefill_wait_turn(group);
+
+  // The first tile, whose scores no values run beside.
+  __device__ void begin(int32_t tile, bool edge, PrefillState<kTiles>& state) {
+    float scores[64];
+    float fade[2];
+    barrier_wait(&s.query_full, 0);
+    barrier_wait(&s.key_full[0], 0);
     wgmma_fence();
-    prefill_scores<kKeyTiles>(queries, shared_address(s.keys[key_at.index]), scores);
+    prefill_scores<kKeyTiles>(queries, shared_address(s.keys[0]), scores);
     wgmma_commit();
+    wgmma_wait<0>();
+    wgmma_use(scores);
+    if (leader) barrier_arrive(&s.key_free[0]);
+    key_at.advance();
+    prefill_softmax(a, state, scores, tile * kPrefillKeyTile, edge, fade);
+    prefill_fade(state, fade);
+    prefill_pack(state, scores);
+  }
+
+  // Tiles [tile, end): the scores of each, and the values of the one before. kEdge: some of its
+  // tokens are not seen by all queries. `edge` is code of its own, as most tiles have none.
+  template <bool kEdge>
+  __device__ void steps(int32_t tile, int32_t end, PrefillState<kTiles>& state) {
+    for (; tile < end; ++tile) {
+      float scores[64];
+      float fade[2];
+      barrier_wait(&s.key_full[key_at.index], key_at.phase);
+      prefill_wait_turn(group);
+      wgmma_fence();
+      prefill_scores<kKeyTiles>(queries, shared_address(s.keys[key_at.index]), scores);
+      wgmma_commit();
+      barrier_wait(&s.value_full[value_at.index], value_at.phase);
+      wgmma_fence();
+      prefill_values(state, shared_address(s.values[value_at.index]));
+      wgmma_commit();
+      if (group == 0 || tile < last) prefill_give_turn(group);
+      wgmma_wait<1>();
+      wgmma_use(scores);
+      if (leader) barrier_arrive(&s.key_free[key_at.index]);
+      key_at.advance();
+      prefill_softmax(a, state, scores, tile * kPrefillKeyTile, kEdge, fade);
+      wgmma_wait<0>();
+      wgmma_use(state.sums);
+      wgmma_use(state.weights);
+      if (leader) barrier_arrive(&s.value_free[value_at.index]);
+      value_at.advance();
+      prefill_fade(state, fade);
+      prefill_pack(state, scores);
+    }
+  }
+
+  __device__ void end(PrefillState<kTiles>& state) {
     barrier_wait(&s.value_full[value_at.index], value_at.phase);
     wgmma_fence();
     prefill_values(state, shared_address(s.values[value_at.index]));
     wgmma_commit();
-    if (group == 0 || tile + 1 < w.end) prefill_give_turn(group);
-    wgmma_wait<1>();
-    wgmma_use(scores);
-    if (leader) barrier_arrive(&s.key_free[key_at.index]);
-    key_at.advance();
-    prefill_softmax(a, state, scores, tile * kPrefillKeyTile, edge(tile), fade);
     wgmma_wait<0>();
     wgmma_use(state.sums);
-    wgmma_use(state.weights);
-    if (leader) barrier_arrive(&s.value_free[value_at.index]);
-    value_at.advance();
-    prefill_fade(state, fade);
-    prefill_pack(state, scores);
   }
-  barrier_wait(&s.value_full[value_at.index], value_at.phase);
-  wgmma_fence();
-  prefill_values(state, shared_address(s.values[value_at.index]));
-  wgmma_commit();
-  wgmma_wait<0>();
-  wgmma_use(state.sums);
+};
+
+template <int kTiles, bool kRope>
+__device__ void prefill_compute(const PrefillArgs& a, PrefillShared<kTiles, kRope>& s,
+                                const PrefillWork& w, int32_t place, int32_t head) {
+  // One for the warp, and known to be: addresses of tiles need no detour.
+  const int group = __shfl_sync(0xFFFFFFFFU, static_cast<int>(threadIdx.x / 128), 0);
+  const int32_t begin = __shfl_sync(0xFFFFFFFFU, w.begin, 0);
+  const int32_t end = __shfl_sync(0xFFFFFFFFU, w.end, 0);
+  const int32_t seen_by_all = w.context + w.first_query + group * 64 + 1;
+  // From here on tiles have tokens that not all queries see.
+  const int32_t edge = __shfl_sync(0xFFFFFFFFU, seen_by_all / kPrefillKeyTile, 0);
+  PrefillState<kTiles> state;
+  prefill_begin(a, w, place, head, state);
+  if (group == 1 && begin + 1 < end) prefill_give_turn(group);
+  PrefillWalk<kTiles, kRope> walk{
+      a,
+      s,
+      group,
+      threadIdx.x % 32 == 0,
+      shared_address(s.queries) + static_cast<uint32_t>(group) * 64 * 128,
+      end - 1,
+      {},
+      {}};
+  walk.begin(begin, begin >= edge, state);
+  const int32_t whole = max(begin + 1, min(end, edge));
+  walk.template steps<false>(begin + 1, whole, state);
+  walk.template steps<true>(whole, end, state);
+  walk.end(state);
   prefill_finish(a, w, place, head, state);
 }
 

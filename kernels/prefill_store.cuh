@@ -5,6 +5,7 @@
 #include <cuda_fp8.h>
 
 #include "prefill_rows.cuh"
+#include "quantize.cuh"
 
 namespace fathom::kernels {
 
@@ -28,35 +29,46 @@ __device__ void prefill_store_bf16(const float (&x)[kTiles * 32], int r, float f
   }
 }
 
-// As docs/numerics.md quantizes an activation: of the values rounded to bf16.
+// As docs/numerics.md quantizes an activation: of the values rounded to bf16. Rounded in twos and
+// divided without calls: conversions of one number and divisions have a slow unit to themselves.
 __device__ inline void prefill_store_fp8(const float (&x)[64], int r, float factor, uint8_t* to,
                                          float* scale_to, bool ue8m0, bool stored) {
   const int lane = static_cast<int>(threadIdx.x % 4);
+  uint32_t pairs[16];
   float largest = 1e-4F;
 #pragma unroll
-  for (int i = 0; i < 32; ++i) {
-    const float v = __bfloat162float(__float2bfloat16_rn(x[i / 2 * 4 + r * 2 + i % 2] * factor));
-    largest = fmaxf(largest, fabsf(v));
+  for (int i = 0; i < 16; ++i) {
+    pairs[i] = pack_pair(x[i * 4 + r * 2] * factor, x[i * 4 + r * 2 + 1] * factor);
+    const float2 two = bf16_values(pairs[i]);
+    largest = fmaxf(largest, fmaxf(fabsf(two.x), fabsf(two.y)));
   }
   largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFU, largest, 1));
   largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFU, largest, 2));
-  float scale = __fdiv_rn(largest, 448.0F);
-  if (ue8m0) {
-    const uint32_t bits = __float_as_uint(scale);
-    scale = __uint_as_float((bits & 0x7FFFFFU) != 0 ? (bits & 0x7F800000U) + 0x800000U : bits);
-  }
-  if (!stored) return;
-  if (lane == 0) *scale_to = scale;
+  const float scale = scale_of(largest, ue8m0);
+  const float inverse = inverse_of(scale);
 #pragma unroll
-  for (int i = 0; i < 16; ++i) {
-    float2 v;
-    v.x = __bfloat162float(__float2bfloat16_rn(x[i * 4 + r * 2] * factor));
-    v.y = __bfloat162float(__float2bfloat16_rn(x[i * 4 + r * 2 + 1] * factor));
-    v.x = __fdiv_rn(v.x, scale);
-    v.y = __fdiv_rn(v.y, scale);
-    *reinterpret_cast<uint16_t*>(to + i * 8 + lane * 2) =
-        __nv_cvt_float2_to_fp8x2(v, __NV_SATFINITE, __NV_E4M3);
+  for (int half = 0; half < 2; ++half) {
+    uint32_t words[4];  // codes of columns 16 j + 2 lane and 8 further, j = 4 half + i
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      uint32_t codes[2];
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        const float2 two = bf16_values(pairs[half * 8 + i * 2 + k]);
+        codes[k] = __nv_cvt_float2_to_fp8x2(
+            {quotient(two.x, scale, inverse), quotient(two.y, scale, inverse)}, __NV_SATFINITE,
+            __NV_E4M3);
+      }
+      words[i] = codes[0] | codes[1] << 16;
+    }
+    transpose_four(words);
+    if (stored) {
+      *reinterpret_cast<uint4*>(to + (half * 4 + lane) * 16) = {
+          __byte_perm(words[0], words[1], 0x5410), __byte_perm(words[2], words[3], 0x5410),
+          __byte_perm(words[0], words[1], 0x7632), __byte_perm(words[2], words[3], 0x7632)};
+    }
   }
+  if (stored && lane == 0) *scale_to = scale;
 }
 
 // `factor` of a row of padding is of no account: zeros are stored.

@@ -1,6 +1,8 @@
 // Row kernels: a thread holds vectors of eight columns from its loads to its stores.
 #include "rows.h"
 
+#include <algorithm>
+
 #include "async_copy.cuh"
 #include "early_launch.cuh"
 #include "number.cuh"
@@ -12,6 +14,8 @@ constexpr int kVector = kRowVector;
 constexpr int kGroupThreads = 128 / kVector;  // that hold a group of quantization
 constexpr int kThreads = 128;                 // of kernels without sums over a row
 constexpr int kNormThreadsMax = kNormColumnsMax / kVector;
+constexpr int kManyNormThreadsMax = kNormThreadsMax / 2;
+constexpr int kManyNormBlocks = 4;  // of 256 threads, that an SM has room for
 
 struct alignas(16) Bf16Vector {
   __nv_bfloat162 pairs[kVector / 2];
@@ -136,6 +140,89 @@ __global__ void __launch_bounds__(kNormThreadsMax)
   finish_vector(out, row, k, here, v);
 }
 
+// The row's two vectors of a thread as they lie in memory: asked for a row ahead.
+struct RowWords {
+  uint4 x[2];
+  uint4 part[2];
+
+  __device__ void load(const Rows& rows, const Rows& more, int64_t row, int64_t k,
+                       int64_t further) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int64_t at = k + i * further;
+      x[i] = *reinterpret_cast<const uint4*>(static_cast<const __nv_bfloat16*>(rows.data) +
+                                             row * rows.stride + at);
+      if (more.data != nullptr) {
+        part[i] = *reinterpret_cast<const uint4*>(static_cast<const __nv_bfloat16*>(more.data) +
+                                                  row * more.stride + at);
+      }
+    }
+  }
+};
+
+__device__ void widen(const uint4& words, float (&v)[kVector]) {
+  const uint32_t all[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    v[2 * i] = __uint_as_float(all[i] << 16);
+    v[2 * i + 1] = __uint_as_float(all[i] & 0xFFFF0000U);
+  }
+}
+
+// add_norm_kernel for many rows of bf16: blocks stay, and ask for their next row before they sum
+// this one. A thread has the vectors of two threads there, and sums are added in that order.
+__global__ void __launch_bounds__(kManyNormThreadsMax, 2)
+    add_norm_many_kernel(Rows part, Rows x, int64_t rows, int64_t columns, const float* weight,
+                         float epsilon, Epilogue out) {
+  __shared__ float shared[2][32];
+  const int64_t k = int64_t{threadIdx.x} * kVector;
+  const int64_t further = columns / 2;
+  const auto warps = static_cast<int>(blockDim.x / 32);
+  const auto warp = static_cast<int>(threadIdx.x / 32);
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
+  int64_t row = blockIdx.x;
+  RowWords words;
+  words.load(x, part, row, k, further);
+  for (int turn = 0; row < rows; row += gridDim.x, turn ^= 1) {
+    float v[2][kVector];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      widen(words.x[i], v[i]);
+      if (part.data != nullptr) {
+        float more[kVector];
+        widen(words.part[i], more);
+#pragma unroll
+        for (int j = 0; j < kVector; ++j) v[i][j] += more[j];
+        round_vector(Format::kBF16, v[i]);
+        store_vector(x.data, Format::kBF16, row * x.stride + k + i * further, v[i]);
+      }
+    }
+    const int64_t next = row + gridDim.x;
+    if (next < rows) words.load(x, part, next, k, further);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      float squares = 0.0F;
+#pragma unroll
+      for (const float a : v[i]) squares += a * a;
+      squares = warp_sum(squares);
+      if (threadIdx.x % 32 == 0) shared[turn][i * warps + warp] = squares;
+    }
+    __syncthreads();
+    float total = 0.0F;
+    for (int i = 0; i < 2 * warps; ++i) total += shared[turn][i];
+    const float scale = 1.0F / sqrtf(total / static_cast<float>(columns) + epsilon);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      float w[kVector];
+      load_vector(weight, Format::kF32, k + i * further, w);
+#pragma unroll
+      for (int j = 0; j < kVector; ++j) v[i][j] = v[i][j] * scale * w[j];
+      finish_vector(out, row, k + i * further, true, v[i]);
+    }
+  }
+}
+
 __global__ void join_rows_kernel(Rows left, int64_t left_columns, Rows right, int64_t columns,
                                  Epilogue out) {
   const int64_t row = blockIdx.x;
@@ -185,6 +272,22 @@ dim3 blocks_of(int64_t rows, int64_t columns) {
   return {static_cast<unsigned>(rows), static_cast<unsigned>((columns + each - 1) / each)};
 }
 
+// As many blocks as run at a time.
+cudaError_t add_norm_many(cudaStream_t stream, Rows part, Rows x, int64_t rows, int64_t columns,
+                          const float* weight, float epsilon, const Epilogue& out) {
+  int device = 0;
+  int sms = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device);
+  if (error != cudaSuccess) return error;
+  const int64_t threads = columns / kVector / 2;
+  const int64_t blocks = int64_t{sms} * std::max<int64_t>(1, kManyNormBlocks * 256 / threads);
+  return launch_early(
+      stream, add_norm_many_kernel, dim3(static_cast<unsigned>(std::min(rows, blocks))),
+      dim3(static_cast<unsigned>(threads)), part, x, rows, columns, weight, epsilon, out);
+}
+
 }  // namespace
 
 cudaError_t add_norm_rows(cudaStream_t stream, Rows part, Rows x, int64_t rows, int64_t columns,
@@ -192,6 +295,11 @@ cudaError_t add_norm_rows(cudaStream_t stream, Rows part, Rows x, int64_t rows, 
   if (rows == 0) return cudaSuccess;
   const int64_t vectors = columns / kVector;
   if (vectors > kNormThreadsMax) return cudaErrorInvalidValue;
+  const bool bf16 =
+      x.format == Format::kBF16 && (part.data == nullptr || part.format == Format::kBF16);
+  if (bf16 && norms_many_rows(rows, columns)) {
+    return add_norm_many(stream, part, x, rows, columns, weight, epsilon, out);
+  }
   const auto threads = static_cast<unsigned>((vectors + 31) / 32 * 32);
   return launch_early(stream, add_norm_kernel, dim3(static_cast<unsigned>(rows)), dim3(threads),
                       part, x, columns, weight, epsilon, out);

@@ -7,6 +7,7 @@
 #include "fathom/fp8_cache.h"
 #include "kernels/gqa_decode.h"
 #include "kernels/gqa_few.h"
+#include "kernels/gqa_prepare_many.h"
 #include "ops/cuda/choose_gqa.h"
 #include "ops/cuda/cuda_ops.h"
 #include "ops/cuda/gqa_step.h"
@@ -78,7 +79,9 @@ void CudaOps::gqa_prepare_step(const GqaStep& step, const Tensor& qkv, int32_t* 
   }
   const kernels::GqaPrepareCall call{step.shape,        step.tokens, heads,    rows_of(qkv),
                                      step.queries.data, step.out,    arrivals, arrival_count};
-  check(kernels::gqa_prepare_heads(stream_, call), "gqa_attention");
+  check(kernels::gqa_prepares_many(call) ? kernels::gqa_prepare_many(stream_, call)
+                                         : kernels::gqa_prepare_heads(stream_, call),
+        "gqa_attention");
 }
 
 void CudaOps::gqa_decode_rows(const GqaStep& step, const kernels::GqaDecodePlan& plan,
