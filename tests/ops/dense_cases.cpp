@@ -366,6 +366,12 @@ void add_many_rows(std::vector<OpCase>& cases, Numerics n) {
     cases.push_back(gated_linear_case({512, 2304, 256, kFp8, n}, true));
     cases.push_back(gated_linear_case({512, 384, 640, kFp8, n, 0, true}, true));
   }
+  // Tiles of 128 rows, and of 256 columns, with and without a rest.
+  cases.push_back(gated_linear_case({513, 256, 512, kFp8, n}, true));
+  cases.push_back(gated_linear_case({700, 128, 1024, kFp8, n}, false));
+  cases.push_back(gated_linear_case({1030, 384, 512, kFp8, n, 0, true}, true));
+  cases.push_back(linear_case({1030, 384, 512, kFp8, n}));
+  cases.push_back(linear_case({600, 512, 1024, kFp8, n}));
   cases.push_back(linear_case({128, 136, 256, kFp8, n, 32}));
   cases.push_back(joined_linear_case({128, 336, 384, kFp8, n}, 136));
   // In reference numerics all rows are one kernel's.
@@ -402,6 +408,10 @@ std::vector<OpCase> dense_cases() {
       cases.push_back(norm_case({rows, 320, n}, false));
       cases.push_back(reduce_add_norm_case({rows, 512, n}));
     }
+    // Blocks that stay, and rows that they end on.
+    cases.push_back(norm_case({1100, 512, n}, false));
+    cases.push_back(reduce_add_norm_case({1024, 512, n}));
+    cases.push_back(reduce_add_norm_case({1201, 1536, n, ActFormat::kFp8Block, false, 0}));
     cases.push_back(norm_case({4, 2048, n, ActFormat::kFp8Block, false, 0}, false));
     // A part of a group of quantization ends the rows.
     cases.push_back(gated_linear_case({5, 1096, 128, WeightFormat::kBF16, n}, true));

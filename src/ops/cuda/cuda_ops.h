@@ -181,6 +181,9 @@ class CudaOps final : public Ops {
   bool multiply_gated(const Act& x, const Weight& gate_up, const Act& act);
   // False where the chooser does not name it: nothing was written. tall_gemm.cpp
   bool multiply_tall(const Act& x, const Weight& weight, bool gated, const kernels::Epilogue& out);
+  // Products of many rows in e4m3; gated: with silu(gate) * up behind it. False where it is not
+  // chosen: nothing was written. many_gemm.cpp
+  bool multiply_many(const Act& x, const Weight& weight, bool gated, const kernels::Epilogue& out);
   // False where cuBLASLt refused: nothing was written.
   bool multiply_large(const Act& x, int64_t rows, const kernels::Matrix& weight,
                       const kernels::Rows& out, kernels::Format round);

@@ -4,6 +4,7 @@
 #include "fathom/scratch.h"
 #include "kernels/gqa_few.h"
 #include "kernels/grouped_gemm.h"
+#include "kernels/many_gemm.h"
 #include "kernels/mla_decode.h"
 #include "kernels/moe_decode.h"
 #include "kernels/moe_few.h"
@@ -46,6 +47,7 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
     FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_skinny_gemm(), "skinny_gemm"));
     FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_wide_gemm(), "wide_gemm"));
     FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_tall_gemm(), "tall_gemm"));
+    FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_many_gemm(), "many_gemm"));
     FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_prefill_attention(), "prefill_attention"));
     FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_mla_decode(), "mla_decode"));
   }

@@ -1,0 +1,181 @@
+// The kernel of products of many rows. Blocks stay, each with every so-manieth item: 128 rows of x
+// by two boxes of 128 rows of W. One thread copies over a ring of stages of 128 bytes of K; two
+// warpgroups of 64 rows each multiply: while one adds what the tensor cores gave, they have the
+// other's products. Blocks work in twos (a cluster) on neighbouring rows of x and the same of W, of
+// which each copies one box for both.
+#pragma once
+
+#include "many_store.cuh"
+#include "wgmma.cuh"
+
+namespace fathom::kernels {
+
+// ---- Copies, by one thread.
+
+struct ManyCopier {
+  const ManyMaps& maps;
+  const ManyArgs& a;
+  ManyShared& s;
+  int32_t rank;
+  RingPlace<kManyStages> at;
+
+  __device__ void scales(int32_t x_row, int32_t w_block, int32_t k, uint64_t* full) const {
+    copy_tile(s.x_scales[at.phase], &maps.x_scales, full, k, x_row);
+    for (int box = 0; box < 2; ++box) {
+      const int32_t block = min(w_block + box * (a.second_box / kManyBox), a.w_blocks - 1);
+      copy_scales(s.w_scales[at.phase][box], a.w_scales + block * a.w_scale_stride + k, full);
+    }
+  }
+
+  __device__ void load(int32_t x_row, int32_t w_row, int32_t k) {
+    constexpr uint32_t kScaleBytes = kManyTileRows * kManyStages * 4 + 2 * 16;
+    constexpr int kBoxBytes = kManyBox * kManyBytes;
+    barrier_wait(&s.empty[at.index], at.phase ^ 1U);
+    uint64_t* full = &s.full[at.index];
+    const bool first = at.index == 0;
+    barrier_expect(full, kManyWBytes + kManyXBytes + (first ? kScaleBytes : 0));
+    if (first) scales(x_row, w_row / kManyBox, k, full);
+    copy_tile(s.x[at.index], &maps.x, full, k * kManyBytes, x_row);
+    copy_tile_to_blocks(s.w[at.index] + rank * kBoxBytes, &maps.w, full, k * kManyBytes,
+                        w_row + rank * a.second_box, 3);
+    at.advance();
+  }
+
+  __device__ void run(int32_t first_item, int32_t step) {
+    for (int32_t i = first_item; i < a.items; i += step) {
+      const ManyItem item = many_item(a, i);
+      const int32_t unit = item.row_unit * 2 + rank;
+      for (int32_t k = 0; k < a.k_blocks; ++k)
+        load(unit * kManyTileRows, item.column_tile * a.box_step, k);
+    }
+  }
+};
+
+// ---- Products, by two warpgroups.
+
+struct ManyMath {
+  ManyShared& s;
+  int group;
+  uint32_t peer_empty;  // where the barriers `empty` of the two's other block are
+  uint32_t phase;       // of the ring's turn
+
+  // One box's products of a stage.
+  __device__ void multiply(float (&part)[64], int stage, int box) const {
+    const uint64_t x = wgmma_tile(shared_address(s.x[stage]) + group * 64 * kManyBytes);
+    const uint64_t w = wgmma_tile(shared_address(s.w[stage]) + box * kManyBox * kManyBytes);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < 4; ++k)
+      Wgmma<Format::kFp8, 128>::run(part, x + 2 * k, w + 2 * k, k > 0 ? 1 : 0);
+    wgmma_commit();
+  }
+
+  template <int kStage>
+  __device__ void release() const {
+    barrier_arrive_of_warp<many_reads_scales(kStage)>(&s.empty[kStage]);
+    if (threadIdx.x % 32 == 1) {
+      barrier_arrive_remote(peer_empty + static_cast<uint32_t>(kStage * sizeof(uint64_t)));
+    }
+  }
+
+  // total += part * scale, of the row and the box.
+  __device__ static void add(float (&total)[64], const float (&part)[64], float upper,
+                             float lower) {
+#pragma unroll
+    for (int j = 0; j < 16; ++j) {
+      total[4 * j] += part[4 * j] * upper;
+      total[4 * j + 1] += part[4 * j + 1] * upper;
+      total[4 * j + 2] += part[4 * j + 2] * lower;
+      total[4 * j + 3] += part[4 * j + 3] * lower;
+    }
+  }
+
+  template <int kStage>
+  __device__ void run_stage(int row, float (&first)[64], float (&second)[64]) const {
+    float part[64];
+    barrier_wait(&s.full[kStage], phase);
+    multiply(part, kStage, 0);
+    const float upper = s.x_scales[phase][row][kStage];
+    const float lower = s.x_scales[phase][row + 8][kStage];
+    const float box0 = s.w_scales[phase][0][kStage];
+    const float box1 = s.w_scales[phase][1][kStage];
+    wgmma_wait<0>();
+    wgmma_use(part);
+    add(first, part, upper * box0, lower * box0);
+    multiply(part, kStage, 1);
+    wgmma_wait<0>();
+    wgmma_use(part);
+    release<kStage>();
+    add(second, part, upper * box1, lower * box1);
+  }
+
+  // Turns of the ring, unrolled: a stage's addresses are constants.
+  __device__ void run(int32_t turns, float (&first)[64], float (&second)[64]) {
+    const auto row = static_cast<int>(threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4);
+#pragma unroll
+    for (int i = 0; i < 64; ++i) first[i] = second[i] = 0.0F;
+    for (int32_t turn = 0; turn < turns; ++turn) {
+      static_assert(kManyStages == 4);
+      run_stage<0>(row, first, second);
+      run_stage<1>(row, first, second);
+      run_stage<2>(row, first, second);
+      run_stage<3>(row, first, second);
+      phase ^= 1U;
+    }
+  }
+};
+
+template <bool kGated>
+__device__ void many_multiply(const ManyArgs& a, ManyShared& s, int32_t rank, int32_t first_item,
+                              int32_t step) {
+  // One for the warp, and known to be: descriptors need no detour.
+  const int group = __shfl_sync(0xFFFFFFFFU, static_cast<int>(threadIdx.x / 128), 0);
+  ManyMath m{s, group, cluster_address(s.empty, rank ^ 1), 0};
+  for (int32_t i = first_item; i < a.items; i += step) {
+    const ManyItem item = many_item(a, i);
+    float first[64];
+    float second[64];
+    m.run(a.k_blocks / kManyStages, first, second);
+    const int32_t row =
+        (item.row_unit * 2 + rank) * kManyTileRows + static_cast<int32_t>(threadIdx.x / 32 * 16);
+    many_store<kGated>(a, s, row, item.column_tile, first, second);
+  }
+}
+
+// The threads of both blocks.
+__device__ inline void many_meet() {
+  __syncwarp();
+  cluster_arrive();
+  cluster_wait();
+}
+
+template <bool kGated>
+__global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kManyThreads, 1)
+    many_kernel(const __grid_constant__ ManyMaps maps, const __grid_constant__ ManyArgs a) {
+  extern __shared__ uint8_t raw[];
+  auto& s = *reinterpret_cast<ManyShared*>(raw + (0U - shared_address(raw)) % 1024U);
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kManyStages; ++i) {
+      const int here = many_reads_scales(i) ? kWarpArrivals<true> : kWarpArrivals<false>;
+      barrier_init(&s.full[i], 1);
+      barrier_init(&s.empty[i], static_cast<uint32_t>(kManyMathThreads / 32 * (here + 1)));
+    }
+    barrier_init_done();
+  }
+  let_next_kernel_start();
+  many_meet();
+  wait_for_earlier_kernels();
+  const auto rank = static_cast<int32_t>(cluster_rank());
+  const auto first_item = static_cast<int32_t>(blockIdx.x) / 2;
+  const auto step = static_cast<int32_t>(gridDim.x) / 2;
+  if (threadIdx.x < kManyMathThreads) {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+    many_multiply<kGated>(a, s, rank, first_item, step);
+  } else {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+    if (threadIdx.x == kManyMathThreads) ManyCopier{maps, a, s, rank, {}}.run(first_item, step);
+  }
+  many_meet();  // the other still writes here
+}
+
+}  // namespace fathom::kernels

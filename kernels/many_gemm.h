@@ -1,0 +1,26 @@
+// y = x Wt for many rows of x, in e4m3 with scales of 1 x 128 (x) and 128 x 128 (W), on Hopper's
+// tensor cores (docs/kernels/dense_gemm.md). Where W is a gate and an up matrix, what is stored is
+// silu(gate) * up, quantized for the next product.
+#pragma once
+
+#include "format.h"
+#include "many_plan.h"
+
+namespace fathom::kernels {
+
+struct ManyCall {
+  Rows x;  // e4m3 [rows, w.in]
+  int64_t rows = 0;
+  Matrix w;  // e4m3; row r's scales are in row r / 128 of the scales
+  bool gated = false;
+  // gated: [rows, w.out / 2] e4m3 or bf16; else bf16 [rows, w.out]. Rounded to bf16 as products.
+  Epilogue out;
+};
+
+// Once, before any stream capture: loads the kernels and raises their shared-memory limit.
+cudaError_t load_many_gemm();
+
+// `many_gemm_fits` says of what; all data and strides are multiples of 16 bytes.
+cudaError_t many_gemm(cudaStream_t stream, const ManyCall& call, int32_t sms);
+
+}  // namespace fathom::kernels
