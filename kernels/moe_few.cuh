@@ -372,6 +372,28 @@ __device__ inline void init_barriers(const MoeFewShared& sh, int32_t stages) {
   barrier_init_done();
 }
 
+// By the threads that multiply, of the blocks whose weights come last.
+__device__ inline void store_residual(const MoeFew& m) {
+  if (m.norm.weight == nullptr) return;
+  const int32_t quads = m.hidden / 4;
+  const auto at = [](const Rows& rows, int64_t token, int64_t column) {
+    return reinterpret_cast<uint2*>(static_cast<__nv_bfloat16*>(rows.data) + token * rows.stride +
+                                    column);
+  };
+  const auto sum = [](uint32_t a, uint32_t b) {
+    return pack_pair(__uint_as_float(a << 16) + __uint_as_float(b << 16),
+                     __uint_as_float(a & 0xFFFF0000U) + __uint_as_float(b & 0xFFFF0000U));
+  };
+  const auto block = static_cast<int32_t>(gridDim.x - 1 - blockIdx.x);
+  for (int32_t i = block * kMoeMathThreads + static_cast<int32_t>(threadIdx.x);
+       i < m.tokens * quads; i += static_cast<int32_t>(gridDim.x * kMoeMathThreads)) {
+    uint2* to = at(m.norm.residual, i / quads, 4 * (i % quads));
+    const uint2 a = __ldcg(to);
+    const uint2 b = __ldcg(at(m.norm.part, i / quads, 4 * (i % quads)));
+    *to = make_uint2(sum(a.x, b.x), sum(a.y, b.y));
+  }
+}
+
 // All of the tokens' rows, a tile a step.
 template <Format kFormat, int kTokens>
 __device__ void load_tokens(const MoeFewPlan& plan, const MoeFewShared& sh, const CUtensorMap* x) {
@@ -419,6 +441,7 @@ __global__ void __launch_bounds__(kMoeFewThreads, kTokens > 16 ? 1 : 2)
     __syncthreads();
   }
   if (threadIdx.x < kMoeMathThreads) {
+    if constexpr (!kDown) store_residual(m);
     ItemProduct<kFormat, kTokens, kDown> product{m, plan, sh, {}, {}};
     product.run(items);
   } else if (helper) {

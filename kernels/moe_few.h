@@ -22,6 +22,15 @@ struct MoeFewExpert {
   int64_t width = 0;
 };
 
+// The norm ahead of the experts: residual += part, rounded to bf16, and the norm of that. Rows lie
+// on 16 bytes.
+struct MoeFewNorm {
+  Rows part;                      // bf16 [tokens, hidden]; may be the memory of `out`
+  Rows residual;                  // bf16 [tokens, hidden]
+  const float* weight = nullptr;  // [hidden], or null: x is given
+  float epsilon = 0.0F;
+};
+
 // One call; every pointer is to device memory.
 struct MoeFew {
   RouterShape router;
@@ -34,7 +43,8 @@ struct MoeFew {
   int32_t first_expert = 0;
   int32_t experts_here = 0;
   int32_t sms = 0;
-  Rows x;                       // bf16 [tokens, hidden], rows on 16 bytes
+  Rows x;  // bf16 [tokens, hidden], rows on 16 bytes; of a norm, where weights are bf16, it is made
+  MoeFewNorm norm;
   const float* gate = nullptr;  // [router.experts, hidden]
   const float* bias = nullptr;  // [router.experts] or null
   const uint8_t* token_valid = nullptr;
@@ -64,7 +74,10 @@ cudaError_t moe_few_expert(const Matrix& gate_up, const Matrix& down, MoeFewExpe
 
 // In this order on one stream. Scores (float32), choices; x quantized.
 cudaError_t moe_few_route(cudaStream_t stream, const MoeFew& m);
-// inner = silu(gate) * up: each rounded to bf16, and their product.
+// route of what `norm` says: at most kMoeNormTokensMax tokens of kMoeNormColumnsMax columns.
+cudaError_t moe_few_norm_route(cudaStream_t stream, const MoeFew& m);
+// inner = silu(gate) * up: each rounded to bf16, and their product. Of a norm, the residual's sum:
+// all blocks of the router read both of its parts.
 cudaError_t moe_few_gate_up(cudaStream_t stream, const MoeFew& m);
 // rows = what each pair's expert gives, quantizing inner where weights are e4m3.
 cudaError_t moe_few_down(cudaStream_t stream, const MoeFew& m);

@@ -1,6 +1,8 @@
 // Small parts of the kernels for few tokens: a box of interleaved rows, the fence between a store
-// and the readers of the asynchronous proxy, a group's scale.
+// and the readers of the asynchronous proxy, the quantization of a group.
 #pragma once
+
+#include <cuda_fp8.h>
 
 #include "async_copy.cuh"
 
@@ -30,6 +32,29 @@ __device__ inline float group_scale(float largest, bool ue8m0) {
   const uint32_t bits = __float_as_uint(scale);
   if (!ue8m0 || (bits & 0x7FFFFFU) == 0) return scale;
   return __uint_as_float((bits & 0x7F800000U) + 0x800000U);
+}
+
+// 128 columns by one warp. quads: four columns a lane, bf16.
+__device__ inline void quantize_quads(const uint2& quads, bool ue8m0, uint8_t* codes,
+                                      float* scale) {
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const float v[4] = {__uint_as_float(quads.x << 16), __uint_as_float(quads.x & 0xFFFF0000U),
+                      __uint_as_float(quads.y << 16), __uint_as_float(quads.y & 0xFFFF0000U)};
+  float largest = 1e-4F;
+#pragma unroll
+  for (const float one : v) largest = fmaxf(largest, fabsf(one));
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2)
+    largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFU, largest, offset));
+  const float s = group_scale(largest, ue8m0);
+  uint32_t word = 0;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t code = __nv_cvt_float_to_fp8(v[i] / s, __NV_SATFINITE, __NV_E4M3);
+    word |= code << (8 * i);
+  }
+  reinterpret_cast<uint32_t*>(codes)[lane] = word;
+  if (lane == 0) *scale = s;
 }
 
 }  // namespace fathom::kernels

@@ -75,25 +75,6 @@ __device__ void score_tokens(const MoeFew& m, int32_t first, int32_t count, Rout
   m.scores[int64_t{first + thread} * m.router.experts + expert] = sum;
 }
 
-// 128 columns by one warp. quads: four columns a lane, bf16.
-__device__ void quantize_quads(const uint2& quads, bool ue8m0, uint8_t* codes, float* scale) {
-  const int lane = static_cast<int>(threadIdx.x % 32);
-  const float v[4] = {__uint_as_float(quads.x << 16), __uint_as_float(quads.x & 0xFFFF0000U),
-                      __uint_as_float(quads.y << 16), __uint_as_float(quads.y & 0xFFFF0000U)};
-  float largest = 1e-4F;
-#pragma unroll
-  for (const float one : v) largest = fmaxf(largest, fabsf(one));
-  const float s = group_scale(warp_max(largest), ue8m0);
-  uint32_t word = 0;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const uint32_t code = __nv_cvt_float_to_fp8(v[i] / s, __NV_SATFINITE, __NV_E4M3);
-    word |= code << (8 * i);
-  }
-  reinterpret_cast<uint32_t*>(codes)[lane] = word;
-  if (lane == 0) *scale = s;
-}
-
 // This block's share of the groups of the eight tokens' x; by all warps but the first.
 __device__ void quantize_tokens(const MoeFew& m, int32_t first, int32_t count) {
   const int32_t groups = m.hidden / 128;

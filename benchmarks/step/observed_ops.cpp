@@ -159,6 +159,12 @@ Partial ObservedOps::moe(const BatchView& batch, const Act& x, const MoeParams& 
                   [&] { return inner_.moe(batch, x, params, out); });
 }
 
+Partial ObservedOps::norm_moe(const BatchView& batch, const NormInput& x, const MoeParams& params,
+                              const Tensor& out) {
+  return observed({"norm_moe", experts_spared(batch.shape.tokens, params)},
+                  [&] { return inner_.norm_moe(batch, x, params, out); });
+}
+
 Tensor ObservedOps::gather_rows(const Tensor& x, const Tensor& index) {
   return observed({"gather_rows"}, [&] { return inner_.gather_rows(x, index); });
 }

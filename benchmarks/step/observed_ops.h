@@ -79,6 +79,8 @@ class ObservedOps : public Ops {
                     const GqaParams& params) override;
   Partial moe(const BatchView& batch, const Act& x, const MoeParams& params,
               const Tensor& out) override;
+  Partial norm_moe(const BatchView& batch, const NormInput& x, const MoeParams& params,
+                   const Tensor& out) override;
   Tensor gather_rows(const Tensor& x, const Tensor& index) override;
   Act concat(const Act& left, const Act& right, ActSpec out) override;
   Tensor logits(const Act& x, const Weight& head, Comm* group) override;

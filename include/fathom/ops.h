@@ -309,6 +309,12 @@ class Ops {
   // quantized. Written to `out`, act_dtype [T, hidden].
   virtual Partial moe(const BatchView& batch, const Act& x, const MoeParams& params,
                       const Tensor& out) = 0;
+  // moe of a norm. `out` may be the memory of x's partial.
+  virtual Partial norm_moe(const BatchView& batch, const NormInput& x, const MoeParams& params,
+                           const Tensor& out) {
+    const ActFormat plain = act_dtype() == DType::kF32 ? ActFormat::kF32 : ActFormat::kBF16;
+    return moe(batch, normed(x, ActSpec{plain, false, 0}), params, out);
+  }
   // Rows `index` of x: [n, columns].
   virtual Tensor gather_rows(const Tensor& x, const Tensor& index) = 0;
   // [left | right] along columns as eh_proj wants it: [T, left columns + right columns].

@@ -17,11 +17,13 @@
 #include <thread>
 
 #include "ops/count/count_ops.h"
+#include "kernels/moe_limits.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cuda/cuda_ops.h"
 #include "ops/cuda/cuda_scratch.h"
 #include "ops/op_builders.h"
 #include "ops/op_compare.h"
+#include "support/forward_ops.h"
 #include "ops/op_inputs.h"
 
 namespace fathom::testing {
@@ -107,7 +109,8 @@ struct Group {
 
 bool has_products(const std::string& op) {
   return op == "linear" || op == "gated_linear" || op == "linear_partial" || op == "logits" ||
-         op == "moe" || op == "norm_linear" || op == "norm_mlp";
+         op == "moe" || op == "norm_moe" || op == "norm_linear" ||
+         op == "norm_mlp";
 }
 
 std::vector<Group> groups() {
@@ -339,6 +342,26 @@ TEST(CudaMade, RowsMadeInAProductHaveTheBitsOfTheirOps) {
         EXPECT_EQ(bytes_of(x.apart.residual), bytes_of(x.joined.residual));
       }
     }
+  }
+}
+
+// A wrapper that does not know norm_moe runs the ops that it stands for.
+TEST(CudaMade, ANormInTheRouterHasTheBitsOfItsOps) {
+  std::vector<MoeShape> shapes = few_token_shapes();
+  shapes.push_back(shapes.front());
+  shapes.back().tokens = 1;
+  for (const MoeShape& shape : shapes) {
+    if (shape.tokens > kernels::kMoeNormTokensMax) continue;
+    const OpCase one = norm_moe_case(shape, Numerics::kNative);
+    SCOPED_TRACE(one.name());
+    auto made = CudaOps::make({one.numerics, kArenaBytes});
+    ASSERT_TRUE(made.is_ok()) << made.status().to_string();
+    ForwardOps parts(**made);
+    const std::vector<HostOutput> apart = run_case(one, parts, copy_from_device);
+    const std::vector<HostOutput> together = run_case(one, **made, copy_from_device);
+    ASSERT_EQ(together.size(), apart.size());
+    for (size_t i = 0; i < together.size(); ++i)
+      EXPECT_TRUE(together[i].bytes == apart[i].bytes) << together[i].name;
   }
 }
 

@@ -192,6 +192,52 @@ std::vector<MoeShape> shapes() {
   return all;
 }
 
+// The golden's one token as the norm of rows that are it times powers of two, each the sum of two
+// halves; the norm's weight is the token's root mean square.
+struct NormedRows {
+  HostMatrix halves;
+  float root = 0.0F;
+};
+
+NormedRows normed_rows(const MoeShape& s, const Inputs& in, Numerics numerics) {
+  std::vector<float> row(in.x.values.begin(), in.x.values.begin() + s.hidden);
+  double squares = 0.0;
+  for (float& x : row) {
+    if (numerics == Numerics::kNative) x = bf16_to_float(float_to_bf16(x));
+    squares += static_cast<double>(x) * x;
+  }
+  NormedRows made{{s.tokens, s.hidden, std::vector<float>(s.tokens * s.hidden)}};
+  for (int64_t i = 0; i < s.tokens * s.hidden; ++i)
+    made.halves.values[i] = std::ldexp(row[i % s.hidden], static_cast<int>(i / s.hidden % 3) - 2);
+  for (const int64_t t : s.padding)
+    std::fill_n(made.halves.values.begin() + t * s.hidden, s.hidden, std::nanf(""));
+  made.root = static_cast<float>(std::sqrt(squares / static_cast<double>(s.hidden)));
+  return made;
+}
+
+struct NormedCall {
+  Call call;
+  NormInput x;
+};
+
+std::shared_ptr<NormedCall> prepare_normed(Ops& ops, const MoeShape& s, const Inputs& in) {
+  const NormedRows rows = normed_rows(s, in, ops.numerics());
+  auto made = std::make_shared<NormedCall>();
+  made->call = prepare_call(ops, s, in);
+  made->call.out = place(ops, rows.halves);  // a layer's sums share their memory
+  made->x = {Partial{made->call.out}, place(ops, rows.halves),
+             place_floats(ops, std::vector<float>(s.hidden, rows.root)), 1e-12F, nullptr};
+  return made;
+}
+
+// Twice the rows of valid tokens.
+std::vector<double> doubled(const HostMatrix& halves) {
+  std::vector<double> all;
+  for (const float x : halves.values)
+    if (!std::isnan(x)) all.push_back(2.0 * x);
+  return all;
+}
+
 }  // namespace
 
 OpCase moe_case(const MoeShape& s, Numerics numerics) {
@@ -228,8 +274,53 @@ OpCase moe_case(const MoeShape& s, Numerics numerics) {
           [=] { return least_bytes(s, numerics); }};
 }
 
-std::vector<OpCase> moe_cases() {
+OpCase norm_moe_case(const MoeShape& s, Numerics numerics) {
+  OpCase one = moe_case(s, numerics);
+  const auto inputs = Lazy<Inputs>([=] { return make_inputs(s); });
+  one.op = "norm_moe";
+  one.prepare = [=](Ops& ops) {
+    const auto made = prepare_normed(ops, s, inputs.get());
+    return PreparedOp{[=, &ops]() -> std::vector<OpOutput> {
+      const Call& call = made->call;
+      const Partial sum = ops.norm_moe(call.batch, made->x, call.params, call.out);
+      return {{"sum", {sum.data, {}, {}}, false, s.padding},
+              {"residual", {made->x.residual, {}, {}}, false, s.padding}};
+    }};
+  };
+  one.expected = [=](const GoldenVectors& vectors) -> ExpectedValues {
+    const bool fp8 = s.format == WeightFormat::kFp8Block;
+    const bool reference = numerics == Numerics::kReference;
+    const auto row =
+        golden_vector(vectors, std::string("moe ") + s.name + (fp8 ? " fp8" : " bf16") +
+                                   (reference ? " reference" : " native"));
+    std::vector<double> rows;
+    for (size_t t = s.padding.size(); t < static_cast<size_t>(s.tokens); ++t)
+      rows.insert(rows.end(), row.begin(), row.end());
+    return {rows, doubled(normed_rows(s, inputs.get(), numerics).halves)};
+  };
+  return one;
+}
+
+namespace {
+
+std::vector<OpCase> norm_moe_cases() {
   std::vector<OpCase> cases;
+  for (MoeShape s : shapes()) {
+    if (std::string(s.name) != "one token") continue;
+    for (const int64_t tokens : {1, 4, 9}) {
+      s.tokens = tokens;
+      s.padding = tokens > 1 ? std::vector<int64_t>{3} : std::vector<int64_t>{};
+      cases.push_back(norm_moe_case(s, Numerics::kReference));
+      cases.push_back(norm_moe_case(s, Numerics::kNative));
+    }
+  }
+  return cases;
+}
+
+}  // namespace
+
+std::vector<OpCase> moe_cases() {
+  std::vector<OpCase> cases = norm_moe_cases();
   for (const MoeShape& s : shapes()) {
     cases.push_back(moe_case(s, Numerics::kReference));
     cases.push_back(moe_case(s, Numerics::kNative));

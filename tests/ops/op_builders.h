@@ -94,6 +94,8 @@ struct MoeShape {
   uint32_t seed = 1;
 };
 OpCase moe_case(const MoeShape& shape, Numerics numerics);
+// The same behind a norm. Expected values are there for the golden's one token alone.
+OpCase norm_moe_case(const MoeShape& shape, Numerics numerics);
 
 // Rows that sample from random logits over `vocab` tokens, with temperature, top-k and top-p; or
 // with penalties and 20 logprobs too.

@@ -17,9 +17,8 @@ class MoeBlock {
   static Result<MoeBlock> load(ShardLoader& loader, const DeepseekConfig& config,
                                const std::string& at);
 
-  // The router wants the activation before any quantization.
   Partial run(Ops& ops, const BatchView& batch, const NormInput& x, const Tensor& out) const {
-    return ops.moe(batch, ops.normed(x, plain_spec(ops)), params_, out);
+    return ops.norm_moe(batch, x, params_, out);
   }
 
  private:

@@ -15,6 +15,7 @@
 #include "kernels/gqa_decode_plan.h"
 #include "kernels/mla_decode.h"
 #include "kernels/moe.h"
+#include "kernels/moe_few.h"
 #include "kernels/steps.h"
 #include "kernels/turn.h"
 #include "ops/cuda/device.h"
@@ -99,6 +100,8 @@ class CudaOps final : public Ops {
   // moe.cpp
   Partial moe(const BatchView& batch, const Act& x, const MoeParams& params,
               const Tensor& out) override;
+  Partial norm_moe(const BatchView& batch, const NormInput& x, const MoeParams& params,
+                   const Tensor& out) override;
   // gqa.cpp
   Act gqa_attention(const BatchView& batch, const KvView& cache, const Tensor& qkv,
                     const GqaParams& params) override;
@@ -263,7 +266,8 @@ class CudaOps final : public Ops {
   // moe_few.cpp. run_few does the whole layer, or nothing and returns false.
   bool suits_few(const Act& x, const MoeParams& p) const;
   const kernels::MoeFewExpert* few_table(const MoeParams& p);
-  bool run_few(const BatchView& batch, const Act& x, const MoeParams& p, const Tensor& out);
+  bool run_few(const BatchView& batch, const Act& x, const MoeParams& p, const Tensor& out,
+               const kernels::MoeFewNorm& norm);
   // moe.cpp
   Act convert(const Act& x, const ActSpec& spec);
   float* router_scores(const Act& x, const MoeParams& p);

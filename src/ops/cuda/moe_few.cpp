@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "ops/cuda/choose_moe.h"
+#include "ops/cuda/choose_rows.h"
 #include "ops/cuda/cuda_ops.h"
 
 namespace fathom {
@@ -70,7 +71,34 @@ const kernels::MoeFewExpert* CudaOps::few_table(const MoeParams& p) {
   return table;
 }
 
-bool CudaOps::run_few(const BatchView& batch, const Act& x, const MoeParams& p, const Tensor& out) {
+// The router's kernel norms rows that its threads hold.
+Partial CudaOps::norm_moe(const BatchView& batch, const NormInput& x, const MoeParams& params,
+                          const Tensor& out) {
+  check_single(x.group);
+  const Tensor& part = x.partial.data;
+  const int64_t columns = x.residual.shape[1];
+  const bool fits = !deterministic_ && batch.shape.tokens > 0 &&
+                    batch.shape.tokens <= kernels::kMoeNormTokensMax &&
+                    act_dtype() == DType::kBF16 && columns <= kernels::kMoeNormColumnsMax &&
+                    part.defined() && part.dtype == DType::kBF16 &&
+                    rows_in_vectors({&part, &x.residual});
+  if (fits) {
+    arena_.name_op("moe");
+    chooses_grouped(batch, params);  // makes its tables, before any return
+    ArenaScope scope(arena_);
+    const Act normed = take_act(batch.shape.tokens, columns, {ActFormat::kBF16, false, 0});
+    if (run_few(batch, normed, params, out,
+                {rows_of(part), rows_of(x.residual), x.weight.as<float>(), x.epsilon})) {
+      check(cudaGetLastError(), "moe");
+      return Partial{out};
+    }
+  }
+  return Ops::norm_moe(batch, x, params, out);
+}
+
+// x is made where there is a norm.
+bool CudaOps::run_few(const BatchView& batch, const Act& x, const MoeParams& p, const Tensor& out,
+                      const kernels::MoeFewNorm& norm) {
   if (!suits_few(x, p)) return false;
   // All tables at once: a step of few tokens may be all that runs before `seal`, or none of them.
   const kernels::MoeFewExpert* experts = few_table(p);
@@ -98,6 +126,7 @@ bool CudaOps::run_few(const BatchView& batch, const Act& x, const MoeParams& p, 
   m.experts_here = problem.experts_here;
   m.sms = sms_;
   m.x = rows_of(x);
+  m.norm = norm;
   m.gate = p.router.as<float>();
   m.bias = p.bias.defined() ? p.bias.as<float>() : nullptr;
   m.token_valid = batch.token_valid.as<uint8_t>();
@@ -115,7 +144,9 @@ bool CudaOps::run_few(const BatchView& batch, const Act& x, const MoeParams& p, 
   }
   m.inner = arena_.take(DType::kBF16, {kernels::moe_few_rows(m), problem.width}).data;
   m.rows = floats(kernels::moe_few_rows(m) * problem.hidden);
-  check(kernels::moe_few_route(stream_, m), "moe_few_route");
+  check(norm.weight != nullptr ? kernels::moe_few_norm_route(stream_, m)
+                               : kernels::moe_few_route(stream_, m),
+        "moe_few_route");
   check(kernels::moe_few_gate_up(stream_, m), "moe_few_gate_up");
   check(kernels::moe_few_down(stream_, m), "moe_few_down");
   check(kernels::moe_few_combine(stream_, m), "moe_few_combine");
