@@ -404,6 +404,37 @@ __device__ void load_tokens(const MoeFewPlan& plan, const MoeFewShared& sh, cons
     copy_tile(sh.x + step * kBytes, x, sh.x_full, step * kColumns, 0);
 }
 
+// Which threads of a block do what.
+struct MoeRoles {
+  static constexpr int kCopier = kMoeMathThreads + kMoeHelpers;
+
+  __device__ static bool copies() { return threadIdx.x == kCopier; }
+  __device__ static bool helps() { return threadIdx.x >= kMoeMathThreads && threadIdx.x < kCopier; }
+};
+
+// gate_up waits for the router: for its scores alone where they are posted, so that chosen weights
+// are asked for while it ends. They say that all before the router is over: its blocks post after
+// their own wait.
+template <Format kFormat, int kTokens>
+__device__ void await_router(const MoeFew& m, const MoeFewPlan& plan, const MoeFewShared& sh,
+                             const CUtensorMap* x_map) {
+  const uint32_t* posts = moe_choose_everywhere(kTokens) ? m.posts : nullptr;
+  const auto wait = [&](bool loads) {
+    wait_for_earlier_kernels();
+    let_next_kernel_start();
+    if (loads) load_tokens<kFormat, kTokens>(plan, sh, x_map);
+  };
+  if (posts == nullptr) wait(MoeRoles::copies());
+  list_experts<kTokens, false>(m, sh, posts);
+  if (posts != nullptr && !MoeRoles::copies()) wait(threadIdx.x == kMoeMathThreads);
+}
+
+// By one block of down: gate_up's have all read them, or down would not have started.
+__device__ inline void clear_posts(const MoeFew& m) {
+  const int32_t words = m.tokens * m.router.experts;
+  for (auto i = static_cast<int32_t>(threadIdx.x); i < words; i += kMoeFewThreads) m.posts[i] = 0;
+}
+
 // gate_up: the block's first item may be the shared expert's, whose weights are known before the
 // router ends. down: the choices are known, because gate_up lets it start after its own wait.
 template <Format kFormat, int kTokens, bool kDown>
@@ -414,31 +445,30 @@ __global__ void __launch_bounds__(kMoeFewThreads, kTokens > 16 ? 1 : 2)
   const MoeFewShared sh(bytes, plan, m, kDown ? 2 : 1);
   const MoeItems<kDown> items(m, sh);
   const WeightCopy<kFormat, kDown> weights{m, plan, sh};
-  constexpr int kCopier = kMoeMathThreads + kMoeHelpers;
-  const bool copier = threadIdx.x == kCopier;
-  const bool helper = threadIdx.x >= kMoeMathThreads && threadIdx.x < kCopier;
+  const bool copier = MoeRoles::copies();
+  const bool helper = MoeRoles::helps();
   const ItemCopy<kFormat, kTokens, kDown> brings{
       m, plan, sh, static_cast<int32_t>(threadIdx.x) - kMoeMathThreads};
   static_assert(kMoeFewThreads / 32 >= kMoeRouteTokens);
   if (copier) init_barriers(sh, plan.stages);
-  if (kDown) list_experts<kTokens, kDown>(m, sh);
+  if (kDown) list_experts<kTokens, kDown>(m, sh, nullptr);
   const auto first = static_cast<int32_t>(blockIdx.x);
   const bool known = first < (kDown ? items.count() : items.ahead());
   int32_t done = 0;
   if (known && copier) done = weights.ahead(items.get(first));
   typename ItemCopy<kFormat, kTokens, kDown>::Scales scales = {};
   if (known && helper) scales = brings.ask_scales(items.get(first));
-  wait_for_earlier_kernels();
-  let_next_kernel_start();
-  if constexpr (!kDown) {
-    if (copier) load_tokens<kFormat, kTokens>(plan, sh, &x_map);
-    list_experts<kTokens, kDown>(m, sh);
+  if constexpr (kDown) {
+    wait_for_earlier_kernels();
+    let_next_kernel_start();
+    if (moe_choose_everywhere(kTokens) && m.posts != nullptr && blockIdx.x == 0) clear_posts(m);
+    __syncthreads();
+  } else {
+    await_router<kFormat, kTokens>(m, plan, sh, &x_map);
     if (helper) {
       if constexpr (kFormat == Format::kFp8) brings.load_token_scales();
       barrier_arrive(sh.x_full);
     }
-  } else {
-    __syncthreads();
   }
   if (threadIdx.x < kMoeMathThreads) {
     if constexpr (!kDown) store_residual(m);

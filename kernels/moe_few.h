@@ -52,6 +52,11 @@ struct MoeFew {
   // Scratch.
   int32_t* arrivals = nullptr;   // [kMoeArrivalWords], zero before the first call and after each
   float* scores = nullptr;       // [tokens, router.experts]
+  // [kMoePostWords] or null: up to kMoeRouteTokens tokens' scores as post_score() writes them, for
+  // gate_up, which then waits for them and not for the router's end. Zero before the first call;
+  // down leaves zero behind. Calls behind each other take two of these by turns: the next gate_up
+  // may read before this down has cleared.
+  uint32_t* posts = nullptr;
   int32_t* ids = nullptr;        // [tokens, k] of this rank's experts, or -1
   float* weights = nullptr;      // [tokens, k]
   uint8_t* codes = nullptr;      // kFp8: x quantized [tokens, hidden]

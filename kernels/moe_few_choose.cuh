@@ -3,6 +3,7 @@
 #pragma once
 
 #include "moe.h"
+#include "moe_few_parts.cuh"
 #include "route_token.cuh"
 
 namespace fathom::kernels {
@@ -66,7 +67,8 @@ __device__ uint32_t open_wide_groups(const RouterShape& s, const float (&v)[kEac
   return open;
 }
 
-// scratch: [experts] of this warp, used where groups are not of 32. Lane n < k has choice n's place
+// posts: where scores are waited for; null: they are there. scratch: [experts] of this warp, used
+// where groups are not of 32. Lane n < k has choice n's place
 // among the choices in order of expert, the expert and its weight.
 struct Chosen {
   int32_t place;
@@ -75,16 +77,18 @@ struct Chosen {
 };
 template <int kEach>
 __device__ __noinline__ Chosen choose_experts(const RouterShape& s, const float* scores,
-                                              const float* bias, float* scratch) {
+                                              const uint32_t* posts, const float* bias,
+                                              float* scratch) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   float raw[kEach];
   float v[kEach];
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
     const int e = lane + 32 * i;
-    raw[i] = e < s.experts ? __ldcg(scores + e) : -INFINITY;  // other blocks wrote them
+    if (posts == nullptr) raw[i] = e < s.experts ? __ldcg(scores + e) : -INFINITY;
     v[i] = bias != nullptr && e < s.experts ? bias[e] : 0.0F;
   }
+  if (posts != nullptr) await_scores<kEach>(posts, s.experts, raw);
   float x[kEach];
   score_experts<kEach>(s, raw, x);
 #pragma unroll
@@ -131,10 +135,10 @@ __device__ __noinline__ Chosen choose_experts(const RouterShape& s, const float*
 }
 
 __device__ inline Chosen choose_experts(const RouterShape& s, const float* scores,
-                                        const float* bias, float* scratch) {
-  if (s.experts <= 64) return choose_experts<2>(s, scores, bias, scratch);
-  if (s.experts <= 256) return choose_experts<8>(s, scores, bias, scratch);
-  return choose_experts<kMoeExpertsMax / 32>(s, scores, bias, scratch);
+                                        const uint32_t* posts, const float* bias, float* scratch) {
+  if (s.experts <= 64) return choose_experts<2>(s, scores, posts, bias, scratch);
+  if (s.experts <= 256) return choose_experts<8>(s, scores, posts, bias, scratch);
+  return choose_experts<kMoeExpertsMax / 32>(s, scores, posts, bias, scratch);
 }
 
 }  // namespace fathom::kernels

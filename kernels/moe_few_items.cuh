@@ -92,12 +92,14 @@ struct MoeItems {
 };
 
 // A warp a token makes the choices; one block of gate_up writes them for the last kernel.
-__device__ inline void choose_all(const MoeFew& m, const MoeFewShared& sh, bool writes) {
+__device__ inline void choose_all(const MoeFew& m, const MoeFewShared& sh, const uint32_t* posts,
+                                  bool writes) {
   const auto token = static_cast<int32_t>(threadIdx.x / 32);
   if (token >= m.tokens) return;
   const int32_t k = m.router.experts_per_token;
-  const Chosen mine = choose_experts(m.router, m.scores + int64_t{token} * m.router.experts, m.bias,
-                                     sh.scratch + token * m.router.experts);
+  const int32_t at = token * m.router.experts;
+  if (posts != nullptr) posts += at;
+  const Chosen mine = choose_experts(m.router, m.scores + at, posts, m.bias, sh.scratch + at);
   if (static_cast<int32_t>(threadIdx.x % 32) >= k) return;
   const int32_t e = mine.expert - m.first_expert;
   const bool here = m.token_valid[token] != 0 && e >= 0 && e < m.experts_here;
@@ -107,15 +109,15 @@ __device__ inline void choose_all(const MoeFew& m, const MoeFewShared& sh, bool 
   m.weights[token * k + mine.place] = mine.weight;
 }
 
-// Which experts have tokens, from the choices. By all threads.
+// Which experts have tokens, from the choices. By all threads. posts: as choose_experts has them.
 template <int kTokens, bool kDown>
-__device__ void list_experts(const MoeFew& m, const MoeFewShared& sh) {
+__device__ void list_experts(const MoeFew& m, const MoeFewShared& sh, const uint32_t* posts) {
   const auto thread = static_cast<int32_t>(threadIdx.x);
   const int32_t k = m.router.experts_per_token;
   const int32_t tile = moe_token_tile(m.tokens);
   constexpr bool kChooses = moe_choose_everywhere(kTokens);
   for (int32_t e = thread; e < m.experts_here; e += kMoeFewThreads) sh.takers[e] = 0;
-  if constexpr (kChooses) choose_all(m, sh, !kDown && blockIdx.x == 0);
+  if constexpr (kChooses) choose_all(m, sh, posts, !kDown && blockIdx.x == 0);
   __syncthreads();
   for (int32_t p = thread; p < m.tokens * k; p += kMoeFewThreads) {
     const int32_t token = p / k;

@@ -132,8 +132,10 @@ struct NormRoute {
     sum(total, 1);
 #pragma unroll
     for (int n = 0; n < kTokens; ++n) {
-      if (threadIdx.x == 0 && n < m.tokens)
-        m.scores[int64_t{n} * m.router.experts + static_cast<int32_t>(blockIdx.x)] = total[n];
+      if (threadIdx.x > 0 || n >= m.tokens) break;
+      const int32_t at = n * m.router.experts + static_cast<int32_t>(blockIdx.x);
+      if (m.posts != nullptr) post_score(m.posts + at, total[n]);
+      m.scores[at] = total[n];
     }
   }
   __device__ const uint2& quad(int n, int i) const {

@@ -21,6 +21,35 @@ __device__ inline void copy_box_streaming(void* to, const CUtensorMap* map, uint
       : "memory");
 }
 
+// A score that another kernel waits for; never 0.
+__device__ inline void post_score(uint32_t* to, float score) {
+  constexpr uint32_t kNan = 0x7FC00000U;
+  const uint32_t bits = __float_as_uint(score);
+  const uint32_t post = ~(bits == 0xFFFFFFFFU ? kNan : bits);
+  asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(post) : "memory");
+}
+
+// Of kEach experts a lane, 32 apart, of `experts`; by a warp.
+template <int kEach>
+__device__ void await_scores(const uint32_t* posts, int32_t experts, float (&scores)[kEach]) {
+  for (bool all = false; !all;) {
+    all = true;
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const int32_t e = static_cast<int32_t>(threadIdx.x % 32) + 32 * i;
+      uint32_t post = ~__float_as_uint(-INFINITY);
+      if (e < experts)
+        asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];"
+                     : "=r"(post)
+                     : "l"(posts + e)
+                     : "memory");
+      scores[i] = __uint_as_float(~post);
+      all = all && post != 0;
+    }
+    all = __all_sync(0xFFFFFFFFU, all) != 0;
+  }
+}
+
 // What this thread wrote to shared memory is seen by wgmma.
 __device__ inline void publish_to_wgmma() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");

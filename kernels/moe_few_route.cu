@@ -72,7 +72,9 @@ __device__ void score_tokens(const MoeFew& m, int32_t first, int32_t count, Rout
   if (thread >= count) return;
   float sum = 0.0F;
   for (int warp = 0; warp < kWarps; ++warp) sum += sh.parts[warp][thread];
-  m.scores[int64_t{first + thread} * m.router.experts + expert] = sum;
+  const int64_t at = int64_t{first + thread} * m.router.experts + expert;
+  if (m.posts != nullptr) post_score(m.posts + at, sum);
+  m.scores[at] = sum;
 }
 
 // This block's share of the groups of the eight tokens' x; by all warps but the first.
@@ -123,7 +125,8 @@ __global__ void __launch_bounds__(kThreads) route_kernel(const __grid_constant__
   const int64_t token = first + warp;
   const int32_t k = m.router.experts_per_token;
   const Chosen mine =
-      choose_experts(m.router, m.scores + token * m.router.experts, m.bias, sh.choices[warp]);
+      choose_experts(m.router, m.scores + token * m.router.experts, nullptr, m.bias,
+                                     sh.choices[warp]);
   if (lane >= k) return;
   const int32_t e = mine.expert - m.first_expert;
   const bool here = m.token_valid[token] != 0 && e >= 0 && e < m.experts_here;

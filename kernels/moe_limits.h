@@ -24,6 +24,7 @@ inline constexpr int32_t kMoeRouteTokens = 8;  // of one block of the router
 // Rows that the router's kernel norms: each of its blocks norms all of them.
 inline constexpr int32_t kMoeNormTokensMax = 4;
 inline constexpr int32_t kMoeNormColumnsMax = 2048;
+inline constexpr int32_t kMoePostWords = kMoeRouteTokens * kMoeExpertsMax;
 // Of the router's blocks of each eight tokens, then of the items that each product has given out.
 inline constexpr int32_t kMoeArrivalWords = kMoeFewTokensMax / kMoeRouteTokens + 2;
 inline constexpr int32_t kMoeStepBytes = 128;                  // of a row, in one step of the ring

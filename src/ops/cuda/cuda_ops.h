@@ -294,6 +294,8 @@ class CudaOps final : public Ops {
   std::unordered_map<const Weight*, const kernels::GroupedMatrix*> grouped_tables_;
   std::unordered_map<const Weight*, const kernels::MoeFewExpert*> few_tables_;
   int32_t* moe_arrivals_ = nullptr;  // zero between calls
+  uint32_t* moe_posts_ = nullptr;    // two of them, likewise
+  int32_t moe_turn_ = 0;             // which of them the last call took
   uint32_t* gqa_exchange_ = nullptr;  // zero between calls
   MlaStepSchedule decode_schedule_;
   MlaStepSchedule prefill_schedule_;

@@ -135,6 +135,9 @@ bool CudaOps::run_few(const BatchView& batch, const Act& x, const MoeParams& p, 
   ArenaScope scope(arena_);
   const int64_t pairs = int64_t{m.tokens} * p.experts_per_token;
   m.arrivals = moe_arrivals_;
+  moe_turn_ ^= 1;
+  if (kernels::moe_choose_everywhere(m.tokens))
+    m.posts = moe_posts_ + moe_turn_ * kernels::kMoePostWords;
   m.scores = floats(m.tokens * int64_t{p.experts});
   m.ids = arena_.take(DType::kI32, {pairs}).as<int32_t>();
   m.weights = floats(pairs);

@@ -60,6 +60,8 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
   ops->moe_arrivals_ = arrivals.as<int32_t>();
   FATHOM_ASSIGN(const Tensor exchange, ops->reserve(DType::kI32, {kernels::kGqaFewWords}));
   ops->gqa_exchange_ = exchange.as<uint32_t>();
+  FATHOM_ASSIGN(const Tensor posts, ops->reserve(DType::kI32, {2 * kernels::kMoePostWords}));
+  ops->moe_posts_ = posts.as<uint32_t>();
   FATHOM_ASSIGN(const Tensor turns, ops->reserve(DType::kI32, {kTurns}));
   ops->turns_ = turns.as<uint32_t>();
   for (int i = 0; i < kStagings; ++i) {
