@@ -22,10 +22,10 @@ struct MoeFewExpert {
   int64_t width = 0;
 };
 
-// The norm ahead of the experts: residual += part, rounded to bf16, and the norm of that. Rows lie
-// on 16 bytes.
+// The norm ahead of the experts or behind them: residual += part, rounded to bf16, and the norm of
+// that. Rows lie on 16 bytes.
 struct MoeFewNorm {
-  Rows part;                      // bf16 [tokens, hidden]; may be the memory of `out`
+  Rows part;                      // ahead: bf16 [tokens, hidden]; may be the memory of `out`
   Rows residual;                  // bf16 [tokens, hidden]
   const float* weight = nullptr;  // [hidden], or null: x is given
   float epsilon = 0.0F;
@@ -50,8 +50,8 @@ struct MoeFew {
   const uint8_t* token_valid = nullptr;
   const MoeFewExpert* experts = nullptr;  // [experts_here], then the shared one
   // Scratch.
-  int32_t* arrivals = nullptr;   // [kMoeArrivalWords], zero before the first call and after each
-  float* scores = nullptr;       // [tokens, router.experts]
+  int32_t* arrivals = nullptr;  // [kMoeArrivalWords], zero before the first call and after each
+  float* scores = nullptr;      // [tokens, router.experts]
   // [kMoePostWords] or null: up to kMoeRouteTokens tokens' scores as post_score() writes them, for
   // gate_up, which then waits for them and not for the router's end. Zero before the first call;
   // down leaves zero behind. Calls behind each other take two of these by turns: the next gate_up
@@ -89,5 +89,9 @@ cudaError_t moe_few_down(cudaStream_t stream, const MoeFew& m);
 // out = the weighted sum of the rows, rounded to bf16, in order of expert, the shared expert's
 // last. A padding token has the shared part alone.
 cudaError_t moe_few_combine(cudaStream_t stream, const MoeFew& m);
+// The same, added to the residual, and the norm of that; `m.out` is left alone.
+bool moe_few_sum_norm_fits(const MoeFew& m, const Epilogue& out);
+cudaError_t moe_few_sum_norm(cudaStream_t stream, const MoeFew& m, const MoeFewNorm& norm,
+                             const Epilogue& out);
 
 }  // namespace fathom::kernels

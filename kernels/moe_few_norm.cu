@@ -1,6 +1,6 @@
 // The norm ahead of the experts and the router of a few tokens in one kernel, which saves a
 // kernel's wait for another and a round trip to memory. All sums have the order of the two kernels
-// that it stands for (rows.cu, moe_few_route.cu), and so their bits.
+// that it stands for (rows.cu, moe_few_route.cu).
 #include "early_launch.cuh"
 #include "moe_few.h"
 #include "moe_few_parts.cuh"

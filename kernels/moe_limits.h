@@ -24,6 +24,9 @@ inline constexpr int32_t kMoeRouteTokens = 8;  // of one block of the router
 // Rows that the router's kernel norms: each of its blocks norms all of them.
 inline constexpr int32_t kMoeNormTokensMax = 4;
 inline constexpr int32_t kMoeNormColumnsMax = 2048;
+// Of sums that wait for the norm behind them: float32 rows, and choices of 4 bytes.
+inline constexpr int64_t kMoeOpenRowWords = int64_t{1} << 19;
+inline constexpr int64_t kMoeOpenPairsMax = 1024;
 inline constexpr int32_t kMoePostWords = kMoeRouteTokens * kMoeExpertsMax;
 // Of the router's blocks of each eight tokens, then of the items that each product has given out.
 inline constexpr int32_t kMoeArrivalWords = kMoeFewTokensMax / kMoeRouteTokens + 2;

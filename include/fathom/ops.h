@@ -309,7 +309,8 @@ class Ops {
   // quantized. Written to `out`, act_dtype [T, hidden].
   virtual Partial moe(const BatchView& batch, const Act& x, const MoeParams& params,
                       const Tensor& out) = 0;
-  // moe of a norm. `out` may be the memory of x's partial.
+  // moe of a norm. `out` may be the memory of x's partial. The sum may come back open: then it is
+  // consumed before the next call.
   virtual Partial norm_moe(const BatchView& batch, const NormInput& x, const MoeParams& params,
                            const Tensor& out) {
     const ActFormat plain = act_dtype() == DType::kF32 ? ActFormat::kF32 : ActFormat::kBF16;

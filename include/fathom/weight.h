@@ -62,9 +62,11 @@ struct Act {
   ActSpec spec;
 };
 
-// A sum not yet reduced over the tensor-parallel group; only Ops::reduce_add_norm consumes it.
+// A sum not yet reduced over the tensor-parallel group; only Ops::reduce_add_norm and reduce_add
+// consume it.
 struct Partial {
-  Tensor data;  // act_dtype [tokens, hidden]
+  Tensor data;        // act_dtype [tokens, hidden]
+  bool open = false;  // its parts are not added yet: nothing is written to `data`
 };
 
 // Half-open range.

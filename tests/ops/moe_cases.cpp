@@ -218,6 +218,7 @@ NormedRows normed_rows(const MoeShape& s, const Inputs& in, Numerics numerics) {
 struct NormedCall {
   Call call;
   NormInput x;
+  Tensor zeros;  // a residual that shows a sum as it is
 };
 
 std::shared_ptr<NormedCall> prepare_normed(Ops& ops, const MoeShape& s, const Inputs& in) {
@@ -225,9 +226,33 @@ std::shared_ptr<NormedCall> prepare_normed(Ops& ops, const MoeShape& s, const In
   auto made = std::make_shared<NormedCall>();
   made->call = prepare_call(ops, s, in);
   made->call.out = place(ops, rows.halves);  // a layer's sums share their memory
+  made->zeros = place(ops, {s.tokens, s.hidden, std::vector<float>(s.tokens * s.hidden)});
   made->x = {Partial{made->call.out}, place(ops, rows.halves),
              place_floats(ops, std::vector<float>(s.hidden, rows.root)), 1e-12F, nullptr};
   return made;
+}
+
+// As activations hold them.
+std::vector<double> stored(std::vector<double> values, Numerics numerics) {
+  if (numerics == Numerics::kReference) return values;
+  for (double& x : values) x = bf16_to_float(float_to_bf16(static_cast<float>(x)));
+  return values;
+}
+
+std::vector<double> added(std::vector<double> a, const std::vector<double>& b) {
+  for (size_t i = 0; i < a.size(); ++i) a[i] += b[i];
+  return a;
+}
+
+// Rows of `columns` over their root mean squares, times `weight`.
+std::vector<double> rms_normed(std::vector<double> rows, int64_t columns, double weight) {
+  for (size_t first = 0; first < rows.size(); first += columns) {
+    double squares = 0.0;
+    for (int64_t i = 0; i < columns; ++i) squares += rows[first + i] * rows[first + i];
+    const double scale = weight / std::sqrt(squares / static_cast<double>(columns));
+    for (int64_t i = 0; i < columns; ++i) rows[first + i] *= scale;
+  }
+  return rows;
 }
 
 // Twice the rows of valid tokens.
@@ -274,17 +299,26 @@ OpCase moe_case(const MoeShape& s, Numerics numerics) {
           [=] { return least_bytes(s, numerics); }};
 }
 
-OpCase norm_moe_case(const MoeShape& s, Numerics numerics) {
+OpCase norm_moe_case(const MoeShape& s, Numerics numerics, SumGoesTo to) {
   OpCase one = moe_case(s, numerics);
   const auto inputs = Lazy<Inputs>([=] { return make_inputs(s); });
   one.op = "norm_moe";
+  if (to != SumGoesTo::kResidual) one.shape += ", to a norm";
   one.prepare = [=](Ops& ops) {
     const auto made = prepare_normed(ops, s, inputs.get());
     return PreparedOp{[=, &ops]() -> std::vector<OpOutput> {
       const Call& call = made->call;
       const Partial sum = ops.norm_moe(call.batch, made->x, call.params, call.out);
-      return {{"sum", {sum.data, {}, {}}, false, s.padding},
-              {"residual", {made->x.residual, {}, {}}, false, s.padding}};
+      const OpOutput residual{"residual", {made->x.residual, {}, {}}, false, s.padding};
+      if (to == SumGoesTo::kResidual) {
+        ops.reduce_add(sum, made->zeros, nullptr);
+        return {{"sum", {made->zeros, {}, {}}, false, s.padding}, residual};
+      }
+      NormInput behind = made->x;
+      behind.partial = sum;
+      const ActSpec spec =
+          to == SumGoesTo::kNorm ? call.x.spec : ops.act_spec(call.params.gate_up.front());
+      return {{"norm", ops.normed(behind, spec), false, s.padding}, residual};
     }};
   };
   one.expected = [=](const GoldenVectors& vectors) -> ExpectedValues {
@@ -296,7 +330,11 @@ OpCase norm_moe_case(const MoeShape& s, Numerics numerics) {
     std::vector<double> rows;
     for (size_t t = s.padding.size(); t < static_cast<size_t>(s.tokens); ++t)
       rows.insert(rows.end(), row.begin(), row.end());
-    return {rows, doubled(normed_rows(s, inputs.get(), numerics).halves)};
+    const NormedRows made = normed_rows(s, inputs.get(), numerics);
+    const std::vector<double> ahead = doubled(made.halves);
+    if (to == SumGoesTo::kResidual) return {rows, ahead};
+    const std::vector<double> behind = stored(added(ahead, stored(rows, numerics)), numerics);
+    return {stored(rms_normed(behind, s.hidden, made.root), numerics), behind};
   };
   return one;
 }
@@ -310,8 +348,10 @@ std::vector<OpCase> norm_moe_cases() {
     for (const int64_t tokens : {1, 4, 9}) {
       s.tokens = tokens;
       s.padding = tokens > 1 ? std::vector<int64_t>{3} : std::vector<int64_t>{};
-      cases.push_back(norm_moe_case(s, Numerics::kReference));
-      cases.push_back(norm_moe_case(s, Numerics::kNative));
+      for (const SumGoesTo to : {SumGoesTo::kResidual, SumGoesTo::kNorm}) {
+        cases.push_back(norm_moe_case(s, Numerics::kReference, to));
+        cases.push_back(norm_moe_case(s, Numerics::kNative, to));
+      }
     }
   }
   return cases;

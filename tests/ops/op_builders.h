@@ -94,8 +94,11 @@ struct MoeShape {
   uint32_t seed = 1;
 };
 OpCase moe_case(const MoeShape& shape, Numerics numerics);
-// The same behind a norm. Expected values are there for the golden's one token alone.
-OpCase norm_moe_case(const MoeShape& shape, Numerics numerics);
+// The same behind a norm, and what consumes its sum: the addition to a residual, or a norm whose
+// output is plain or as the experts' weights want it. Expected values are there for the golden's
+// one token, without the last form.
+enum class SumGoesTo { kResidual, kNorm, kQuantizedNorm };
+OpCase norm_moe_case(const MoeShape& shape, Numerics numerics, SumGoesTo to);
 
 // Rows that sample from random logits over `vocab` tokens, with temperature, top-k and top-p; or
 // with penalties and 20 logprobs too.

@@ -171,7 +171,7 @@ class CudaOps final : public Ops {
   Act take_act(int64_t rows, int64_t columns, const ActSpec& spec);
   // rows.cpp
   void finish(const float* x, int64_t rows, int64_t stride, const Act& act);
-  Act add_norm(const Tensor& part, const Tensor& x, const Tensor& weight, float epsilon,
+  Act add_norm(const Partial& partial, const Tensor& x, const Tensor& weight, float epsilon,
                ActSpec out);
   // For the stream's next kernel of `blocks` that fetches ahead (kernels/turn.h); 0: it takes no
   // part, and the next one does not wait. gemm.cpp
@@ -267,7 +267,14 @@ class CudaOps final : public Ops {
   bool suits_few(const Act& x, const MoeParams& p) const;
   const kernels::MoeFewExpert* few_table(const MoeParams& p);
   bool run_few(const BatchView& batch, const Act& x, const MoeParams& p, const Tensor& out,
-               const kernels::MoeFewNorm& norm);
+               const kernels::MoeFewNorm& norm, bool* open);
+  // moe_open.cpp
+  Status make_open_sum();
+  bool keeps_open(const kernels::MoeFew& m) const;
+  void close_sum(const Partial& partial);
+  // False where the kernel does not fit, and nothing was written.
+  bool close_sum_in_norm(const Partial& partial, const Tensor& residual, const Tensor& weight,
+                         float epsilon, const Act& out);
   // moe.cpp
   Act convert(const Act& x, const ActSpec& spec);
   float* router_scores(const Act& x, const MoeParams& p);
@@ -296,6 +303,8 @@ class CudaOps final : public Ops {
   int32_t* moe_arrivals_ = nullptr;  // zero between calls
   uint32_t* moe_posts_ = nullptr;    // two of them, likewise
   int32_t moe_turn_ = 0;             // which of them the last call took
+  float* open_rows_ = nullptr;       // [kMoeOpenRowWords], then ids and weights of pairs
+  kernels::MoeFew open_sum_;         // whose rows they are
   uint32_t* gqa_exchange_ = nullptr;  // zero between calls
   MlaStepSchedule decode_schedule_;
   MlaStepSchedule prefill_schedule_;

@@ -47,7 +47,7 @@ Partial CudaOps::moe(const BatchView& batch, const Act& x, const MoeParams& p, c
   if (batch.shape.tokens == 0) return Partial{out};
   arena_.name_op("moe");
   const bool grouped = chooses_grouped(batch, p);  // and makes its tables, before any return
-  if (!deterministic_ && run_few(batch, x, p, out, {})) {
+  if (!deterministic_ && run_few(batch, x, p, out, {}, nullptr)) {
     check(cudaGetLastError(), "moe");
     return Partial{out};
   }

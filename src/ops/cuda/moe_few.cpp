@@ -74,31 +74,32 @@ const kernels::MoeFewExpert* CudaOps::few_table(const MoeParams& p) {
 // The router's kernel norms rows that its threads hold.
 Partial CudaOps::norm_moe(const BatchView& batch, const NormInput& x, const MoeParams& params,
                           const Tensor& out) {
+  if (deterministic_ || batch.shape.tokens == 0 || act_dtype() != DType::kBF16)
+    return Ops::norm_moe(batch, x, params, out);
   check_single(x.group);
+  arena_.name_op("moe");
+  chooses_grouped(batch, params);  // makes its tables, before any return
   const Tensor& part = x.partial.data;
   const int64_t columns = x.residual.shape[1];
-  const bool fits = !deterministic_ && batch.shape.tokens > 0 &&
-                    batch.shape.tokens <= kernels::kMoeNormTokensMax &&
-                    act_dtype() == DType::kBF16 && columns <= kernels::kMoeNormColumnsMax &&
-                    part.defined() && part.dtype == DType::kBF16 &&
-                    rows_in_vectors({&part, &x.residual});
+  const bool fits = batch.shape.tokens <= kernels::kMoeNormTokensMax &&
+                    columns <= kernels::kMoeNormColumnsMax && part.defined() && !x.partial.open &&
+                    part.dtype == DType::kBF16 && rows_in_vectors({&part, &x.residual});
+  const ActSpec plain{ActFormat::kBF16, false, 0};
+  Partial sum{out};
+  ArenaScope scope(arena_);
   if (fits) {
-    arena_.name_op("moe");
-    chooses_grouped(batch, params);  // makes its tables, before any return
-    ArenaScope scope(arena_);
-    const Act normed = take_act(batch.shape.tokens, columns, {ActFormat::kBF16, false, 0});
-    if (run_few(batch, normed, params, out,
-                {rows_of(part), rows_of(x.residual), x.weight.as<float>(), x.epsilon})) {
-      check(cudaGetLastError(), "moe");
-      return Partial{out};
-    }
+    const Act rows = take_act(batch.shape.tokens, columns, plain);
+    const kernels::MoeFewNorm norm{rows_of(part), rows_of(x.residual), x.weight.as<float>(),
+                                   x.epsilon};
+    if (run_few(batch, rows, params, out, norm, &sum.open)) return sum;
   }
-  return Ops::norm_moe(batch, x, params, out);
+  const Act rows = normed(x, plain);
+  return run_few(batch, rows, params, out, {}, &sum.open) ? sum : moe(batch, rows, params, out);
 }
 
-// x is made where there is a norm.
+// x is made where there is a norm. `open` (may be null) says whether the sum was left open.
 bool CudaOps::run_few(const BatchView& batch, const Act& x, const MoeParams& p, const Tensor& out,
-                      const kernels::MoeFewNorm& norm) {
+                      const kernels::MoeFewNorm& norm, bool* open) {
   if (!suits_few(x, p)) return false;
   // All tables at once: a step of few tokens may be all that runs before `seal`, or none of them.
   const kernels::MoeFewExpert* experts = few_table(p);
@@ -139,20 +140,29 @@ bool CudaOps::run_few(const BatchView& batch, const Act& x, const MoeParams& p, 
   if (kernels::moe_choose_everywhere(m.tokens))
     m.posts = moe_posts_ + moe_turn_ * kernels::kMoePostWords;
   m.scores = floats(m.tokens * int64_t{p.experts});
-  m.ids = arena_.take(DType::kI32, {pairs}).as<int32_t>();
-  m.weights = floats(pairs);
+  const bool stays_open = open != nullptr && keeps_open(m);
+  if (open != nullptr) *open = stays_open;
+  float* chosen = open_rows_ + kernels::kMoeOpenRowWords;
+  m.ids = stays_open ? reinterpret_cast<int32_t*>(chosen)
+                     : arena_.take(DType::kI32, {pairs}).as<int32_t>();
+  m.weights = stays_open ? chosen + kernels::kMoeOpenPairsMax : floats(pairs);
   if (problem.fp8) {
     m.codes = arena_.take(DType::kF8E4M3, {m.tokens, problem.hidden}).as<uint8_t>();
     m.code_scales = floats(m.tokens * problem.hidden / 128);
   }
   m.inner = arena_.take(DType::kBF16, {kernels::moe_few_rows(m), problem.width}).data;
-  m.rows = floats(kernels::moe_few_rows(m) * problem.hidden);
+  m.rows = stays_open ? open_rows_ : floats(kernels::moe_few_rows(m) * problem.hidden);
   check(norm.weight != nullptr ? kernels::moe_few_norm_route(stream_, m)
                                : kernels::moe_few_route(stream_, m),
         "moe_few_route");
   check(kernels::moe_few_gate_up(stream_, m), "moe_few_gate_up");
   check(kernels::moe_few_down(stream_, m), "moe_few_down");
-  check(kernels::moe_few_combine(stream_, m), "moe_few_combine");
+  if (stays_open) {
+    open_sum_ = m;
+  } else {
+    check(kernels::moe_few_combine(stream_, m), "moe_few_combine");
+  }
+  check(cudaGetLastError(), "moe");
   return true;
 }
 

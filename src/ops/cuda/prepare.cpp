@@ -62,6 +62,7 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
   ops->gqa_exchange_ = exchange.as<uint32_t>();
   FATHOM_ASSIGN(const Tensor posts, ops->reserve(DType::kI32, {2 * kernels::kMoePostWords}));
   ops->moe_posts_ = posts.as<uint32_t>();
+  FATHOM_RETURN_IF_ERROR(ops->make_open_sum());
   FATHOM_ASSIGN(const Tensor turns, ops->reserve(DType::kI32, {kTurns}));
   ops->turns_ = turns.as<uint32_t>();
   for (int i = 0; i < kStagings; ++i) {

@@ -37,22 +37,27 @@ Tensor CudaOps::embed(const Tensor& ids, const Tensor& table, int32_t first_row,
 }
 
 Act CudaOps::norm(const Tensor& x, const Tensor& weight, float epsilon, ActSpec out) {
-  return add_norm({}, x, weight, epsilon, out);
+  return add_norm(Partial{}, x, weight, epsilon, out);
 }
 
 Act CudaOps::reduce_add_norm(const Partial& partial, const Tensor& residual, const Tensor& weight,
                              float epsilon, ActSpec out, Comm* group) {
   check_single(group);
-  return add_norm(partial.data, residual, weight, epsilon, out);
+  return add_norm(partial, residual, weight, epsilon, out);
 }
 
-// `part` may be undefined.
-Act CudaOps::add_norm(const Tensor& part, const Tensor& x, const Tensor& weight, float epsilon,
+// The partial's data may be undefined.
+Act CudaOps::add_norm(const Partial& partial, const Tensor& x, const Tensor& weight, float epsilon,
                       ActSpec out) {
   arena_.name_op("norm");
   const int64_t rows = x.shape[0];
   const int64_t columns = x.shape[1];
   const Act act = take_act(rows, columns, out);
+  if (partial.open) {
+    if (close_sum_in_norm(partial, x, weight, epsilon, act)) return act;
+    close_sum(partial);
+  }
+  const Tensor& part = partial.data;
   const bool vectors = rows_in_vectors({part.defined() ? &part : nullptr, &x, &act.data});
   if (vectors && groups_in_vectors(out) && columns <= kernels::kNormColumnsMax) {
     const kernels::Rows more = part.defined() ? rows_of(part) : kernels::Rows{};
@@ -72,6 +77,7 @@ Act CudaOps::add_norm(const Tensor& part, const Tensor& x, const Tensor& weight,
 void CudaOps::reduce_add(const Partial& partial, const Tensor& residual, Comm* group) {
   check_single(group);
   if (!partial.data.defined()) return;
+  if (partial.open) close_sum(partial);
   const int64_t rows = residual.shape[0];
   const int64_t columns = residual.shape[1];
   if (!rows_in_vectors({&partial.data, &residual})) {
