@@ -1,6 +1,7 @@
 // Heads of grouped attention made ready for the tokens of prompts: what gqa_prepare.cu does, bit
-// for bit, for heads of 128 dimensions that have no norm. A block has all heads of a token and asks
-// for all of them before it waits for any; eight lanes have a head, 16 bytes of either half each.
+// for bit, for heads of 128 dimensions that have no norm and a cache of bf16. A block has all heads
+// of a token and asks for all of them before it waits for any; eight lanes have a head, 16 bytes of
+// either half each.
 #include "async_copy.cuh"
 #include "early_launch.cuh"
 #include "gqa_heads.cuh"
@@ -71,50 +72,6 @@ __device__ void turn(EightHead& x, const float (&cosine)[kEach], const float (&s
   }
 }
 
-__device__ uint2 codes_of(const float (&x)[kEach], float scale) {
-  uint32_t words[2];
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    words[half] = 0;
-#pragma unroll
-    for (int i = 0; i < 4; i += 2) {
-      const float2 two = {x[4 * half + i] / scale, x[4 * half + i + 1] / scale};
-      words[half] |= uint32_t{__nv_cvt_float2_to_fp8x2(two, __NV_SATFINITE, __NV_E4M3)} << (8 * i);
-    }
-  }
-  return {words[0], words[1]};
-}
-
-__device__ void round_all(float (&x)[kEach]) {
-#pragma unroll
-  for (float& v : x) v = round_number(Format::kBF16, v);
-}
-
-// A key or value head as codes with a scale (fathom/fp8_cache.h). `lane`: of the head's eight, all
-// of which call it, as their warp does.
-__device__ void store_codes(const GqaShape& s, const AttentionBatch& b, int64_t block,
-                            int64_t inside, int head, int lane, bool here, EightHead& x) {
-  round_all(x.low);
-  round_all(x.high);
-  float most = 1e-4F;
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) most = fmaxf(most, fmaxf(fabsf(x.low[i]), fabsf(x.high[i])));
-#pragma unroll
-  for (int offset = kHeadLanes / 2; offset > 0; offset /= 2)
-    most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFU, most, offset));
-  if (!here) return;
-  const float scale = most / 448.0F;
-  const int64_t codes = 2 * int64_t{s.kv_heads} * kDims;
-  uint8_t* start =
-      static_cast<uint8_t*>(b.cache) + block * s.block_tokens * (codes + 8 * s.kv_heads);
-  uint8_t* to = start + inside * codes + head * kDims + lane * kEach;
-  *reinterpret_cast<uint2*>(to) = codes_of(x.low, scale);
-  *reinterpret_cast<uint2*>(to + kDims / 2) = codes_of(x.high, scale);
-  const int half = head / s.kv_heads;
-  auto* scales = reinterpret_cast<float*>(start + s.block_tokens * codes);
-  if (lane == 0) scales[(head % s.kv_heads * 2 + half) * s.block_tokens + inside] = scale;
-}
-
 __device__ void store_bf16(__nv_bfloat16* head, int lane, const EightHead& x) {
   *reinterpret_cast<uint4*>(head + lane * kEach) = pack(x.low);
   *reinterpret_cast<uint4*>(head + kDims / 2 + lane * kEach) = pack(x.high);
@@ -171,11 +128,6 @@ __global__ void __launch_bounds__(kManyPrepareThreads, 5)
     add_bias(x, c.heads.bias, int64_t{min(h, heads - 1)} * kDims + lane * kEach);
     if (h < s.heads + s.kv_heads) turn(x, cosine, sine);
     const bool is_query = h < s.heads;
-    if (b.cache_format == Format::kFp8 && (pass + 1) * kHeadsAtOnce > s.heads) {
-      EightHead codes = x;
-      store_codes(s, b, block, inside, h - s.heads, lane, here && !is_query, codes);
-      if (!is_query) continue;
-    }
     if (!here) continue;
     auto* to = is_query
                    ? static_cast<__nv_bfloat16*>(c.queries) + (t * s.heads + h) * kDims
@@ -190,11 +142,11 @@ __global__ void __launch_bounds__(kManyPrepareThreads, 5)
 bool gqa_prepares_many(const GqaPrepareCall& c) {
   const auto aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
   const int32_t heads = c.shape.heads + 2 * c.shape.kv_heads;
-  return c.batch.tokens >= kPrepareManyTokens && c.shape.head_dims == kDims &&
-         heads <= 4 * kHeadsAtOnce && c.heads.q_norm == nullptr && c.heads.k_norm == nullptr &&
-         aligned(c.qkv.data) && c.qkv.stride % kEach == 0 && aligned(c.queries) &&
-         aligned(c.batch.cache) && aligned(c.heads.bias) && aligned(c.batch.cosines) &&
-         aligned(c.batch.sines) && c.batch.rope_stride % 4 == 0;
+  return c.batch.tokens >= kPrepareManyTokens && c.batch.cache_format == Format::kBF16 &&
+         c.shape.head_dims == kDims && heads <= 4 * kHeadsAtOnce && c.heads.q_norm == nullptr &&
+         c.heads.k_norm == nullptr && aligned(c.qkv.data) && c.qkv.stride % kEach == 0 &&
+         aligned(c.queries) && aligned(c.batch.cache) && aligned(c.heads.bias) &&
+         aligned(c.batch.cosines) && aligned(c.batch.sines) && c.batch.rope_stride % 4 == 0;
 }
 
 cudaError_t gqa_prepare_many(cudaStream_t stream, const GqaPrepareCall& c) {
