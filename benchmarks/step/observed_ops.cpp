@@ -130,17 +130,6 @@ Act ObservedOps::gated_linear(const Act& x, const Weight& gate_up, ActSpec out) 
                   [&] { return inner_.gated_linear(x, gate_up, out); });
 }
 
-Tensor ObservedOps::norm_linear(const NormInput& x, const Weight& weight) {
-  return observed({with_shape("norm_linear", weight)},
-                  [&] { return inner_.norm_linear(x, weight); });
-}
-
-Partial ObservedOps::norm_mlp(const NormInput& x, const Weight& gate_up, const Weight& down,
-                              const Tensor& out) {
-  return observed({with_shape("norm_mlp", gate_up)},
-                  [&] { return inner_.norm_mlp(x, gate_up, down, out); });
-}
-
 Act ObservedOps::mla_attention(const BatchView& batch, const KvView& cache, const Tensor& q,
                                const Tensor& kv_a, const MlaParams& params, MlaForm form) {
   return observed({"mla_attention"},

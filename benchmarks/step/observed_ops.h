@@ -70,9 +70,6 @@ class ObservedOps : public Ops {
   Tensor linear(const Act& x, const Weight& weight) override;
   Partial linear_partial(const Act& x, const Weight& weight, const Tensor& out) override;
   Act gated_linear(const Act& x, const Weight& gate_up, ActSpec out) override;
-  Tensor norm_linear(const NormInput& x, const Weight& weight) override;
-  Partial norm_mlp(const NormInput& x, const Weight& gate_up, const Weight& down,
-                   const Tensor& out) override;
   Act mla_attention(const BatchView& batch, const KvView& cache, const Tensor& q,
                     const Tensor& kv_a, const MlaParams& params, MlaForm form) override;
   Act gqa_attention(const BatchView& batch, const KvView& cache, const Tensor& qkv,

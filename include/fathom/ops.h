@@ -283,16 +283,6 @@ class Ops {
   Act normed(const NormInput& x, ActSpec out) {
     return reduce_add_norm(x.partial, x.residual, x.weight, x.epsilon, out, x.group);
   }
-  // linear of a norm.
-  virtual Tensor norm_linear(const NormInput& x, const Weight& weight) {
-    return linear(normed(x, act_spec(weight)), weight);
-  }
-  // A dense MLP of a norm, gated_linear and then linear_partial into `out`.
-  virtual Partial norm_mlp(const NormInput& x, const Weight& gate_up, const Weight& down,
-                           const Tensor& out) {
-    const Act inner = gated_linear(normed(x, act_spec(gate_up)), gate_up, act_spec(down));
-    return linear_partial(inner, down, out);
-  }
   // Norm of the latent, rope of query and key, cache write, attention over the cache, value
   // up-projection. q: [T, heads * (nope + rope)]; kv_a: [T, kv_lora + rope] (strided rows allowed).
   // Interleaved rope. Returns [T, heads * value_dims] in params.out. The cache is in act_dtype, or

@@ -23,7 +23,6 @@
 #include "ops/op_builders.h"
 #include "ops/op_compare.h"
 #include "support/forward_ops.h"
-#include "ops/op_inputs.h"
 
 namespace fathom::testing {
 namespace {
@@ -108,8 +107,7 @@ struct Group {
 
 bool has_products(const std::string& op) {
   return op == "linear" || op == "gated_linear" || op == "linear_partial" || op == "logits" ||
-         op == "moe" || op == "norm_moe" || op == "norm_linear" ||
-         op == "norm_mlp";
+         op == "moe" || op == "norm_moe";
 }
 
 std::vector<Group> groups() {
@@ -278,82 +276,16 @@ TEST(CudaMoe, FewTokensEqualTheOracle) { expect_equal_to_the_oracle(few_token_sh
 
 TEST(CudaMoe, PairedBlocksEqualTheOracle) { expect_equal_to_the_oracle(paired_shapes()); }
 
-std::vector<uint8_t> bytes_of(const Tensor& t) {
-  std::vector<uint8_t> bytes(static_cast<size_t>(t.bytes()));
-  copy_from_device(t, bytes.data());
-  return bytes;
-}
-
-// A layer's input, and the same ops in turn and as one from equal residuals.
-struct MadeInputs {
-  NormInput apart;
-  NormInput joined;
-
-  MadeInputs(Ops& ops, int64_t rows, int64_t columns) {
-    const auto placed = [&](uint32_t seed) {
-      return place(ops, rounded_to_bf16(random_matrix(rows, columns, seed, 2.0F)));
-    };
-    const Partial partial{placed(41)};
-    const Tensor weight = place_floats(ops, random_matrix(1, columns, 42).values);
-    apart = {partial, placed(43), weight, 1e-6F, nullptr};
-    joined = {partial, placed(43), weight, 1e-6F, nullptr};
-  }
-};
-
-Weight random_weight(Ops& ops, int64_t out, int64_t in, WeightFormat format, uint32_t seed) {
-  const StoredWeight w = format == WeightFormat::kFp8Block ? random_fp8(out, in, 0, seed, 0.05F)
-                                                           : random_bf16(out, in, seed, 0.05F);
-  return ops.prepare_linear({w.stored}).value();
-}
-
-// Splits of 1 to 8 blocks, tiles of 64 and of 128 rows, a last tile that ends early.
-TEST(CudaMade, RowsMadeInAProductHaveTheBitsOfTheirOps) {
-  auto made = CudaOps::make({Numerics::kNative, kArenaBytes});
-  ASSERT_TRUE(made.is_ok()) << made.status().to_string();
-  Ops& ops = **made;
-  for (const WeightFormat format : {WeightFormat::kBF16, WeightFormat::kFp8Block}) {
-    for (const auto& [out, in] : {std::pair<int64_t, int64_t>{1024, 2048},
-                                  {1056, 4096},
-                                  {8448, 1024},
-                                  {28672, 512},
-                                  {4608, 640},
-                                  {3648, 2048},
-                                  {264, 7168},
-                                  {24, 128}}) {
-      SCOPED_TRACE(std::to_string(out) + " x " + std::to_string(in) +
-                   (format == WeightFormat::kBF16 ? " bf16" : " fp8"));
-      ArenaScope scope(ops.arena());
-      const Weight weight = random_weight(ops, out, in, format, 44);
-      const Weight back = random_weight(ops, in, out / 2, format, 45);
-      for (int repeat = 0; repeat < 3; ++repeat) {
-        const MadeInputs x(ops, 1, in);
-        const Tensor apart = ops.linear(ops.normed(x.apart, ops.act_spec(weight)), weight);
-        const Tensor joined = ops.norm_linear(x.joined, weight);
-        ASSERT_TRUE(ops.synchronize().is_ok());
-        EXPECT_EQ(bytes_of(apart), bytes_of(joined));
-        EXPECT_EQ(bytes_of(x.apart.residual), bytes_of(x.joined.residual));
-        const Tensor one = ops.arena().take(ops.act_dtype(), {1, in});
-        const Tensor two = ops.arena().take(ops.act_dtype(), {1, in});
-        ops.Ops::norm_mlp(x.apart, weight, back, one);
-        ops.norm_mlp(x.joined, weight, back, two);
-        ASSERT_TRUE(ops.synchronize().is_ok());
-        EXPECT_EQ(bytes_of(one), bytes_of(two));
-        EXPECT_EQ(bytes_of(x.apart.residual), bytes_of(x.joined.residual));
-      }
-    }
-  }
-}
-
 // In V2-Lite's shape. A wrapper that does not know norm_moe runs the ops that it stands for, and
 // closes every sum.
-TEST(CudaMade, NormsBesideExpertsEqualTheirOps) {
+TEST(CudaMoe, NormsBesideExpertsEqualTheirOps) {
   for (const MoeShape& shape : few_token_shapes()) {
     if (shape.format != WeightFormat::kFp8Block || shape.hidden != 2048) continue;
     MoeShape one = shape;
     if (shape.tokens == 1) one.padding = {};
     const bool eight = shape.tokens == 8;
-    const OpCase behind = norm_moe_case(
-        one, Numerics::kNative, eight ? SumGoesTo::kResidual : SumGoesTo::kQuantizedNorm);
+    const OpCase behind = norm_moe_case(one, Numerics::kNative,
+                                        eight ? SumGoesTo::kResidual : SumGoesTo::kQuantizedNorm);
     SCOPED_TRACE(behind.name());
     auto made = CudaOps::make({behind.numerics, kArenaBytes});
     ASSERT_TRUE(made.is_ok()) << made.status().to_string();

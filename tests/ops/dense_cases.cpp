@@ -227,117 +227,6 @@ OpCase reduce_add_norm_case(const NormShape& s) {
 
 namespace {
 
-HostMatrix sum_of(const HostMatrix& residual, const HostMatrix& partial, Numerics n) {
-  HostMatrix sum = residual;
-  for (size_t i = 0; i < sum.values.size(); ++i) sum.values[i] += partial.values[i];
-  return as_stored(sum, n);
-}
-
-// Rows as the norm of `sum` gives them to a weight of the shape's format.
-HostMatrix normed_input(const LinearShape& s, const HostMatrix& sum,
-                        const std::vector<float>& weight) {
-  const bool codes = s.numerics == Numerics::kNative && s.format == WeightFormat::kFp8Block;
-  const NormShape norm{s.rows,     s.in,
-                       s.numerics, codes ? ActFormat::kFp8Block : ActFormat::kBF16,
-                       s.ue8m0,    s.first_column};
-  const std::vector<double> rows = stored_rows(norm, norm_by_definition(sum, weight));
-  return {s.rows, s.in, std::vector<float>(rows.begin(), rows.end())};
-}
-
-// A number that the norm rounded to the other side moves every sum of its row.
-Precision behind_norm(const LinearShape& s) {
-  if (s.numerics == Numerics::kReference) return Precision::kFloat32;
-  if (s.format == WeightFormat::kFp8Block) return Precision::kFp8Chain;
-  return Precision::kBF16Chain;
-}
-
-struct NormInputs {
-  HostMatrix residual;
-  HostMatrix partial;
-  std::vector<float> weight;
-};
-
-NormInputs norm_inputs(const LinearShape& s) {
-  return {as_stored(random_matrix(s.rows, s.in, 17, 2.0F), s.numerics),
-          as_stored(random_matrix(s.rows, s.in, 18), s.numerics),
-          random_matrix(1, s.in, 19).values};
-}
-
-NormInput place_norm(Ops& ops, const NormInputs& inputs) {
-  return {Partial{place(ops, inputs.partial)}, place(ops, inputs.residual),
-          place_floats(ops, inputs.weight), 1e-6F, nullptr};
-}
-
-OpCase norm_linear_case(const LinearShape& s) {
-  const Lazy<LinearInputs> linear = linear_inputs(s, s.out);
-  const NormInputs inputs = norm_inputs(s);
-  const auto prepare = [=](Ops& ops) {
-    const Weight weight = ops.prepare_linear({linear.get().weight.stored}).value();
-    const NormInput x = place_norm(ops, inputs);
-    return PreparedOp{[=, &ops]() -> std::vector<OpOutput> {
-      const Tensor y = ops.norm_linear(x, weight);
-      return {{"residual", {x.residual, {}, {}}, true}, {"y", {y, {}, {}}}};
-    }};
-  };
-  const auto expected = [=](const GoldenVectors&) -> ExpectedValues {
-    const HostMatrix sum = sum_of(inputs.residual, inputs.partial, s.numerics);
-    return {{sum.values.begin(), sum.values.end()},
-            rounded(product(normed_input(s, sum, inputs.weight), linear.get().weight.matrix),
-                    s.numerics)};
-  };
-  return {"norm_linear", describe(s), s.numerics, behind_norm(s), prepare, expected};
-}
-
-// `out` is the MLP's inner width.
-OpCase norm_mlp_case(const LinearShape& s) {
-  const LinearShape second{s.rows, s.in, s.out, s.format, s.numerics, 0, s.ue8m0};
-  const Lazy<LinearInputs> up = linear_inputs(s, 2 * s.out);
-  const Lazy<LinearInputs> down = linear_inputs(second, s.in);
-  const NormInputs inputs = norm_inputs(s);
-  const auto prepare = [=](Ops& ops) {
-    const Weight gate_up = ops.prepare_linear({up.get().weight.stored}).value();
-    const Weight last = ops.prepare_linear({down.get().weight.stored}).value();
-    const NormInput x = place_norm(ops, inputs);
-    const Tensor out = ops.reserve(ops.act_dtype(), {s.rows, s.in}).value();
-    return PreparedOp{[=, &ops]() -> std::vector<OpOutput> {
-      const Tensor y = ops.norm_mlp(x, gate_up, last, out).data;
-      return {{"residual", {x.residual, {}, {}}, true}, {"y", {y, {}, {}}}};
-    }};
-  };
-  const auto expected = [=](const GoldenVectors&) -> ExpectedValues {
-    const HostMatrix sum = sum_of(inputs.residual, inputs.partial, s.numerics);
-    const std::vector<double> both =
-        rounded(product(normed_input(s, sum, inputs.weight), up.get().weight.matrix), s.numerics);
-    const bool codes = s.numerics == Numerics::kNative && s.format == WeightFormat::kFp8Block;
-    const NormShape stored{
-        s.rows, s.out, s.numerics, codes ? ActFormat::kFp8Block : ActFormat::kBF16, s.ue8m0, 0};
-    const std::vector<double> inner = stored_rows(stored, gated(both, s.out));
-    const HostMatrix x{s.rows, s.out, std::vector<float>(inner.begin(), inner.end())};
-    return {{sum.values.begin(), sum.values.end()},
-            rounded(product(x, down.get().weight.matrix), s.numerics)};
-  };
-  // What the inner width is quantized from are numbers of an FP8 product.
-  const bool codes = s.numerics == Numerics::kNative && s.format == WeightFormat::kFp8Block;
-  const Precision precision = codes ? Precision::kFp8Weights : behind_norm(s);
-  return {"norm_mlp", describe(s), s.numerics, precision, prepare, expected};
-}
-
-// Rows that products make themselves, and shapes where they do not.
-void add_norm_products(std::vector<OpCase>& cases, Numerics n) {
-  for (const WeightFormat f : {WeightFormat::kBF16, WeightFormat::kFp8Block}) {
-    for (const int64_t rows : {1, 2, 3, 9}) {
-      cases.push_back(norm_linear_case({rows, 256, 512, f, n}));
-      cases.push_back(norm_mlp_case({rows, 384, 256, f, n}));
-    }
-    cases.push_back(norm_linear_case({1, 1056, 2048, f, n}));  // K is shared
-    cases.push_back(norm_linear_case({1, 200, 4096, f, n}));
-    cases.push_back(norm_linear_case({2, 48, 200, f, n}));
-    cases.push_back(norm_linear_case({1, 37, 261, f, n}));
-    cases.push_back(norm_mlp_case({1, 1536, 1024, f, n}));
-    cases.push_back(norm_mlp_case({1, 328, 640, f, n}));
-  }
-}
-
 // More rows than one pass over the weights takes.
 void add_many_rows(std::vector<OpCase>& cases, Numerics n) {
   const auto before = static_cast<int64_t>(cases.size());
@@ -403,7 +292,6 @@ std::vector<OpCase> dense_cases() {
     }
     cases.push_back(joined_linear_case({6, 201, 200, kFp8, n, 32}, 136));
     add_many_rows(cases, n);
-    add_norm_products(cases, n);
     for (const int64_t rows : {1, 3, 70}) {
       cases.push_back(norm_case({rows, 320, n}, false));
       cases.push_back(reduce_add_norm_case({rows, 512, n}));
@@ -421,8 +309,6 @@ std::vector<OpCase> dense_cases() {
     cases.push_back(reduce_add_norm_case({9, 2048, n, ActFormat::kFp8Block, false, 0}));
   }
   cases.push_back(linear_case({3, 256, 384, kFp8, Numerics::kNative, 0, true}));
-  cases.push_back(norm_linear_case({1, 256, 384, kFp8, Numerics::kNative, 0, true}));
-  cases.push_back(norm_mlp_case({1, 256, 384, kFp8, Numerics::kNative, 0, true}));
   for (const bool ue8m0 : {false, true}) {
     cases.push_back(norm_case({4, 200, Numerics::kNative, ActFormat::kFp8Block, ue8m0, 96}, false));
     cases.push_back(norm_case({5, 1536, Numerics::kNative, ActFormat::kFp8Block, ue8m0, 0}, true));

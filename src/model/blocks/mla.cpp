@@ -40,7 +40,7 @@ Result<MlaBlock> MlaBlock::load(ShardLoader& loader, const DeepseekConfig& c, co
 
 Partial MlaBlock::run(Ops& ops, const BatchView& batch, const KvView& cache, const NormInput& x,
                       MlaForm form, const Tensor& out) const {
-  const Tensor down = ops.norm_linear(x, down_);
+  const Tensor down = ops.linear(ops.normed(x, ops.act_spec(down_)), down_);
   const int64_t latent_columns = params_.kv_lora + params_.rope_dims;
   const int64_t q_columns = down_.out() - latent_columns;
   const Tensor kv_a = down.columns(q_columns, latent_columns);

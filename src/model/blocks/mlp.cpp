@@ -18,7 +18,9 @@ Result<MlpBlock> MlpBlock::load(ShardLoader& loader, const std::string& at, int6
 }
 
 Partial MlpBlock::run(Ops& ops, const NormInput& x, const Tensor& out) const {
-  return ops.norm_mlp(x, pair_.gate_up, pair_.down, out);
+  const Act inner = ops.gated_linear(ops.normed(x, ops.act_spec(pair_.gate_up)), pair_.gate_up,
+                                     ops.act_spec(pair_.down));
+  return ops.linear_partial(inner, pair_.down, out);
 }
 
 }  // namespace fathom
