@@ -119,11 +119,12 @@ void commit_in(Driver& d, const StepPlan& plan) {
 }
 
 // Two answers that have begun, their steps' times known: 10 ms, and 10 us a prompt's token.
-Driver two_answers(std::optional<double> slowdown) {
+Driver two_answers(std::optional<double> slowdown, std::optional<int64_t> step_us = {}) {
   SchedulerOptions o = small_options(2000);
   o.max_model_len = 4000;
   o.max_num_batched_tokens = 2048;
   o.prefill_slowdown_max = slowdown;
+  o.prefill_step_us_max = step_us;
   o.prefill_tokens_min = 1;
   return Driver(o);
 }
@@ -190,13 +191,7 @@ TEST(StepPace, LeavesPromptsTheStepWhileMoreWaitThanAnswer) {
 }
 
 TEST(StepPace, BoundsAStepInTimeWhileMoreWaitThanAnswer) {
-  SchedulerOptions o = small_options(2000);
-  o.max_model_len = 4000;
-  o.max_num_batched_tokens = 2048;
-  o.prefill_slowdown_max = 1.02;
-  o.prefill_step_us_max = 16'000;
-  o.prefill_tokens_min = 1;
-  Driver d(o);
+  Driver d = two_answers(1.02, 16'000);
   begin_answers(d);
   for (RequestId id = 3; id <= 5; ++id) ASSERT_TRUE(d.admit(make_request(id, 3000, 4)).is_ok());
   const auto plan = d.plan();
@@ -206,13 +201,7 @@ TEST(StepPace, BoundsAStepInTimeWhileMoreWaitThanAnswer) {
 
 // What the slowdown allows is allowed whoever waits.
 TEST(StepPace, TakesTheLargerBoundWhileMoreWaitThanAnswer) {
-  SchedulerOptions o = small_options(2000);
-  o.max_model_len = 4000;
-  o.max_num_batched_tokens = 2048;
-  o.prefill_slowdown_max = 1.5;
-  o.prefill_step_us_max = 4'000;
-  o.prefill_tokens_min = 1;
-  Driver d(o);
+  Driver d = two_answers(1.5, 4'000);
   begin_answers(d);
   for (RequestId id = 3; id <= 5; ++id) ASSERT_TRUE(d.admit(make_request(id, 3000, 4)).is_ok());
   EXPECT_NEAR(prefill_tokens(*d.plan()), 1000, 50) << "twice 5 ms beside 10";
