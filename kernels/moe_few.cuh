@@ -54,7 +54,7 @@ struct WeightCopy {
   }
   __device__ void rest(const MoeItems<kDown>& items, int32_t done) const {
     const int32_t count = items.count();
-    MoeRing at;
+    RingAt at;
     int32_t turn = 0;  // steps so far
     auto i = static_cast<int32_t>(blockIdx.x);
     publish(0, i, count);
@@ -253,8 +253,8 @@ struct ItemProduct {
   const MoeFew& m;
   const MoeFewPlan& plan;
   const MoeFewShared& sh;
-  MoeRing issued;
-  MoeRing done;
+  RingAt issued;
+  RingAt done;
 
   __device__ void issue(float (&d)[kCount], int32_t set, int32_t step, bool keep) {
     barrier_wait(sh.full + issued.stage, issued.parity);

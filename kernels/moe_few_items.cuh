@@ -5,6 +5,7 @@
 #include "moe_few.h"
 #include "moe_few_choose.cuh"
 #include "moe_few_parts.cuh"
+#include "ring_place.cuh"
 
 namespace fathom::kernels {
 
@@ -140,17 +141,5 @@ __device__ void list_experts(const MoeFew& m, const MoeFewShared& sh, const uint
   }
   __syncthreads();
 }
-
-struct MoeRing {
-  int32_t stage = 0;
-  uint32_t parity = 0;
-
-  __device__ void next(int32_t stages) {
-    if (++stage == stages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-};
 
 }  // namespace fathom::kernels

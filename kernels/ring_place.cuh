@@ -19,4 +19,17 @@ struct RingPlace {
   }
 };
 
+// The same where the number of stages is the launch's.
+struct RingAt {
+  int32_t stage = 0;
+  uint32_t parity = 0;
+
+  __device__ void next(int32_t stages) {
+    if (++stage == stages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
 }  // namespace fathom::kernels

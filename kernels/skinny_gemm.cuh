@@ -8,6 +8,7 @@
 #include "async_copy.cuh"
 #include "cluster.cuh"
 #include "number.cuh"
+#include "ring_place.cuh"
 #include "skinny_gemm.h"
 #include "turn.cuh"
 #include "wgmma.cuh"
@@ -78,19 +79,6 @@ struct SkinnyRing {
   __device__ uint64_t* full(int s) const { return reinterpret_cast<uint64_t*>(scales(stages)) + s; }
   __device__ uint64_t* empty(int s) const { return full(stages) + s; }
   __device__ uint64_t* joined() const { return full(2 * stages); }
-};
-
-// Position in the ring.
-struct RingAt {
-  int32_t stage = 0;
-  uint32_t parity = 0;
-
-  __device__ void next(int32_t stages) {
-    if (++stage == stages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
 };
 
 // What one thread copies: tiles.

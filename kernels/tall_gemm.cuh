@@ -97,7 +97,7 @@ __device__ void tall_load(Copy copy, TallTiles tiles) {
   for (int32_t i = 0; i < ahead; ++i) copy.load_w(i, first.begin + i);
   wait_for_earlier_kernels();
   for (int32_t i = 0; i < ahead; ++i) copy.load_x(i, first.begin + i);
-  TallAt at{ahead % stages, ahead == stages ? 1U : 0U};
+  RingAt at{ahead % stages, ahead == stages ? 1U : 0U};
   bool refilled = ahead == stages;  // the stage at hand has been full before
   for (int32_t from = ahead; tiles.more(); tiles.next(), from = 0) {
     const TallTile t = tiles.tile();
@@ -135,7 +135,7 @@ struct TallReads {
   uint32_t x;
   uint32_t w;
   uint32_t full;  // the stage's barrier
-  TallAt at;
+  RingAt at;
 
   __device__ TallReads(const TallRing<kColumns>& ring, int group)
       : x(static_cast<uint32_t>(wgmma_tile(shared_address(ring.x(0)) + group * 64U * kTallBytes))),
@@ -169,7 +169,7 @@ struct TallMultiply {
   int row;              // this thread's first; the other is 8 further
   uint32_t peer_empty;  // the other block's barriers, where it fills stages here; else 0
   TallReads<kColumns> started;
-  TallAt done;
+  RingAt done;
 
   __device__ void wait() const { barrier_wait_at(started.full, started.at.parity); }
   // A box's products of the step at `started`, four instructions of 32 bytes.

@@ -3,6 +3,7 @@
 
 #include "cluster.cuh"
 #include "cluster_copy.cuh"
+#include "ring_place.cuh"
 #include "tall_plan.h"
 
 namespace fathom::kernels {
@@ -117,18 +118,6 @@ struct TallRing {
   __device__ uint64_t* full(int s) const { return reinterpret_cast<uint64_t*>(scales(stages)) + s; }
   __device__ uint64_t* empty(int s) const { return full(stages) + s; }
   __device__ uint64_t* told(int i) const { return full(2 * stages) + i; }  // two
-};
-
-struct TallAt {
-  int32_t stage = 0;
-  uint32_t parity = 0;
-
-  __device__ void next(int32_t stages) {
-    if (++stage == stages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
 };
 
 }  // namespace fathom::kernels

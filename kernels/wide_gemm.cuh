@@ -92,7 +92,7 @@ __device__ void wide_load_rest(const Copy& copy) {
   for (int32_t step = copy.share.begin; step < ahead; ++step) {
     copy.load_x(step - copy.share.begin, step);
   }
-  WideAt at;
+  RingAt at;
   for (int32_t step = ahead; step < copy.share.end; ++step) {
     barrier_wait(copy.ring.empty(at.stage), at.parity);
     copy.load_w(at.stage, step);
@@ -122,8 +122,8 @@ struct WideMultiply {
   const WideRing<Shape>& ring;
   const WideShare& share;
   int group;
-  WideAt issued;
-  WideAt done;
+  RingAt issued;
+  RingAt done;
 
   __device__ void wait() const { barrier_wait(ring.full(issued.stage), issued.parity); }
   // One part's product of the step at `issued`, four instructions of 32 bytes.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "format.h"
+#include "ring_place.cuh"
 #include "wide_plan.h"
 
 namespace fathom::kernels {
@@ -70,18 +71,6 @@ struct WideRing {
   __device__ uint64_t* full(int s) const { return reinterpret_cast<uint64_t*>(scales(stages)) + s; }
   __device__ uint64_t* empty(int s) const { return full(stages) + s; }
   __device__ uint64_t* joined() const { return full(2 * stages); }
-};
-
-struct WideAt {
-  int32_t stage = 0;
-  uint32_t parity = 0;
-
-  __device__ void next(int32_t stages) {
-    if (++stage == stages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
 };
 
 }  // namespace fathom::kernels
