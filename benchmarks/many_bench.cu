@@ -68,23 +68,19 @@ void set_up(Bench& b) {
     std::fprintf(stderr, "libcublasLt.so.13 was not found\n");
     std::exit(1);
   }
-  constexpr int64_t kScales = 1 << 20;
   b.weights = device_array<uint8_t>(kWeightBytes);
   b.x = device_array<uint8_t>(kRowsMax * kInMax);
   b.both = device_array<uint8_t>(kRowsMax * kOutMax * 2);
   b.y = device_array<uint8_t>(kRowsMax * kInMax * 2);
-  b.y_scales = device_array<float>(kScales);
+  b.y_scales = device_array<float>(ScaleData::kCount);
   b.reference = device_array<float>(kCheckedRows * kOutMax);
   b.values = device_array<float>(kCheckedRows * kOutMax);
-  b.scales = device_array<float>(kScales);
-  b.scale_rows = device_array<int32_t>(kScales);
-  b.x_scales = device_array<float>(kScales);
-  b.transposed = device_array<float>(kScales);
+  b.transposed = device_array<float>(ScaleData::kCount);
   b.sums = device_array<double>(2);
-  fill_scales_kernel<<<kScales / 256, 256, 0, b.stream>>>(b.scales, kScales, 11);
-  fill_scales_kernel<<<kScales / 256, 256, 0, b.stream>>>(b.x_scales, kScales, 12);
-  fill_scale_rows_kernel<<<kScales / 256, 256, 0, b.stream>>>(b.scale_rows, kScales);
-  require(cudaStreamSynchronize(b.stream), "fill");
+  const ScaleData scales = make_scales(b.stream);
+  b.scales = scales.weights;
+  b.x_scales = scales.rows;
+  b.scale_rows = scales.places;
 }
 
 kernels::Matrix matrix(const Bench& b, const Case& c, int64_t copy) {

@@ -62,8 +62,6 @@ struct Bench {
   bool hot = false;
 };
 
-constexpr int64_t kScales = 1 << 20;
-
 void set_up(Bench& b) {
   require(cudaSetDevice(0), "device");
   require(cudaDeviceGetAttribute(&b.sms, cudaDevAttrMultiProcessorCount, 0), "device");
@@ -78,15 +76,12 @@ void set_up(Bench& b) {
   b.code_scales = device_array<float>(2 * kRowsMax * kOutMax / 128);
   b.checked = device_array<float>(kRowsMax * kOutMax);
   b.reference = device_array<float>(kRowsMax * kOutMax);
-  b.scales = device_array<float>(kScales);
-  b.scale_rows = device_array<int32_t>(kScales);
-  b.x_scales = device_array<float>(kScales);
-  b.transposed = device_array<float>(kScales);
+  b.transposed = device_array<float>(ScaleData::kCount);
   b.sums = device_array<double>(2);
-  fill_scales_kernel<<<kScales / 256, 256, 0, b.stream>>>(b.scales, kScales, 11);
-  fill_scales_kernel<<<kScales / 256, 256, 0, b.stream>>>(b.x_scales, kScales, 12);
-  fill_scale_rows_kernel<<<kScales / 256, 256, 0, b.stream>>>(b.scale_rows, kScales);
-  require(cudaStreamSynchronize(b.stream), "fill");
+  const ScaleData scales = make_scales(b.stream);
+  b.scales = scales.weights;
+  b.x_scales = scales.rows;
+  b.scale_rows = scales.places;
 }
 
 kernels::Matrix matrix_at(const Bench& b, const Case& c, int64_t byte) {

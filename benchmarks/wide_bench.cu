@@ -53,20 +53,16 @@ void set_up(Bench& b) {
   require(cudaDeviceGetAttribute(&b.sms, cudaDevAttrMultiProcessorCount, 0), "device");
   require(cudaStreamCreateWithFlags(&b.stream, cudaStreamNonBlocking), "stream");
   require(kernels::load_wide_gemm(), "load");
-  constexpr int64_t kScales = 1 << 20;
   b.weights = device_array<uint8_t>(kWeightBytes);
   b.x = device_array<uint8_t>(kRowsMax * kInMax * 2);
   b.y = device_array<float>(kRowsMax * kOutMax);
   b.reference = device_array<float>(kRowsMax * kOutMax);
   b.gated = device_array<float>(kRowsMax * kOutMax);
-  b.scales = device_array<float>(kScales);
-  b.scale_rows = device_array<int32_t>(kScales);
-  b.x_scales = device_array<float>(kScales);
   b.sums = device_array<double>(2);
-  fill_scales_kernel<<<kScales / 256, 256, 0, b.stream>>>(b.scales, kScales, 11);
-  fill_scales_kernel<<<kScales / 256, 256, 0, b.stream>>>(b.x_scales, kScales, 12);
-  fill_scale_rows_kernel<<<kScales / 256, 256, 0, b.stream>>>(b.scale_rows, kScales);
-  require(cudaStreamSynchronize(b.stream), "fill");
+  const ScaleData scales = make_scales(b.stream);
+  b.scales = scales.weights;
+  b.x_scales = scales.rows;
+  b.scale_rows = scales.places;
 }
 
 kernels::Matrix matrix(const Bench& b, const Case& c, int64_t copy) {

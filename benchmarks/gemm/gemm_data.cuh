@@ -110,4 +110,22 @@ T* device_array(int64_t n) {
   return static_cast<T*>(p);
 }
 
+// Scales of weights and of rows, and each row's place among the weights'.
+struct ScaleData {
+  static constexpr int64_t kCount = 1 << 20;
+  float* weights = nullptr;
+  float* rows = nullptr;
+  int32_t* places = nullptr;
+};
+
+inline ScaleData make_scales(cudaStream_t stream) {
+  constexpr int64_t n = ScaleData::kCount;
+  const ScaleData s{device_array<float>(n), device_array<float>(n), device_array<int32_t>(n)};
+  fill_scales_kernel<<<n / 256, 256, 0, stream>>>(s.weights, n, 11);
+  fill_scales_kernel<<<n / 256, 256, 0, stream>>>(s.rows, n, 12);
+  fill_scale_rows_kernel<<<n / 256, 256, 0, stream>>>(s.places, n);
+  require(cudaStreamSynchronize(stream), "fill");
+  return s;
+}
+
 }  // namespace fathom::bench
