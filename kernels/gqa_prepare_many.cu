@@ -1,9 +1,9 @@
 // Heads of grouped attention made ready for the tokens of prompts: what gqa_prepare.cu does, bit
-// for bit, for heads of 128 dimensions that have no norm and a cache of bf16. A block has all heads
-// of a token and asks for all of them before it waits for any; eight lanes have a head, 16 bytes of
-// either half each.
+// for bit, for heads of 128 dimensions that have no norm. A block has all heads of a token and asks
+// for all of them before it waits for any; eight lanes have a head, 16 bytes of either half each.
 #include "async_copy.cuh"
 #include "early_launch.cuh"
+#include "gqa_fp8_cache.cuh"
 #include "gqa_heads.cuh"
 #include "gqa_prepare_many.h"
 #include "number.cuh"
@@ -72,12 +72,56 @@ __device__ void turn(EightHead& x, const float (&cosine)[kEach], const float (&s
   }
 }
 
+__device__ uint2 codes_of(const float (&x)[kEach], float scale) {
+  uint32_t words[2];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    words[half] = 0;
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+      const float2 two = {x[4 * half + i] / scale, x[4 * half + i + 1] / scale};
+      words[half] |= uint32_t{__nv_cvt_float2_to_fp8x2(two, __NV_SATFINITE, __NV_E4M3)} << (8 * i);
+    }
+  }
+  return {words[0], words[1]};
+}
+
+__device__ float round_all(float (&x)[kEach], float most) {
+#pragma unroll
+  for (float& v : x) {
+    v = round_number(Format::kBF16, v);
+    most = fmaxf(most, fabsf(v));
+  }
+  return most;
+}
+
+// A key or value head (`head` counts keys, then values) as e4m3 codes with a scale. By its eight
+// lanes; `block` is the first byte of the token's block.
+__device__ void store_codes(const GqaShape& s, uint8_t* block, int64_t inside, int head, int lane,
+                            EightHead& x) {
+  float most = round_all(x.high, round_all(x.low, 1e-4F));
+  const uint32_t lanes = 0xFFU << (threadIdx.x % 32 / kHeadLanes * kHeadLanes);
+#pragma unroll
+  for (int offset = kHeadLanes / 2; offset > 0; offset /= 2)
+    most = fmaxf(most, __shfl_xor_sync(lanes, most, offset));
+  const float scale = most / 448.0F;
+  const int half = head / s.kv_heads;
+  const int key_head = head % s.kv_heads;
+  uint8_t* to = block + fp8_codes_at(s, inside, key_head, half) + lane * kEach;
+  *reinterpret_cast<uint2*>(to) = codes_of(x.low, scale);
+  *reinterpret_cast<uint2*>(to + kDims / 2) = codes_of(x.high, scale);
+  if (lane == 0)
+    *reinterpret_cast<float*>(block + fp8_scale_at(s, inside, key_head, half)) = scale;
+}
+
 __device__ void store_bf16(__nv_bfloat16* head, int lane, const EightHead& x) {
   *reinterpret_cast<uint4*>(head + lane * kEach) = pack(x.low);
   *reinterpret_cast<uint4*>(head + kDims / 2 + lane * kEach) = pack(x.high);
 }
 
-// kPasses times kHeadsAtOnce heads are as many as there are, or more.
+// kPasses times kHeadsAtOnce heads are as many as there are, or more. What the step's tokens are is
+// older than its first kernel, which waits for all before it: it is read while qkv is still
+// multiplied.
 template <int kPasses>
 __global__ void __launch_bounds__(kManyPrepareThreads, 5)
     prepare_many_kernel(const __grid_constant__ GqaPrepareCall c) {
@@ -88,15 +132,18 @@ __global__ void __launch_bounds__(kManyPrepareThreads, 5)
   const int heads = s.heads + 2 * s.kv_heads;
   const int64_t t = blockIdx.x;
   let_next_kernel_start();
+  const bool valid = b.token_valid[t] != 0;
+  const int32_t position = b.positions[t];
+  const int32_t row_of_token = b.token_row[t];
+  const int32_t slot = b.row_slot[valid ? row_of_token : 0];
+  const int64_t block =
+      valid ? b.block_table[slot * b.table_stride + position / s.block_tokens] : 0;
+  const int64_t inside = position % s.block_tokens;
   wait_for_earlier_kernels();
   for (int i = static_cast<int>(blockIdx.x * kManyPrepareThreads + threadIdx.x);
        i < c.arrival_count; i += static_cast<int>(gridDim.x * kManyPrepareThreads)) {
     c.arrivals[i] = 0;
   }
-  const bool valid = b.token_valid[t] != 0;
-  const int32_t position = b.positions[t];
-  const int32_t row_of_token = b.token_row[t];
-  const int32_t slot = b.row_slot[valid ? row_of_token : 0];
   uint4 low[kPasses];
   uint4 high[kPasses];
   const auto* row = static_cast<const __nv_bfloat16*>(c.qkv.data) + t * c.qkv.stride;
@@ -116,24 +163,25 @@ __global__ void __launch_bounds__(kManyPrepareThreads, 5)
   float sine[kEach];
   load_floats(b.cosines + position * b.rope_stride + lane * kEach, cosine);
   load_floats(b.sines + position * b.rope_stride + lane * kEach, sine);
-  const int64_t block = b.block_table[slot * b.table_stride + position / s.block_tokens];
-  const int64_t inside = position % s.block_tokens;
 #pragma unroll
   for (int pass = 0; pass < kPasses; ++pass) {
     const int h = pass * kHeadsAtOnce + first;
-    const bool here = h < heads;
+    if (h >= heads) continue;
     EightHead x;
     unpack(low[pass], x.low);
     unpack(high[pass], x.high);
-    add_bias(x, c.heads.bias, int64_t{min(h, heads - 1)} * kDims + lane * kEach);
+    add_bias(x, c.heads.bias, int64_t{h} * kDims + lane * kEach);
     if (h < s.heads + s.kv_heads) turn(x, cosine, sine);
-    const bool is_query = h < s.heads;
-    if (!here) continue;
-    auto* to = is_query
-                   ? static_cast<__nv_bfloat16*>(c.queries) + (t * s.heads + h) * kDims
-                   : static_cast<__nv_bfloat16*>(b.cache) +
-                         ((block * s.block_tokens + inside) * 2 * s.kv_heads + h - s.heads) * kDims;
-    store_bf16(to, lane, x);
+    if (h < s.heads) {
+      store_bf16(static_cast<__nv_bfloat16*>(c.queries) + (t * s.heads + h) * kDims, lane, x);
+    } else if (b.cache_format == Format::kFp8) {
+      store_codes(s, static_cast<uint8_t*>(b.cache) + block * fp8_block_bytes(s), inside,
+                  h - s.heads, lane, x);
+    } else {
+      store_bf16(static_cast<__nv_bfloat16*>(b.cache) +
+                     ((block * s.block_tokens + inside) * 2 * s.kv_heads + h - s.heads) * kDims,
+                 lane, x);
+    }
   }
 }
 
@@ -142,7 +190,7 @@ __global__ void __launch_bounds__(kManyPrepareThreads, 5)
 bool gqa_prepares_many(const GqaPrepareCall& c) {
   const auto aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
   const int32_t heads = c.shape.heads + 2 * c.shape.kv_heads;
-  return c.batch.tokens >= kPrepareManyTokens && c.batch.cache_format == Format::kBF16 &&
+  return c.batch.tokens >= kPrepareManyTokens && c.batch.cache_format != Format::kF32 &&
          c.shape.head_dims == kDims && heads <= 4 * kHeadsAtOnce && c.heads.q_norm == nullptr &&
          c.heads.k_norm == nullptr && aligned(c.qkv.data) && c.qkv.stride % kEach == 0 &&
          aligned(c.queries) && aligned(c.batch.cache) && aligned(c.heads.bias) &&

@@ -8,8 +8,8 @@ namespace fathom::kernels {
 // Fewer are a wave of blocks either way.
 inline constexpr int64_t kPrepareManyTokens = 256;
 
-// Whether it takes this call: many tokens, a bf16 cache, heads of 128 dimensions without norms, all
-// of it at multiples of 16 bytes.
+// Whether it takes this call: many tokens, a cache of bf16 or e4m3, heads of 128 dimensions without
+// norms, all of it at multiples of 16 bytes.
 bool gqa_prepares_many(const GqaPrepareCall& call);
 
 // What gqa_prepare_heads writes, bit for bit.
