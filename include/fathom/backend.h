@@ -51,6 +51,9 @@ class Backend {
   virtual std::unique_ptr<ScratchBounds> scratch_bounds(Numerics) const { return nullptr; }
   // Step workspace for the worst step, which CountOps counted with these bounds.
   virtual int64_t workspace_bytes(int64_t counted_bytes) const { return counted_bytes; }
+  // Tokens of a step that fill whole rounds of its products' tiles, in a model of dense layers of
+  // this width; 0: any number is as good.
+  virtual int32_t round_tokens(int32_t) const { return 0; }
   // Called on the rank's own thread.
   virtual Result<std::unique_ptr<Ops>> make_ops(const OpsSetup& setup) = 0;
   // The groups of every rank, by rank. They live as long as the backend.
@@ -60,7 +63,7 @@ class Backend {
 // What a backend plugin exports with C linkage as kBackendSymbol. Null with a sentence in `why`
 // when there is no device that it can use; null without one when `abi` is not the one it was built
 // with.
-inline constexpr int32_t kBackendAbi = 4;
+inline constexpr int32_t kBackendAbi = 5;
 inline constexpr const char* kBackendSymbol = "fathom_make_backend";
 using MakeBackend = Backend* (*)(int32_t abi, std::string* why);
 

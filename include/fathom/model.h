@@ -27,6 +27,7 @@ struct ModelInfo {
   std::vector<TokenId> eos;   // every id of config.json and generation_config.json
   TokenId bos = 0;
   int64_t parameters = 0;
+  bool routed = false;  // has layers whose tokens choose experts
 };
 
 // How this rank runs the model.

@@ -123,6 +123,8 @@ Result<LoadedEngine> load_engine_on(std::unique_ptr<Backend> backend, const Engi
   }
   FATHOM_ASSIGN(const MemoryPlan plan, plan_memory(options, shapes, *backend));
 
+  const int32_t round_tokens = plan.model.routed ? 0 : backend->round_tokens(plan.model.hidden);
+
   std::vector<WorkerSetup> setups;
   for (int32_t rank = 0; rank < plan.grid.ranks(); ++rank) {
     setups.push_back(worker_setup(options, plan, weights, rank));
@@ -139,6 +141,7 @@ Result<LoadedEngine> load_engine_on(std::unique_ptr<Backend> backend, const Engi
   if (!executor.is_ok()) return with_table(executor.status(), plan);
   loaded.executor = std::move(*executor);
   loaded.scheduler = scheduler_options(options, plan);
+  if (round_tokens > 0 && !options.deterministic) loaded.scheduler.round_tokens = round_tokens;
   loaded.layout = plan.cache;
   loaded.info = engine_info(options, plan);
   return loaded;

@@ -66,6 +66,7 @@ ModelInfo model_info(const DeepseekConfig& config) {
   info.eos = config.eos;
   info.bos = config.bos;
   info.parameters = parameter_count(config);
+  info.routed = config.experts > 0;
   return info;
 }
 

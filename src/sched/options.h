@@ -32,6 +32,9 @@ struct SchedulerOptions {
   // But so many tokens of a prompt without context may always join, or what costs as much: a step
   // has costs that fewer would not lower. Of one prompt a block in any case.
   int32_t prefill_tokens_min = 256;
+  // Tokens of a step, decode rows counted, that fill whole rounds of a device's tiles: where more
+  // of prompts waits than a bounded step takes, it takes whole rounds. None: any number is as good.
+  std::optional<int32_t> round_tokens;
   int32_t answer_margin_tokens = 128;  // admission wants room for so much of the answer
   int32_t free_percent = 5;            // of each group's blocks, left free by admission
   int32_t preemptions_max = 2;         // of one request

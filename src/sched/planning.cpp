@@ -63,6 +63,23 @@ void Scheduler::bound_prefills(Draft& draft) {
   const double least_us = prices->us(chunk_shape_.work(options_.prefill_tokens_min, 0));
   draft.budget.bound_prompts(std::max(beside_us - prices->step_us, least_us), *prices,
                              kv_.block_tokens());
+  round_prefills(draft);
+}
+
+// A round of tiles that a few tokens begin costs as much as a whole one: they go with a later step,
+// if there is one, and if this one still gets on.
+void Scheduler::round_prefills(Draft& draft) {
+  if (!options_.round_tokens) return;
+  int64_t rest = waiting_tokens_;
+  for (const Sequence* s : running_) {
+    if (s->phase == Phase::kRunning) rest += s->open_tokens - std::min(s->reserved, s->open_tokens);
+  }
+  const int32_t prompts = draft.budget.prompt_tokens_left(0);
+  if (rest <= prompts) return;
+  const int32_t decodes = options_.max_num_batched_tokens - draft.budget.tokens_left();
+  const int32_t rounded = whole_rounds(decodes + prompts, *options_.round_tokens) - decodes;
+  const int32_t least = std::max(options_.prefill_tokens_min, kv_.block_tokens());
+  if (rounded >= least) draft.budget.cap(rounded);
 }
 
 void Scheduler::plan_prefills(Draft& draft) {

@@ -40,6 +40,14 @@ int32_t prefill_chunk(int32_t rest, int32_t tokens_left, int32_t block_tokens) {
   return tokens_left / block_tokens * block_tokens;
 }
 
+int32_t whole_rounds(int32_t tokens, int32_t round_tokens) {
+  if (tokens <= round_tokens / 2) return tokens;
+  const int32_t whole = tokens / round_tokens * round_tokens;
+  if (whole > 0 && tokens - whole <= tokens / 3) return whole;
+  const int32_t quarter = std::max(round_tokens / 4, 1);
+  return tokens / quarter * quarter;
+}
+
 bool uses_penalties(const SamplingParams& sampling) {
   return sampling.presence_penalty != 0.0F || sampling.frequency_penalty != 0.0F ||
          sampling.repetition_penalty != 1.0F;

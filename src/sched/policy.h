@@ -25,6 +25,8 @@ class StepBudget {
     const int32_t within = tokens_within(*us_left_, prices_, shape_, context, left_);
     return std::max(within, std::min(sure_tokens_, left_));
   }
+  // No more tokens than so many.
+  void cap(int32_t tokens) { left_ = std::min(left_, tokens); }
   // No more tokens at all.
   void close() { left_ = 0; }
   // From here on prompts may add so much; but the first of them so many tokens whatever they cost.
@@ -66,6 +68,10 @@ Sequence* choose_victim(std::span<Sequence* const> running, const Sequence& need
 
 // Tokens of the next prefill chunk: whole blocks, or the rest. 0 when less than a block fits.
 int32_t prefill_chunk(int32_t rest, int32_t tokens_left, int32_t block_tokens);
+
+// What of a step's `tokens` fills whole rounds of so many, if no more than a third is left over;
+// otherwise whole quarters of a round. All of half a round or less.
+int32_t whole_rounds(int32_t tokens, int32_t round_tokens);
 
 bool uses_penalties(const SamplingParams& sampling);
 

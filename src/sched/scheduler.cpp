@@ -85,6 +85,9 @@ Status Scheduler::validate(const SchedulerOptions& o, const KvLayout& layout) {
   if (o.prefill_step_us_max && *o.prefill_step_us_max < 1) {
     return invalid_argument("prefill_step_us_max must be at least 1").about("prefill_step_us_max");
   }
+  if (o.round_tokens && *o.round_tokens < 1) {
+    return invalid_argument("round_tokens must be at least 1").about("round_tokens");
+  }
   if (o.prompt_logprob_tokens_max && *o.prompt_logprob_tokens_max < layout.block_tokens) {
     return invalid_argument("prompt_logprob_tokens_max is below one block")
         .about("prompt_logprob_tokens_max");

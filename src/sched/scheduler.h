@@ -135,6 +135,7 @@ class Scheduler {
   // planning.cpp
   void plan_decodes(Draft& draft);
   void bound_prefills(Draft& draft);
+  void round_prefills(Draft& draft);
   void plan_prefills(Draft& draft);
   bool add_prefill_row(Sequence& s, Draft& draft);
   void add_row(Sequence& s, RowKind kind, int32_t tokens, Draft& draft);

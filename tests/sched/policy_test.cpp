@@ -73,6 +73,17 @@ TEST(Policy, WhoHoldsNothingOrIsLeavingIsNoVictim) {
   EXPECT_EQ(choose_victim(running, a, 0, 2), &b);
 }
 
+TEST(Policy, StepsAreWholeRoundsWhereLittleIsLeftOver) {
+  EXPECT_EQ(whole_rounds(2300, 1024), 2048);
+  EXPECT_EQ(whole_rounds(1536, 1024), 1024) << "a third is left over";
+  EXPECT_EQ(whole_rounds(1800, 1024), 1792) << "quarters";
+  EXPECT_EQ(whole_rounds(2048, 1024), 2048);
+  EXPECT_EQ(whole_rounds(700, 1024), 512);
+  EXPECT_EQ(whole_rounds(512, 1024), 512);
+  EXPECT_EQ(whole_rounds(300, 1024), 300) << "too few for it to matter";
+  EXPECT_EQ(whole_rounds(7, 1), 7);
+}
+
 TEST(Policy, ChunksAreWholeBlocksOrTheRest) {
   EXPECT_EQ(prefill_chunk(100, 70, 64), 64);
   EXPECT_EQ(prefill_chunk(100, 63, 64), 0);

@@ -104,6 +104,7 @@ SimulationSetup make_setup(uint64_t seed) {
   s.scheduler.deterministic = random.one_in(3);
   if (random.one_in(4)) s.scheduler.prefill_step_us_max = random.between(1, 5000);
   s.layout.groups[0].latent = seed % 2 == 0;
+  if (random.one_in(3)) s.scheduler.round_tokens = random.between(1, 24);
   return s;
 }
 

@@ -248,6 +248,45 @@ TEST(StepPace, GivesPromptsWhatTheOptionsSay) {
   EXPECT_EQ(prefill_tokens(*d.plan()), 256);
 }
 
+// The prompts' tokens of a step of two answers that allows a thousand of them.
+int32_t rounded_tokens(int32_t round, int32_t prompt) {
+  SchedulerOptions o = small_options(2000);
+  o.max_model_len = 4000;
+  o.max_num_batched_tokens = 2048;
+  o.prefill_slowdown_max = 2.0;
+  o.round_tokens = round;
+  Driver d(o);
+  begin_answers(d);
+  EXPECT_TRUE(d.admit(make_request(3, prompt, 4)).is_ok());
+  return prefill_tokens(*d.plan());
+}
+
+TEST(StepPace, FillsWholeRoundsWhereMoreWaits) {
+  EXPECT_EQ(rounded_tokens(400, 3000), 796) << "with two answers two rounds, in whole blocks";
+  EXPECT_EQ(rounded_tokens(512, 3000), 892) << "seven quarters of a round";
+  EXPECT_NEAR(rounded_tokens(4000, 3000), 980, 40) << "not half a round";
+  EXPECT_EQ(rounded_tokens(400, 900), 900) << "all that waits";
+}
+
+TEST(StepPace, NeverRoundsAPromptAway) {
+  SchedulerOptions o = small_options(2000);
+  o.max_model_len = 4000;
+  o.max_num_batched_tokens = 2048;
+  o.prefill_slowdown_max = 1.03;
+  o.prefill_tokens_min = 4;
+  o.round_tokens = 24;
+  Driver d(o);
+  begin_answers(d);
+  ASSERT_TRUE(d.admit(make_request(3, 3000, 4)).is_ok());
+  EXPECT_EQ(prefill_tokens(*d.plan()), 20) << "22 of 30 and the answers";
+  o.round_tokens = 30;
+  o.prefill_tokens_min = 29;
+  Driver whole(o);
+  begin_answers(whole);
+  ASSERT_TRUE(whole.admit(make_request(3, 3000, 4)).is_ok());
+  EXPECT_EQ(prefill_tokens(*whole.plan()), 28) << "a round would leave less than the least";
+}
+
 TEST(StepPace, BoundsNothingWhenNotAsked) {
   Driver d = two_answers(std::nullopt);
   begin_answers(d);

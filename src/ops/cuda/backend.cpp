@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "ops/cuda/choose_round.h"
 #include "ops/cuda/cuda_ops.h"
 #include "ops/cuda/cuda_scratch.h"
 
@@ -32,6 +33,12 @@ std::unique_ptr<ScratchBounds> CudaBackend::scratch_bounds(Numerics numerics) co
 
 int64_t CudaBackend::workspace_bytes(int64_t counted_bytes) const {
   return counted_bytes + kCudaSpareBytes;
+}
+
+// The attention's and the MLP's last products have as many columns as the model is wide, and the
+// fewest items of all: where they end in a whole round, those with more columns nearly do.
+int32_t CudaBackend::round_tokens(int32_t hidden) const {
+  return traits_.hopper ? static_cast<int32_t>(rows_of_round(hidden, sms_)) : 0;
 }
 
 Result<std::unique_ptr<Ops>> CudaBackend::make_ops(const OpsSetup& setup) {

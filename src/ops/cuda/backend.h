@@ -22,6 +22,7 @@ class CudaBackend final : public Backend {
   Result<int64_t> memory_bytes_per_rank(const RankGrid& grid, double fraction) override;
   std::unique_ptr<ScratchBounds> scratch_bounds(Numerics numerics) const override;
   int64_t workspace_bytes(int64_t counted_bytes) const override;
+  int32_t round_tokens(int32_t hidden) const override;
   bool deterministic() const override { return true; }
   Result<std::unique_ptr<Ops>> make_ops(const OpsSetup& setup) override;
   Result<std::vector<Groups>> make_groups(const RankGrid& grid) override;
