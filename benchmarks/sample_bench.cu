@@ -1,7 +1,10 @@
 // Times the sampler on a GPU: 128 rows of 129,280 random logits, and what a request may ask. Prints
 // one JSON. Sums and order are checked by tests/gpu; here only that every id is in range.
 //
-//   sample_bench [--written-back]
+//   sample_bench [--written-back] [--rows N]
+//
+// Of up to 64 rows each case stands twice: a block a row, and measured by all of the GPU first,
+// which must say the same ids.
 //
 // A call finds its logits as the product before it in a step leaves them: written a moment ago, so
 // that the second-level cache holds what fits, and still has to write it to memory. With
@@ -53,6 +56,7 @@ struct Bench {
   fathom::kernels::OutputArrays out;
   fathom::kernels::SampleScratchArrays scratch;
   float* random_logits = nullptr;  // kept; a call edits its copy
+  float* measured = nullptr;
   bool written_back = false;
   float* logits = nullptr;
   int32_t* lengths = nullptr;
@@ -96,6 +100,8 @@ Bench make_bench() {
   b.random_logits = device<float>(numbers);
   b.logits = device<float>(numbers);
   b.lengths = device<int32_t>(slots);
+  b.measured = device<float>(fathom::kernels::kSampleMeasuredRowsMax *
+                             fathom::kernels::kSampleMeasuredWords);
 
   std::mt19937 random(1);
   std::normal_distribution<float> normal(0.0F, 3.0F);
@@ -141,8 +147,10 @@ void restore(const Bench& b, cudaStream_t stream) {
                                           b.out.logprob);
 }
 
-// Median of 21 calls, each between two events, after a copy of 66 MB has passed through the L2.
-double median_us(const Bench& b, const SlotSamplingData& sampling, cudaStream_t stream) {
+// Median of 21 calls, each between two events, after a copy of 66 MB has passed through the L2;
+// `tokens` are the last one's.
+double median_us(const Bench& b, const SlotSamplingData& sampling, cudaStream_t stream,
+                 std::vector<int32_t>& tokens) {
   std::vector<SlotSamplingData> all(kRows + 1, sampling);
   for (size_t i = 0; i < all.size(); ++i) all[i].seed_low = static_cast<uint32_t>(77 * i);
   put(b.slots.sampling, all);
@@ -161,10 +169,10 @@ double median_us(const Bench& b, const SlotSamplingData& sampling, cudaStream_t 
     check(cudaEventElapsedTime(&ms, begin, end), "event");
     if (i >= 3) times.push_back(1000.0F * ms);
   }
-  std::vector<int32_t> tokens(kRows);
-  check(
-      cudaMemcpy(tokens.data(), b.out.new_tokens, kRows * sizeof(int32_t), cudaMemcpyDeviceToHost),
-      "tokens");
+  tokens.resize(static_cast<size_t>(b.batch.rows));
+  check(cudaMemcpy(tokens.data(), b.out.new_tokens, tokens.size() * sizeof(int32_t),
+                   cudaMemcpyDeviceToHost),
+        "tokens");
   for (const int32_t token : tokens) {
     if (token >= 0 && token < kVocab) continue;
     std::fprintf(stderr, "token %d is out of range\n", token);
@@ -174,6 +182,11 @@ double median_us(const Bench& b, const SlotSamplingData& sampling, cudaStream_t 
   return times[times.size() / 2];
 }
 
+void take_rows(Bench& b, const char* word) {
+  const int32_t rows = std::clamp(std::atoi(word), 1, kRows);
+  b.batch.rows = b.batch.tokens = b.batch.sample_rows = b.scratch.blocks = rows;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -181,7 +194,11 @@ int main(int argc, char** argv) {
   cudaStream_t stream = nullptr;
   check(cudaStreamCreate(&stream), "stream");
   Bench bench = make_bench();
-  bench.written_back = argc > 1 && std::strcmp(argv[1], "--written-back") == 0;
+  for (int i = 1; i < argc; ++i) {
+    if (std::strcmp(argv[i], "--written-back") == 0) bench.written_back = true;
+    if (std::strcmp(argv[i], "--rows") == 0 && i + 1 < argc) take_rows(bench, argv[++i]);
+  }
+  const bool few = bench.batch.rows <= fathom::kernels::kSampleMeasuredRowsMax;
   SlotSamplingData plain{};
   plain.temperature = 0.8F;
   plain.top_p = 1.0F;
@@ -209,17 +226,28 @@ int main(int argc, char** argv) {
          s.repetition_penalty = 1.1F;
        }},
   };
-  const double floor_us = double{kRows} * kVocab * sizeof(float) / 3.0e6;
+  const double floor_us = double(bench.batch.rows) * kVocab * sizeof(float) / 3.0e6;
   std::printf(
       "{\"rows\": %d, \"vocab\": %d, \"written_back\": %s, \"floor_us_at_3_tb_s\": %.1f, "
       "\"cases\": {",
-      kRows, kVocab, bench.written_back ? "true" : "false", floor_us);
+      bench.batch.rows, kVocab, bench.written_back ? "true" : "false", floor_us);
   const char* comma = "";
   for (const Case& one : cases) {
     SlotSamplingData sampling = plain;
     one.set(sampling);
-    std::printf("%s\n  \"%s\": %.1f", comma, one.name, median_us(bench, sampling, stream));
+    std::vector<int32_t> tokens;
+    bench.scratch.measured = nullptr;
+    std::printf("%s\n  \"%s\": %s%.1f", comma, one.name, few ? "[" : "",
+                median_us(bench, sampling, stream, tokens));
     comma = ",";
+    if (!few) continue;
+    std::vector<int32_t> same;
+    bench.scratch.measured = bench.measured;
+    std::printf(", %.1f]", median_us(bench, sampling, stream, same));
+    if (same != tokens) {
+      std::fprintf(stderr, "%s: other tokens where chunks are measured first\n", one.name);
+      return 1;
+    }
   }
   std::printf("\n}}\n");
   return 0;

@@ -8,6 +8,15 @@
 namespace fathom::kernels {
 namespace {
 
+constexpr int kMeasureThreads = 128;
+static_assert(kSampleMeasuredWords == 3 * kChunksMax);
+
+// Of one sample row in what measure_kernel writes.
+__device__ ChunkArrays measured_row(float* measured, int32_t row) {
+  float* const peak = measured + int64_t{row} * (kSampleMeasuredWords);
+  return {peak, peak + kChunksMax, peak + 2 * kChunksMax};
+}
+
 // Log of the sum of exp over all columns, those of padding included: sh.mass covers the others.
 __device__ __noinline__ float log_sum_exp(const float* logits, int32_t vocab, int32_t padded,
                                           SampleRowShared& sh) {
@@ -83,6 +92,24 @@ __device__ void append(const SlotArrays& s, int32_t slot, int32_t token, const i
   }
 }
 
+// What measure_kernel left of sample row `row`, in measure's place; the chunk past the last whole
+// one is measured here.
+__device__ __noinline__ void take_measured(const float* ahead, int32_t row, const float* logits,
+                                           int32_t vocab, const ChunkSums& sums, SampleShared& sh) {
+  assume_shared(&sh);
+  const ChunkArrays from = measured_row(const_cast<float*>(ahead), row);
+  const int32_t whole = vocab / kChunk;
+  __syncthreads();
+  for (auto c = static_cast<int32_t>(threadIdx.x); c < whole; c += kSampleThreads) {
+    sh.peak[c] = from.peak[c];
+    if (sums.weight) sh.weight[c] = from.weight[c];
+    if (sums.mass) sh.mass[c] = from.mass[c];
+  }
+  if (threadIdx.x < 32 && whole < chunks_of(vocab))
+    note_chunk(load_chunk(logits, vocab, whole), whole, sums, sh);
+  __syncthreads();
+}
+
 // Samples the token after the slot's last; sample row `row` has its logits.
 __device__ __noinline__ int32_t sample_next(const SlotArrays& s, int32_t slot, int32_t row,
                                             const int32_t* eos, int32_t eos_count,
@@ -95,7 +122,11 @@ __device__ __noinline__ int32_t sample_next(const SlotArrays& s, int32_t slot, i
   const bool reports = c.logprobs >= 0;
   const ChunkSums sums{c.temperature > 0.0F, reports, 1.0F / fmaxf(c.temperature, 1e-5F)};
   if (edits && !reports) edit_logits(s, slot, eos, eos_count, at, false, sums, sh);
-  measure(at.logits, s.vocab, sums, sh.sample);
+  if (at.measured != nullptr && (!edits || reports)) {
+    take_measured(at.measured, row, at.logits, s.vocab, sums, sh.sample);
+  } else {
+    measure(at.logits, s.vocab, sums, sh.sample);
+  }
   float norm = 0.0F;
   if (reports) {
     norm = log_sum_exp(at.logits, s.vocab, s.vocab_padded, sh);
@@ -128,6 +159,7 @@ struct RowScratch {
   float* raw;
   float* probabilities;
   int32_t* counts;
+  const float* measured;
 };
 
 // Position after position while the draft there was right; returns how many tokens were sampled.
@@ -136,7 +168,7 @@ __device__ int32_t verify(const SlotArrays& s, int32_t slot, int32_t r, int32_t 
                           const RowScratch& scratch, const OutputArrays& out, SampleRowShared& sh) {
   for (int32_t i = 0;; ++i) {
     const SamplePosition at{logits + int64_t{first + i} * s.vocab_padded, scratch.raw,
-                            scratch.probabilities, scratch.counts};
+                            scratch.probabilities, scratch.counts, scratch.measured};
     const int32_t token = sample_next(s, slot, first + i, eos, eos_count, at, out, sh);
     if (threadIdx.x == 0) out.new_tokens[r * out.new_stride + i] = token;
     const bool on =
@@ -209,6 +241,26 @@ __device__ void sample_row(const SlotArrays& s, const BatchArrays& b, int32_t r,
   out.finish[r] = fresh > 0 ? s.finished[slot] : 0;
 }
 
+// All whole chunks of every sample row, a warp four: where rows are few, one block for each would
+// read them slowly. As measure would find them before any edit.
+__global__ void __launch_bounds__(kMeasureThreads)
+    measure_kernel(const __grid_constant__ SlotArrays s, const __grid_constant__ BatchArrays b,
+                   const float* logits, float* measured) {
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
+  const auto row = static_cast<int32_t>(blockIdx.y);
+  const int32_t r = b.sample_row[row];
+  const int32_t whole = s.vocab / kChunk;
+  const int32_t first =
+      static_cast<int32_t>(blockIdx.x * kMeasureThreads + threadIdx.x) / 32 * kChunksAtOnce;
+  if (first >= whole || r < 0 || r >= b.rows) return;
+  ChunkGroup group;
+  load_group<1>(logits + int64_t{row} * s.vocab_padded, first, whole - 1, group);
+  const SlotSamplingData& c = s.sampling[b.row_slot[r]];
+  const ChunkSums sums{c.temperature > 0.0F, c.logprobs >= 0, 1.0F / fmaxf(c.temperature, 1e-5F)};
+  note_group<1>(group, first, whole, sums, measured_row(measured, row));
+}
+
 // Rows blockIdx.x, blockIdx.x + gridDim.x, ...: scratch is a block's, not a row's.
 __global__ void __launch_bounds__(kSampleThreads, 1)
     sample_kernel(const __grid_constant__ SlotArrays s, const __grid_constant__ BatchArrays b,
@@ -225,7 +277,7 @@ __global__ void __launch_bounds__(kSampleThreads, 1)
   while (sh.row < b.rows) {
     const int64_t at = int64_t{blockIdx.x} * s.vocab_padded;
     const RowScratch scratch{scratch_all.raw + at, scratch_all.probabilities + at,
-                             scratch_all.counts + at};
+                             scratch_all.counts + at, scratch_all.measured};
     sample_row(s, b, sh.row, logits, eos, eos_count, scratch, out, sh);
     __syncthreads();
     if (threadIdx.x == 0) sh.row += static_cast<int32_t>(gridDim.x);
@@ -269,6 +321,13 @@ void sample(cudaStream_t stream, const SlotArrays& slots, const BatchArrays& bat
             const int32_t* eos, int32_t eos_count, const SampleScratchArrays& scratch,
             const OutputArrays& out) {
   if (batch.rows == 0) return;
+  if (scratch.measured != nullptr) {
+    constexpr int32_t kLogits = kMeasureThreads / 32 * kChunksAtOnce * kChunk;
+    const dim3 blocks(static_cast<unsigned>((slots.vocab + kLogits - 1) / kLogits),
+                      static_cast<unsigned>(batch.sample_rows));
+    launch_early(stream, measure_kernel, blocks, dim3(kMeasureThreads), slots, batch, logits,
+                 scratch.measured);
+  }
   launch_early_with_shared(stream, sample_kernel, dim3(static_cast<unsigned>(scratch.blocks)),
                            dim3(kSampleThreads), sizeof(SampleRowShared), slots, batch, logits, eos,
                            eos_count, scratch, out);

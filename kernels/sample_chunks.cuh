@@ -89,16 +89,23 @@ __device__ inline void note_chunk(const ChunkValues& values, int32_t chunk, cons
 
 inline constexpr int kChunksAtOnce = 4;  // of a warp, in flight while the four before are summed
 
+// Where the numbers of chunks go.
+struct ChunkArrays {
+  float* peak;
+  float* weight;
+  float* mass;
+};
+
 struct ChunkGroup {
   ChunkValues values[kChunksAtOnce];
 };
 
-// Chunks first, first + kSampleWarps, ..., those past the last are the last.
-__device__ inline void load_group(const float* logits, int32_t first, int32_t last,
-                                  ChunkGroup& group) {
+// Chunks first, first + kApart, ..., those past the last are the last.
+template <int kApart = kSampleWarps>
+__device__ void load_group(const float* logits, int32_t first, int32_t last, ChunkGroup& group) {
 #pragma unroll
   for (int u = 0; u < kChunksAtOnce; ++u)
-    group.values[u] = load_whole_chunk(logits, min(first + u * kSampleWarps, last));
+    group.values[u] = load_whole_chunk(logits, min(first + u * kApart, last));
 }
 
 // Sums over a warp of four numbers of each lane: a lane has the sum of number lane / 8.
@@ -112,32 +119,33 @@ __device__ inline float warp_totals(const float (&x)[kChunksAtOnce]) {
   return a;
 }
 
-__device__ inline void note_group(const ChunkGroup& group, int32_t first, int32_t count,
-                                  const ChunkSums& sums, SampleShared& sh) {
+template <int kApart = kSampleWarps>
+__device__ void note_group(const ChunkGroup& group, int32_t first, int32_t count,
+                           const ChunkSums& sums, const ChunkArrays& to) {
   float peaks[kChunksAtOnce];
   float parts[kChunksAtOnce];
 #pragma unroll
   for (int u = 0; u < kChunksAtOnce; ++u) peaks[u] = chunk_peak(group.values[u]);
   const auto lane = static_cast<int32_t>(threadIdx.x % 32);
-  const int32_t chunk = first + lane / 8 * kSampleWarps;
+  const int32_t chunk = first + lane / 8 * kApart;
   const bool writes = lane % 8 == 0 && chunk < count;
   if (writes) {
     const float low = lane < 8 ? peaks[0] : peaks[1];
     const float high = lane < 24 ? peaks[2] : peaks[3];
-    sh.peak[chunk] = lane < 16 ? low : high;
+    to.peak[chunk] = lane < 16 ? low : high;
   }
   if (sums.weight) {
 #pragma unroll
     for (int u = 0; u < kChunksAtOnce; ++u)
       parts[u] = lane_sum(group.values[u], peaks[u], sums.factor * kLog2E);
     const float total = warp_totals(parts);
-    if (writes) sh.weight[chunk] = total;
+    if (writes) to.weight[chunk] = total;
   }
   if (sums.mass) {
 #pragma unroll
     for (int u = 0; u < kChunksAtOnce; ++u) parts[u] = lane_sum(group.values[u], peaks[u], kLog2E);
     const float total = warp_totals(parts);
-    if (writes) sh.mass[chunk] = total;
+    if (writes) to.mass[chunk] = total;
   }
 }
 
@@ -149,6 +157,7 @@ __device__ __noinline__ inline void measure(const float* logits, int32_t vocab, 
   const int32_t chunks = chunks_of(vocab);
   const int32_t whole = whole_chunks(logits, vocab);
   const auto warp = static_cast<int32_t>(threadIdx.x / 32);
+  const ChunkArrays to{sh.peak, sh.weight, sh.mass};
   __syncthreads();
   if (warp < whole) {
     ChunkGroup even;
@@ -156,9 +165,9 @@ __device__ __noinline__ inline void measure(const float* logits, int32_t vocab, 
     load_group(logits, warp, whole - 1, even);
     for (int32_t first = warp; first < whole; first += 2 * kStep) {
       load_group(logits, first + kStep, whole - 1, odd);
-      note_group(even, first, whole, sums, sh);
+      note_group(even, first, whole, sums, to);
       load_group(logits, first + 2 * kStep, whole - 1, even);
-      note_group(odd, first + kStep, whole, sums, sh);
+      note_group(odd, first + kStep, whole, sums, to);
     }
   }
   for (int32_t c = whole + warp; c < chunks; c += kSampleWarps)

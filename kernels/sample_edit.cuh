@@ -38,6 +38,7 @@ struct SamplePosition {
   float* raw = nullptr;     // [vocab_padded] raw logits of edited tokens
   float* probabilities = nullptr;
   int32_t* counts = nullptr;
+  const float* measured = nullptr;  // of all sample rows, before edits; or null
 };
 
 __device__ inline bool edits_logits(const SlotSamplingData& c, int32_t length) {

@@ -131,7 +131,13 @@ struct SampleScratchArrays {
   float* raw = nullptr;
   float* probabilities = nullptr;
   int32_t* counts = nullptr;
+  float* measured = nullptr;  // [sample rows, kSampleMeasuredWords], or null
 };
+
+// Of a sample row, where all blocks of the GPU look at its logits first; worth it for few rows. The
+// logits lie at multiples of 16 bytes then.
+inline constexpr int32_t kSampleMeasuredWords = 3 * 2048;
+inline constexpr int32_t kSampleMeasuredRowsMax = 64;
 
 // Largest vocabulary that `sample` and `propose` take.
 inline constexpr int32_t kSampleVocabMax = 262'144;

@@ -308,6 +308,8 @@ class CudaOps final : public Ops {
   uint32_t* gqa_exchange_ = nullptr;  // zero between calls
   MlaStepSchedule decode_schedule_;
   MlaStepSchedule prefill_schedule_;
+  // [kernels::kSampleMeasuredRowsMax, kSampleMeasuredWords] of `sample`.
+  float* sample_measured_ = nullptr;
   uint32_t* turns_ = nullptr;        // [kTurns], the stream's kernels take them round and round
   uint32_t next_turn_ = 0;
   uint32_t turn_blocks_ = 0;  // of the kernel before; 0: it took no part

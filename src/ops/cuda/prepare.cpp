@@ -60,6 +60,11 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
   ops->moe_arrivals_ = arrivals.as<int32_t>();
   FATHOM_ASSIGN(const Tensor exchange, ops->reserve(DType::kI32, {kernels::kGqaFewWords}));
   ops->gqa_exchange_ = exchange.as<uint32_t>();
+  FATHOM_ASSIGN(
+      const Tensor measured,
+      ops->reserve(DType::kF32,
+                   {kernels::kSampleMeasuredRowsMax * kernels::kSampleMeasuredWords}));
+  ops->sample_measured_ = measured.as<float>();
   FATHOM_ASSIGN(const Tensor posts, ops->reserve(DType::kI32, {2 * kernels::kMoePostWords}));
   ops->moe_posts_ = posts.as<uint32_t>();
   FATHOM_RETURN_IF_ERROR(ops->make_open_sum());
