@@ -1,6 +1,7 @@
 // A warp has one group of 128 columns of one row, a lane four of them: the group's largest value is
 // a shuffle away.
 #include "async_copy.cuh"
+#include "e4m3_group.cuh"
 #include "early_launch.cuh"
 #include "gated.h"
 #include "number.cuh"
@@ -77,12 +78,8 @@ __device__ void store_quantized(const GateArgs& a, int64_t i, int64_t group, int
     largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFU, largest, offset));
   }
   const float scale = scale_of(largest, a.out.ue8m0);
-  uint32_t codes = 0;
-#pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    const auto code = __nv_cvt_float_to_fp8(values[j] / scale, __NV_SATFINITE, __NV_E4M3);
-    codes |= static_cast<uint32_t>(code) << (8 * j);
-  }
+  const GroupDivision by(scale);
+  const uint32_t codes = by.codes(values[0], values[1]) | by.codes(values[2], values[3]) << 16;
   auto* to = static_cast<uint8_t*>(a.out.data) + i * a.out.stride + at;
   if (a.in_fours) {
     if (at < a.width) *reinterpret_cast<uint32_t*>(to) = codes;

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "async_copy.cuh"
+#include "e4m3_group.cuh"
 #include "early_launch.cuh"
 #include "number.cuh"
 
@@ -91,17 +92,12 @@ __device__ void finish_vector(const Epilogue& out, int64_t row, int64_t column, 
   float scale = largest / 448.0F;
   if (out.ue8m0) scale = power_of_two_at_least(scale);
   if (!here) return;
+  const GroupDivision by(scale);
   uint32_t codes[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    codes[half] = 0;
-#pragma unroll
-    for (int pair = 0; pair < 2; ++pair) {
-      const int k = 4 * half + 2 * pair;
-      const uint32_t two = __nv_cvt_float2_to_fp8x2(make_float2(v[k] / scale, v[k + 1] / scale),
-                                                    __NV_SATFINITE, __NV_E4M3);
-      codes[half] |= two << (16 * pair);
-    }
+    const float* four = v + 4 * half;
+    codes[half] = by.codes(four[0], four[1]) | by.codes(four[2], four[3]) << 16;
   }
   auto* to = static_cast<uint8_t*>(out.data) + row * out.stride + column;
   *reinterpret_cast<uint2*>(to) = make_uint2(codes[0], codes[1]);
