@@ -3,6 +3,8 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
+
 #include "mla_decode_fp8.cuh"
 #include "mla_decode_narrow.cuh"
 #include "mla_decode_wide.cuh"
@@ -147,10 +149,14 @@ cudaError_t mla_decode(cudaStream_t stream, const MlaDecodeDesc& desc,
   if (error != cudaSuccess || !call.merge) return error;
   const int32_t pairs = desc.heads * desc.query_tokens_max;
   const int32_t together = config.few_rows ? 1 : 4;
-  const Launch how{desc.rows * ((pairs + together - 1) / together), together * kMergeThreads, 0, 1,
-                   call.overlap};
-  return config.few_rows ? launch(stream, how, mla_merge_kernel<1>, args, pairs, config.tile_pairs)
-                         : launch(stream, how, mla_merge_kernel<4>, args, pairs, config.tile_pairs);
+  const int threads = together * kMergeThreads;
+  const int32_t turns = desc.rows * ((pairs + together - 1) / together);
+  const int32_t resident = desc.multiprocessors * (kMergeResident / threads);
+  const Launch how{std::min(turns, resident), threads, 0, 1, call.overlap};
+  return config.few_rows ? launch(stream, how, mla_merge_kernel<1>, args, desc.rows, pairs,
+                                  config.tile_pairs)
+                         : launch(stream, how, mla_merge_kernel<4>, args, desc.rows, pairs,
+                                  config.tile_pairs);
 }
 
 cudaError_t load_mla_decode() {

@@ -136,22 +136,14 @@ __device__ inline void copy_query_tile(void* to, const CUtensorMap* map, uint64_
       : "memory");
 }
 
-// Arrives at the barrier of this place in every block of a cluster. Says that reads are done: no
-// writes are published, so that no fence of the cluster's scope is paid for.
-template <int kCluster>
-__device__ void barrier_arrive_everywhere(uint64_t* barrier) {
-  if constexpr (kCluster == 1) {
-    barrier_arrive(barrier);
-  } else {
-#pragma unroll
-    for (uint32_t rank = 0; rank < kCluster; ++rank) {
-      asm volatile(
-          "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-          "mbarrier.arrive.shared::cluster.b64 _, [there];\n}\n" ::"r"(shared_address(barrier)),
-          "r"(rank)
-          : "memory");
-    }
-  }
+// Arrives at the barrier of this place in another block of the cluster. Says that reads are done:
+// no writes are published, so that no fence of the cluster's scope is paid for.
+__device__ inline void barrier_arrive_at(uint64_t* barrier, uint32_t rank) {
+  asm volatile(
+      "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n}\n" ::"r"(shared_address(barrier)),
+      "r"(rank)
+      : "memory");
 }
 
 inline constexpr uint64_t kEvictFirst = 0x12F0000000000000;

@@ -30,8 +30,11 @@ struct WideScores {
 
 template <int kCluster>
 __device__ void wide_free(WideShared& s, uint32_t slot, int half) {
-  __syncwarp();
-  if (threadIdx.x % 32 == 0) barrier_arrive_everywhere<kCluster>(&s.free[slot][half]);
+  barrier_arrive_of_warp<true>(&s.free[slot][half]);
+  if constexpr (kCluster > 1) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) barrier_arrive_at(&s.free[slot][half], cluster_rank() ^ 1U);
+  }
 }
 
 enum WideBarrier : int { kWideScoring = 1, kWideLeft, kWideRight };  // of a warpgroup
@@ -70,13 +73,18 @@ __device__ inline uint64_t wide_last_step(const WideShared& s) {
   return kNextRows | kNextColumns | ((shared_address(s.last_step) & 0x3FFFFU) >> 4);
 }
 
-// A block's scores; under way after it.
+// Makes what this thread wrote to the slot known to the products that read it.
+__device__ inline void wide_tell_weights(WideShared& s, uint32_t slot) {
+  fence_for_async();
+  barrier_arrive_of_warp<true>(&s.weights[slot]);
+}
+
+// A block's scores, whose first half is there; under way after it.
 __device__ inline void wide_scores(WideShared& s, const WidePlace& place, const WideScores& state,
                                    float (&scores)[32]) {
   const uint32_t block = computed_here(wide_place(shared_address(s.slots[place.index])));
   const uint32_t rope = computed_here(wide_place(shared_address(s.rope)));
   const auto keys = [&](uint32_t i) { return wide_tile(block, i / 4 * kTileBytes + i % 4 * 32); };
-  barrier_wait(&s.full[place.index][0], place.phase);
   wgmma_fence();
   multiply_scores_fresh(scores, state.queries[0], keys(0));
 #pragma unroll
@@ -90,11 +98,6 @@ __device__ inline void wide_scores(WideShared& s, const WidePlace& place, const 
   for (uint32_t i = 0; i < 4; ++i)
     Wgmma<Format::kBF16, 64>::run(scores, wide_tile(rope, i * 32), keys(32 + i), 1);
   wgmma_commit();
-}
-
-__device__ inline void wide_tell_weights(WideShared& s, uint32_t slot) {
-  __syncwarp();
-  if (threadIdx.x % 32 == 0) barrier_arrive(&s.weights[slot]);
 }
 
 // Powers of two, of which the least stands for 0 too.
@@ -112,20 +115,45 @@ __device__ inline void wide_get_fades(const int8_t (&from)[kWidePairs], float (&
   fade[1] = __int_as_float((from[row + 8] + 127) << 23);
 }
 
+// What is told of a block before its scores are there.
+struct WideBlock {
+  int32_t t;
+  bool last;    // of its piece
+  bool edge;    // has tokens that not every row sees
+  bool unused;  // has places behind the last token
+
+  __device__ WideBlock(const WideWalk& walk, int32_t number)
+      : t(number),
+        last(number + 1 == walk.end),
+        edge((number + 1) * kMlaBlockTokens > walk.seen_by_all),
+        unused((number + 1) * kMlaBlockTokens > walk.seen) {}
+};
+
 // Scores become weights, in the place of the rope's keys, and what earlier sums are worth is told.
-__device__ inline void wide_weigh(const MlaDecodeArgs& a, WideShared& s, int32_t t, uint32_t slot,
-                                  WideScores& state, float (&scores)[32]) {
-  float fade[2];
+// Returns whether the block that is next in the ring was there already.
+__device__ inline bool wide_weigh(const MlaDecodeArgs& a, WideShared& s, const WideBlock& block,
+                                  const WidePlace& place, WideScores& state, float (&scores)[32]) {
+  const uint32_t slot = place.index;
+  if (block.edge) wide_hide(a, state, scores, block.t * kMlaBlockTokens);
+  float most[2];
+  wide_largest(scores, most);
+  bool rises = false;
+  if (wide_above(a, state, most)) {
+    float fade[2];
+    rises = wide_raise_peaks(a, state, most, fade);
+    if (rises) wide_give_fades(s.fades[slot], fade);
+  }
   uint32_t packed[4][4];
-  const bool edge = (t + 1) * kMlaBlockTokens > s.scored.seen_by_all;
-  const bool rises = wide_softmax(a, state, scores, t * kMlaBlockTokens, edge, fade, packed);
-  wide_give_fades(s.fades[slot], fade);
-  if (threadIdx.x % 32 == 0) s.rises[slot][threadIdx.x % 128 / 32] = rises ? 1 : 0;
+  wide_softmax(a, state, scores, packed);
   named_barrier<kWideScoring, 128>();  // all have read the rope's keys
+  WidePlace next = place;
+  next.advance();
+  const bool there = barrier_over(&s.full[next.index][0], next.phase);
   wide_store_weights(packed, shared_address(s.slots[slot] + 8 * kTileBytes));
-  if ((t + 1) * kMlaBlockTokens > s.scored.seen)
-    wide_clear_tokens<kWideScoring>(s.slots[slot], s.scored.seen - t * kMlaBlockTokens);
-  fence_for_async();
+  if (threadIdx.x % 32 == 0) s.rises[slot][threadIdx.x % 128 / 32] = rises ? 1 : 0;
+  if (block.unused)
+    wide_clear_tokens<kWideScoring>(s.slots[slot], s.scored.seen - block.t * kMlaBlockTokens);
+  return there;
 }
 
 // Weights of a block are told behind the scores of the next one, so that their products run under
@@ -143,18 +171,23 @@ __device__ void wide_score_piece(const MlaDecodeArgs& a, WideShared& s, WidePlac
   const auto before = [&] { return place.index == 0 ? kWideSlots - 1 : place.index - 1; };
   float scores[32];
   bool told = true;
-  for (int32_t t = s.scored.begin; t < s.scored.end; ++t) {
+  bool there = false;
+  bool last = false;
+  for (int32_t t = s.scored.begin; !last; ++t) {
     place.advance();
-    if (!told && !barrier_over(&s.full[place.index][0], place.phase)) {
-      wide_tell_weights(s, before());
+    if (!there && !barrier_over(&s.full[place.index][0], place.phase)) {
+      if (!told) wide_tell_weights(s, before());
       told = true;
+      barrier_wait(&s.full[place.index][0], place.phase);
     }
     wide_scores(s, place, state, scores);
     if (!told) wide_tell_weights(s, before());
+    const WideBlock block(s.scored, t);
     wgmma_wait<0>();
     wgmma_use(scores);
-    wide_weigh(a, s, t, place.index, state, scores);
+    there = wide_weigh(a, s, block, place, state, scores);
     told = false;
+    last = block.last;
   }
   wide_tell_weights(s, place.index);
   place.advance();
@@ -173,8 +206,7 @@ __device__ void wide_score(const MlaDecodeArgs& a, WideShared& s) {
     wide_sum_quads(state.total);
     wide_give(s.result.peaks, state.peak);
     wide_give(s.result.totals, state.total);
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) barrier_arrive(&s.result_full);
+    barrier_arrive_of_warp<true>(&s.result_full);
     named_barrier<kWideScoring, 128>();
     if (threadIdx.x % 128 == 0) wide_next_piece(a, s.scored, s.scored.row);
     named_barrier<kWideScoring, 128>();
@@ -215,6 +247,7 @@ __device__ void wide_store(const MlaDecodeArgs& a, WideShared& s, uint32_t slot,
     }
     wide_store_weights(packed, to + set * kTileBytes);
   }
+  fence_for_async();  // before the stores to memory: it waits for all that its thread stored
   __syncwarp();
   const uint32_t lane = threadIdx.x % 32;
   const int32_t row = static_cast<int32_t>(threadIdx.x % 128 / 32) * 16;
@@ -229,7 +262,6 @@ __device__ void wide_store(const MlaDecodeArgs& a, WideShared& s, uint32_t slot,
                           ((lane % 8) ^ (static_cast<uint32_t>(r) & 7U)) * 16;
     *reinterpret_cast<uint4*>(out + r * kMlaLatent) = *reinterpret_cast<const uint4*>(from);
   }
-  fence_for_async();
 }
 
 // Partial sums of a row that several parts have.
@@ -252,8 +284,7 @@ __device__ void wide_finish(const MlaDecodeArgs& a, WideShared& s, uint32_t slot
   float total[2];
   wide_get(s.result.peaks, peak);
   wide_get(s.result.totals, total);
-  __syncwarp();
-  if (threadIdx.x % 32 == 0) barrier_arrive(&s.result_free);
+  barrier_arrive_of_warp<true>(&s.result_free);
   const WideWalk& walk = s.summed[kHalf];
   if (walk.whole) {
     wide_store<kHalf>(a, s, slot, state, total);

@@ -219,52 +219,30 @@ __global__ void __launch_bounds__(kScheduleThreads)
   }
 }
 
-inline constexpr int kMergeThreads = 128;  // of a (token, head) pair
+inline constexpr int kMergeThreads = 128;    // of a (token, head) pair
+inline constexpr int kMergeResident = 1536;  // of a multiprocessor
 
-// Rows that were cut: the sum of their partial results in their order. Weights are relative to
-// powers of two, so that bringing them together is exact and only the order of additions counts. A
-// block takes kPairs pairs.
-template <int kPairs>
-__global__ void __launch_bounds__(kPairs* kMergeThreads)
-    mla_merge_kernel(const __grid_constant__ MlaDecodeArgs a, int32_t pairs_max,
-                     int32_t tile_pairs) {
-  __shared__ float factors[kPairs][kMlaRowSlotsMax];
-  __shared__ float totals[kPairs][kMlaRowSlotsMax];
-  let_next_kernel_start();
-  wait_for_earlier_kernels();
-  const int32_t blocks = (pairs_max + kPairs - 1) / kPairs;
-  const int32_t row = static_cast<int32_t>(blockIdx.x) / blocks;
-  const auto group = static_cast<int32_t>(threadIdx.x / kMergeThreads);
+// Where partial result `i` of a row's pair lies.
+__device__ inline int64_t mla_partial_row(const MlaDecodeArgs& a, const MlaCut& cut, int32_t i,
+                                          int32_t pair, int32_t tile_pairs) {
+  return (int64_t{cut.first_slot + i} * a.tiles + pair / tile_pairs) * tile_pairs +
+         pair % tile_pairs;
+}
+
+// One pair of a row that was cut. [partial result] of the pair in shared memory: what it is worth,
+// and its weights' sum.
+__device__ inline void merge_pair(const MlaDecodeArgs& a, const MlaCut& cut, int32_t row,
+                                  int32_t pair, int32_t tile_pairs, const float* factor,
+                                  const float* totals) {
   const auto lane = static_cast<int32_t>(threadIdx.x % kMergeThreads);
-  const int32_t pair = static_cast<int32_t>(blockIdx.x) % blocks * kPairs + group;
-  const MlaCut cut = a.schedule.cuts[row];
-  if (cut.slots <= 1) return;
-  const bool real = pair < a.rows.query[row] * a.heads;
-  const auto partial_row = [&](int32_t i) {
-    return (int64_t{cut.first_slot + i} * a.tiles + pair / tile_pairs) * tile_pairs +
-           pair % tile_pairs;
-  };
-  float* factor = factors[group];
-  if (real && lane < 32) {
-    float most = -INFINITY;
-    for (int32_t i = lane; i < cut.slots; i += 32) {
-      factor[i] = a.partial_weights[2 * partial_row(i)];
-      totals[group][i] = a.partial_weights[2 * partial_row(i) + 1];
-      most = fmaxf(most, factor[i]);
-    }
-    for (int offset = 16; offset > 0; offset /= 2)
-      most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFU, most, offset));
-    for (int32_t i = lane; i < cut.slots; i += 32) factor[i] = power_of_two(factor[i] - most);
-  }
-  __syncthreads();
-  if (!real) return;
   float total = 0.0F;
   float4 sum{0.0F, 0.0F, 0.0F, 0.0F};
 #pragma unroll 16
   for (int32_t i = 0; i < cut.slots; ++i) {
-    const float4 x = reinterpret_cast<const float4*>(a.partial + partial_row(i) * kMlaLatent)[lane];
+    const int64_t from = mla_partial_row(a, cut, i, pair, tile_pairs);
+    const float4 x = reinterpret_cast<const float4*>(a.partial + from * kMlaLatent)[lane];
     const float f = factor[i];
-    total = fmaf(totals[group][i], f, total);
+    total = fmaf(totals[i], f, total);
     sum.x = fmaf(x.x, f, sum.x);
     sum.y = fmaf(x.y, f, sum.y);
     sum.z = fmaf(x.z, f, sum.z);
@@ -274,6 +252,56 @@ __global__ void __launch_bounds__(kPairs* kMergeThreads)
   const int64_t to = (int64_t{a.rows.first[row]} * a.heads + pair) * kMlaLatent;
   reinterpret_cast<uint2*>(a.out + to)[lane] = uint2{pack_bf16(sum.x * inverse, sum.y * inverse),
                                                      pack_bf16(sum.z * inverse, sum.w * inverse)};
+}
+
+// Rows that were cut: the sum of their partial results in their order. Weights are relative to
+// powers of two, so that bringing them together is exact and only the order of additions counts. A
+// turn is kPairs pairs of a row; blocks take turns in their order. Most have nothing to do, and
+// know it from the schedule while the attention runs: they end at once, but for the first block,
+// whose end says that the attention's has come.
+template <int kPairs>
+__global__ void __launch_bounds__(kPairs* kMergeThreads, kMergeResident / kPairs / kMergeThreads)
+    mla_merge_kernel(const __grid_constant__ MlaDecodeArgs a, int32_t rows, int32_t pairs_max,
+                     int32_t tile_pairs) {
+  __shared__ float factors[kPairs][kMlaRowSlotsMax];
+  __shared__ float totals[kPairs][kMlaRowSlotsMax];
+  let_next_kernel_start();
+  const int32_t row_turns = (pairs_max + kPairs - 1) / kPairs;
+  const int32_t turns = rows * row_turns;
+  const auto blocks = static_cast<int32_t>(gridDim.x);
+  const auto block = static_cast<int32_t>(blockIdx.x);
+  const auto thread = static_cast<int32_t>(threadIdx.x);
+  bool any = false;
+  for (int32_t i = block + thread * blocks; i < turns; i += blocks * kPairs * kMergeThreads)
+    any = any || a.schedule.cuts[i / row_turns].slots > 1;
+  any = __syncthreads_or(any ? 1 : 0) != 0;
+  if (any || block == 0) wait_for_earlier_kernels();
+  if (!any) return;
+  const int32_t group = thread / kMergeThreads;
+  const int32_t lane = thread % kMergeThreads;
+  for (int32_t turn = block; turn < turns; turn += blocks) {
+    const int32_t row = turn / row_turns;
+    const MlaCut cut = a.schedule.cuts[row];
+    if (cut.slots <= 1) continue;
+    const int32_t pair = turn % row_turns * kPairs + group;
+    const bool real = pair < a.rows.query[row] * a.heads;
+    float* factor = factors[group];
+    if (real && lane < 32) {
+      float most = -INFINITY;
+      for (int32_t i = lane; i < cut.slots; i += 32) {
+        const int64_t from = mla_partial_row(a, cut, i, pair, tile_pairs);
+        factor[i] = a.partial_weights[2 * from];
+        totals[group][i] = a.partial_weights[2 * from + 1];
+        most = fmaxf(most, factor[i]);
+      }
+      for (int offset = 16; offset > 0; offset /= 2)
+        most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFU, most, offset));
+      for (int32_t i = lane; i < cut.slots; i += 32) factor[i] = power_of_two(factor[i] - most);
+    }
+    __syncthreads();
+    if (real) merge_pair(a, cut, row, pair, tile_pairs, factor, totals[group]);
+    __syncthreads();
+  }
 }
 
 }  // namespace fathom::kernels

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mla_decode_common.cuh"
+#include "mla_products.cuh"
 
 namespace fathom::kernels {
 
@@ -69,17 +70,22 @@ struct WideShared {
 };
 static_assert(sizeof(WideShared) <= 227 * 1024);
 
+// Every lane of a warp arrives in its own block of threads, so that tools that follow arrivals by
+// thread (racecheck) know of each one's loads and stores; one lane for its warp in the other block
+// of a cluster, whose copies come here too.
+inline constexpr uint32_t kWideArrivals = 4 * kWarpArrivals<true>;  // of a warpgroup
+
 template <int kCluster>
 __device__ void wide_init(WideShared& s) {
   for (uint32_t i = 0; i < kWideSlots; ++i) {
     for (int half = 0; half < 2; ++half) {
       barrier_init(&s.full[i][half], 1);
-      barrier_init(&s.free[i][half], 4 * kCluster);
+      barrier_init(&s.free[i][half], kWideArrivals + 4 * (kCluster - 1));
     }
-    barrier_init(&s.weights[i], 4);
+    barrier_init(&s.weights[i], kWideArrivals);
   }
-  barrier_init(&s.result_full, 4);
-  barrier_init(&s.result_free, 8);
+  barrier_init(&s.result_full, kWideArrivals);
+  barrier_init(&s.result_free, 2 * kWideArrivals);
   barrier_init_done();
 }
 

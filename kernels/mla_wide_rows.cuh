@@ -69,41 +69,74 @@ __device__ inline uint32_t computed_here(uint32_t x) {
   return x;
 }
 
-// Scores become weights relative to the peak, which follows where scores rise too far above it.
-// Returns whether sums of this warp must be brought to the new peak, by `fade`.
+// Scores that a row does not see.
 template <typename Rows>
-__device__ bool wide_softmax(const MlaDecodeArgs& a, Rows& state, float (&scores)[32],
-                             int32_t first_token, bool edge, float (&fade)[2],
-                             uint32_t (&packed)[4][4]) {
+__device__ void wide_hide(const MlaDecodeArgs& a, const Rows& state, float (&scores)[32],
+                          int32_t first_token) {
   const int lane = static_cast<int>(threadIdx.x % 32);
-  if (edge) {
-    const int32_t visible[2] = {state.visible(a, 0), state.visible(a, 1)};
+  const int32_t visible[2] = {state.visible(a, 0), state.visible(a, 1)};
 #pragma unroll
-    for (int i = 0; i < 32; ++i) {
-      if (first_token + i / 4 * 8 + lane % 4 * 2 + i % 2 >= visible[i / 2 % 2])
-        scores[i] = -INFINITY;
-    }
+  for (int i = 0; i < 32; ++i) {
+    if (first_token + i / 4 * 8 + lane % 4 * 2 + i % 2 >= visible[i / 2 % 2])
+      scores[i] = -INFINITY;
   }
-  float most[2] = {scores[0], scores[2]};
+}
+
+// The largest of a thread's scores, by row.
+__device__ inline void wide_largest(const float (&scores)[32], float (&most)[2]) {
 #pragma unroll
-  for (int i = 0; i < 32; ++i) most[i / 2 % 2] = fmaxf(most[i / 2 % 2], scores[i]);
+  for (int r = 0; r < 2; ++r) {
+    float of[4];  // chains side by side: each link waits for the one before
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      of[k] = fmaxf(scores[k * 8 + r * 2], scores[k * 8 + r * 2 + 1]);
+      of[k] = fmaxf(of[k], fmaxf(scores[k * 8 + r * 2 + 4], scores[k * 8 + r * 2 + 5]));
+    }
+    most[r] = fmaxf(fmaxf(of[0], of[1]), fmaxf(of[2], of[3]));
+  }
+}
+
+// Whether a row's scores rise too far above its peak. Peaks are whole: a row's largest score,
+// rounded up, is above by more than the slack where the score of one of its lanes is, so that lanes
+// need not know the row's largest.
+template <typename Rows>
+__device__ bool wide_above(const MlaDecodeArgs& a, const Rows& state, const float (&most)[2]) {
+  return __any_sync(0xFFFFFFFFU, most[0] * a.scale_log2 > state.peak[0] + kWideSlack ||
+                                     most[1] * a.scale_log2 > state.peak[1] + kWideSlack) != 0;
+}
+
+// Peaks follow such scores. Returns whether sums of this warp must be brought to the new peak, by
+// `fade`.
+template <typename Rows>
+__device__ bool wide_raise_peaks(const MlaDecodeArgs& a, Rows& state, const float (&most)[2],
+                                 float (&fade)[2]) {
   bool rises = false;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    most[r] = fmaxf(most[r], __shfl_xor_sync(0xFFFFFFFFU, most[r], 1));
-    most[r] = fmaxf(most[r], __shfl_xor_sync(0xFFFFFFFFU, most[r], 2));
-    const float whole = ceilf(most[r] * a.scale_log2);
+    float row_most = fmaxf(most[r], __shfl_xor_sync(0xFFFFFFFFU, most[r], 1));
+    row_most = fmaxf(row_most, __shfl_xor_sync(0xFFFFFFFFU, row_most, 2));
+    const float whole = ceilf(row_most * a.scale_log2);
     const float old = state.peak[r];
     const float peak = whole > old + kWideSlack ? whole : old;
     fade[r] = power_of_two(old - peak);
     rises = rises || (peak != old && old != -INFINITY);
     state.peak[r] = peak;
     state.total[r] *= fade[r];
-    most[r] = peak == -INFINITY ? 0.0F : -peak;  // a row may see nothing of a piece
   }
+  return __any_sync(0xFFFFFFFFU, rises) != 0;
+}
+
+// Scores become weights relative to the peak.
+template <typename Rows>
+__device__ void wide_softmax(const MlaDecodeArgs& a, Rows& state, float (&scores)[32],
+                             uint32_t (&packed)[4][4]) {
+  float shift[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r)  // a row may see nothing of a piece
+    shift[r] = state.peak[r] == -INFINITY ? 0.0F : -state.peak[r];
 #pragma unroll
   for (int i = 0; i < 32; ++i) {
-    scores[i] = exp2_fast(fmaf(scores[i], a.scale_log2, most[i / 2 % 2]));
+    scores[i] = exp2_fast(fmaf(scores[i], a.scale_log2, shift[i / 2 % 2]));
     state.total[i / 2 % 2] += scores[i];
   }
 #pragma unroll
@@ -112,7 +145,6 @@ __device__ bool wide_softmax(const MlaDecodeArgs& a, Rows& state, float (&scores
     for (int i = 0; i < 4; ++i)
       packed[step][i] = pack_bf16(scores[step * 8 + i * 2], scores[step * 8 + i * 2 + 1]);
   }
-  return __any_sync(0xFFFFFFFFU, rises);
 }
 
 // Sums of a warp, none of whose products is under way, go to another peak.
