@@ -1,7 +1,7 @@
 // Times the sampler on a GPU: 128 rows of 129,280 random logits, and what a request may ask. Prints
 // one JSON. Sums and order are checked by tests/gpu; here only that every id is in range.
 //
-//   sample_bench [--written-back] [--rows N]
+//   sample_bench [--written-back] [--rows N] [--calls N]
 //
 // Of up to 64 rows each case stands twice: a block a row, and measured by all of the GPU first,
 // which must say the same ids.
@@ -57,6 +57,7 @@ struct Bench {
   fathom::kernels::SampleScratchArrays scratch;
   float* random_logits = nullptr;  // kept; a call edits its copy
   float* measured = nullptr;
+  int32_t calls = 21;
   bool written_back = false;
   float* logits = nullptr;
   int32_t* lengths = nullptr;
@@ -147,7 +148,7 @@ void restore(const Bench& b, cudaStream_t stream) {
                                           b.out.logprob);
 }
 
-// Median of 21 calls, each between two events, after a copy of 66 MB has passed through the L2;
+// Median of some calls, each between two events, after a copy of 66 MB has passed through the L2;
 // `tokens` are the last one's.
 double median_us(const Bench& b, const SlotSamplingData& sampling, cudaStream_t stream,
                  std::vector<int32_t>& tokens) {
@@ -159,7 +160,7 @@ double median_us(const Bench& b, const SlotSamplingData& sampling, cudaStream_t 
   check(cudaEventCreate(&begin), "event");
   check(cudaEventCreate(&end), "event");
   std::vector<float> times;
-  for (int i = 0; i < 24; ++i) {
+  for (int i = 0; i < b.calls + 3; ++i) {
     restore(b, stream);
     check(cudaEventRecord(begin, stream), "event");
     fathom::kernels::sample(stream, b.slots, b.batch, b.logits, nullptr, 0, b.scratch, b.out);
@@ -197,6 +198,8 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     if (std::strcmp(argv[i], "--written-back") == 0) bench.written_back = true;
     if (std::strcmp(argv[i], "--rows") == 0 && i + 1 < argc) take_rows(bench, argv[++i]);
+    if (std::strcmp(argv[i], "--calls") == 0 && i + 1 < argc)
+      bench.calls = std::max(1, std::atoi(argv[++i]));
   }
   const bool few = bench.batch.rows <= fathom::kernels::kSampleMeasuredRowsMax;
   SlotSamplingData plain{};
