@@ -63,6 +63,21 @@ TEST(ChooseGqa, GivesEachKeyHeadOfFewRowsSeveralBlocks) {
   EXPECT_FALSE(choose_gqa_decode(p).few) << "prompts in the same step";
 }
 
+TEST(ChooseGqa, GivesFewRowsBetweenBf16ProductsBlocksThatFindPlacesBesideThem) {
+  GqaProblem p = llama(1);
+  p.alone = true;
+  p.bf16_products = true;
+  EXPECT_TRUE(choose_gqa_decode(p).few);
+  EXPECT_EQ(choose_gqa_decode(p).blocks, 8 * 10);
+  p.rows = 2;
+  EXPECT_TRUE(choose_gqa_decode(p).few);
+  EXPECT_EQ(choose_gqa_decode(p).blocks, 16 * 8) << "never under eight for a key head";
+  p.rows = 1;
+  p.heads = 28;
+  p.kv_heads = 4;
+  EXPECT_EQ(choose_gqa_decode(p).blocks, 4 * 16) << "no more than a segment has chunks";
+}
+
 TEST(ChooseGqa, LeavesOtherShapesToThePlainKernel) {
   const auto refused = [](auto change) {
     GqaProblem p = llama(8);

@@ -6,6 +6,10 @@
 namespace fathom {
 namespace {
 
+// Blocks of gqa_few that find places while the product before them runs; its last blocks leave late
+// in bf16, and the product behind starts when all of attention's have.
+constexpr int64_t kFewBesideProduct = 80;
+
 int64_t parts(int64_t n, int64_t of) { return (n + of - 1) / of; }
 
 // Granules of a step's longest possible work; they are counted in 32 bits.
@@ -35,7 +39,10 @@ kernels::GqaDecodePlan choose_gqa_decode(const GqaProblem& p) {
   // Where every row's key head can have several blocks at once, the chain of latencies is what
   // counts.
   const int64_t few_heads = int64_t{p.rows} * p.kv_heads;
-  const int64_t each = std::min<int64_t>(p.sms / few_heads, kernels::kGqaFewBlocksMax);
+  int64_t each = std::min<int64_t>(p.sms / few_heads, kernels::kGqaFewBlocksMax);
+  if (p.bf16_products && each > kernels::kGqaFewBlocksMin) {
+    each = std::clamp<int64_t>(kFewBesideProduct / few_heads, kernels::kGqaFewBlocksMin, each);
+  }
   plan.few = p.alone && p.query_tokens_max == 1 && pairs <= kernels::kGqaFewBlocksMin &&
              each >= kernels::kGqaFewBlocksMin && few_heads <= kernels::kGqaFewHeadsMax;
   if (plan.few) plan.blocks = static_cast<int32_t>(few_heads * each);

@@ -15,9 +15,10 @@ struct GqaProblem {
   int32_t kv_heads = 0;
   int32_t head_dims = 0;
   int32_t block_tokens = 64;
-  int32_t blocks_max = 0;  // of a row's block table
-  bool bf16 = true;        // queries; the cache too, or e4m3
-  bool alone = false;      // these rows are the whole step, a token each, over a bf16 cache
+  int32_t blocks_max = 0;      // of a row's block table
+  bool bf16 = true;            // queries; the cache too, or e4m3
+  bool alone = false;          // these rows are the whole step, a token each, over a bf16 cache
+  bool bf16_products = false;  // around them, else e4m3: how long the blocks before stay
   int32_t sms = 132;
   bool hopper = true;
 };

@@ -40,6 +40,7 @@ GqaProblem problem_of(const BatchView& batch, const KvView& cache, const Tensor&
   problem.alone = batch.shape.tokens == batch.shape.decode_rows &&
                   batch.shape.rows == batch.shape.decode_rows && qkv.dtype == DType::kBF16 &&
                   cache.cache.dtype == DType::kBF16;
+  problem.bf16_products = p.out.format == ActFormat::kBF16;
   problem.sms = sms;
   return problem;
 }
