@@ -153,10 +153,9 @@ cudaError_t mla_decode(cudaStream_t stream, const MlaDecodeDesc& desc,
   const int32_t turns = desc.rows * ((pairs + together - 1) / together);
   const int32_t resident = desc.multiprocessors * (kMergeResident / threads);
   const Launch how{std::min(turns, resident), threads, 0, 1, call.overlap};
-  return config.few_rows ? launch(stream, how, mla_merge_kernel<1>, args, desc.rows, pairs,
-                                  config.tile_pairs)
-                         : launch(stream, how, mla_merge_kernel<4>, args, desc.rows, pairs,
-                                  config.tile_pairs);
+  return config.few_rows
+             ? launch(stream, how, mla_merge_kernel<1>, args, desc.rows, pairs, config.tile_pairs)
+             : launch(stream, how, mla_merge_kernel<4>, args, desc.rows, pairs, config.tile_pairs);
 }
 
 cudaError_t load_mla_decode() {

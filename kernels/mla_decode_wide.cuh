@@ -307,7 +307,8 @@ __device__ void wide_sum(const MlaDecodeArgs& a, WideShared& s, const CUtensorMa
   while (walk.end != 0) {
 #pragma unroll
     for (int i = 0; i < 128; ++i) state.sums[i] = 0.0F;
-    place.advance();  // past the queries, whose slot the scores' warpgroup frees
+    barrier_wait(&s.weights[place.index], place.phase);  // the queries' turn: none
+    place.advance();
     if (first) wide_copy_next<kCluster, kHalf>(a, s, cache, query_map);
     __syncwarp();
     for (int32_t t = walk.begin; t < walk.end; ++t) {

@@ -77,8 +77,7 @@ __device__ void wide_hide(const MlaDecodeArgs& a, const Rows& state, float (&sco
   const int32_t visible[2] = {state.visible(a, 0), state.visible(a, 1)};
 #pragma unroll
   for (int i = 0; i < 32; ++i) {
-    if (first_token + i / 4 * 8 + lane % 4 * 2 + i % 2 >= visible[i / 2 % 2])
-      scores[i] = -INFINITY;
+    if (first_token + i / 4 * 8 + lane % 4 * 2 + i % 2 >= visible[i / 2 % 2]) scores[i] = -INFINITY;
   }
 }
 
