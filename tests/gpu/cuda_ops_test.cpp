@@ -276,8 +276,8 @@ TEST(CudaMoe, FewTokensEqualTheOracle) { expect_equal_to_the_oracle(few_token_sh
 
 TEST(CudaMoe, PairedBlocksEqualTheOracle) { expect_equal_to_the_oracle(paired_shapes()); }
 
-// In V2-Lite's shape, on our kernels alone. A wrapper that does not know norm_moe runs the ops that it
-// stands for, and closes every sum.
+// In V2-Lite's shape, on our kernels alone. A wrapper that does not know norm_moe runs the ops that
+// it stands for, and closes every sum.
 TEST(CudaMoe, NormsBesideExpertsEqualTheirOps) {
   for (const MoeShape& shape : few_token_shapes()) {
     if (shape.format != WeightFormat::kFp8Block || shape.hidden != 2048) continue;
