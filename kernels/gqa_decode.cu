@@ -35,17 +35,18 @@ cudaError_t launch(cudaStream_t stream, dim3 grid, int threads, size_t shared,
 
 template <int kDims, int kGroups, bool kFp8>
 cudaError_t launch_kernel(cudaStream_t stream, const GqaDecodePlan& plan, const CUtensorMap& cache,
-                          const GqaDecodeArgs& args) {
+                          const CUtensorMap& eights, const GqaDecodeArgs& args) {
   return launch(stream, dim3(static_cast<unsigned>(plan.blocks)), kGqaThreads,
                 sizeof(GqaShared<kDims, kGroups, kFp8>) + 1024,
-                gqa_decode_kernel<kDims, kGroups, kFp8>, cache, args);
+                gqa_decode_kernel<kDims, kGroups, kFp8>, cache, eights, args);
 }
 
 template <int kDims, int kGroups>
 cudaError_t launch_decode(cudaStream_t stream, const GqaDecodePlan& plan, const CUtensorMap& cache,
-                          const GqaDecodeArgs& args) {
-  return args.scales == nullptr ? launch_kernel<kDims, kGroups, false>(stream, plan, cache, args)
-                                : launch_kernel<kDims, kGroups, true>(stream, plan, cache, args);
+                          const CUtensorMap& eights, const GqaDecodeArgs& args) {
+  return args.scales == nullptr
+             ? launch_kernel<kDims, kGroups, false>(stream, plan, cache, eights, args)
+             : launch_kernel<kDims, kGroups, true>(stream, plan, cache, eights, args);
 }
 
 }  // namespace
@@ -73,14 +74,16 @@ cudaError_t gqa_decode(cudaStream_t stream, const GqaDecodePlan& plan, const Gqa
     args.scale_stride = call.kv_heads * args.scale_head_stride;
   }
   CUtensorMap cache;
-  const cudaError_t error = encode_cache(&cache, call);
+  CUtensorMap eights;
+  cudaError_t error = encode_cache(&cache, call);
+  if (error == cudaSuccess) error = encode_cache(&eights, call, 8);
   if (error != cudaSuccess) return error;
   if (call.head_dims == 64) {
-    return plan.pair_tile == 8 ? launch_decode<64, 1>(stream, plan, cache, args)
-                               : launch_decode<64, 2>(stream, plan, cache, args);
+    return plan.pair_tile == 8 ? launch_decode<64, 1>(stream, plan, cache, eights, args)
+                               : launch_decode<64, 2>(stream, plan, cache, eights, args);
   }
-  return plan.pair_tile == 8 ? launch_decode<128, 1>(stream, plan, cache, args)
-                             : launch_decode<128, 2>(stream, plan, cache, args);
+  return plan.pair_tile == 8 ? launch_decode<128, 1>(stream, plan, cache, eights, args)
+                             : launch_decode<128, 2>(stream, plan, cache, eights, args);
 }
 
 }  // namespace fathom::kernels

@@ -211,25 +211,25 @@ __device__ inline bool arrive(int32_t* counter, int32_t count, int32_t all, int3
 }
 
 // Where the chunks [begin, end) of one segment are: lane i's is the i-th's slot.
-__device__ inline int32_t slots_of_chunks(const GqaDecodeArgs& a, int32_t all, const GqaRun& run,
-                                          int32_t begin, int32_t end) {
+__device__ inline int32_t slots_of_chunks(const GqaDecodeArgs& a, const GqaShare& s,
+                                          const GqaRun& run, int32_t begin, int32_t end) {
   const auto lane = static_cast<int32_t>(threadIdx.x % 32);
   const int32_t chunk = min(begin + lane, end - 1);
-  const int32_t block = share_of(all, run.granule(chunk));
+  const int32_t block = share_of(s, run.granule(chunk));
   const int32_t first_block = __shfl_sync(0xFFFFFFFFU, block, 0);
   return chunk_slot(a, block, chunk, block != first_block);
 }
 
 // Where a stream's result `index` is, of those that several blocks computed: whole segments in the
 // share of the row's first block, `prefix` of them, are one result.
-__device__ inline int32_t slots_of_segments(const GqaDecodeArgs& a, int32_t all, const GqaRun& run,
-                                            int32_t prefix, int32_t index) {
+__device__ inline int32_t slots_of_segments(const GqaDecodeArgs& a, const GqaShare& s,
+                                            const GqaRun& run, int32_t prefix, int32_t index) {
   const int32_t segment = min(prefix + index - (prefix > 0 ? 1 : 0), run.segments() - 1);
-  if (prefix > 0 && index == 0) return prefix_slot(a, share_of(all, run.base));
+  if (prefix > 0 && index == 0) return prefix_slot(a, share_of(s, run.base));
   const int32_t first = segment * kGqaSegmentChunks;
   const int32_t last = min(first + kGqaSegmentChunks, run.chunks) - 1;
-  const int32_t block = share_of(all, run.granule(first));
-  const bool whole = share_of(all, run.granule(last)) == block;
+  const int32_t block = share_of(s, run.granule(first));
+  const bool whole = share_of(s, run.granule(last)) == block;
   return whole ? segment_slot(a, block, segment) : last_segment_slot(a, block);
 }
 

@@ -52,11 +52,33 @@ __device__ inline void copy_scales(void* to, const void* from, uint64_t* barrier
       : "memory");
 }
 
+// Bytes of the codes or numbers of that many tokens, in eights.
+template <int kDims, bool kFp8>
+__device__ uint32_t eights_bytes(int32_t tokens) {
+  return static_cast<uint32_t>(tokens + 7) / 8 * 8 * kDims * (kFp8 ? 1 : 2);
+}
+
+// The first `tokens` of a granule, in eights, where not all are the row's.
+template <int kDims, bool kFp8>
+__device__ __noinline__ void copy_eights(uint8_t* to, const CUtensorMap* map, uint64_t* barrier,
+                                         int32_t token, int32_t column_tile, int32_t half,
+                                         int32_t block, uint64_t policy, int32_t tokens) {
+  constexpr int32_t kTiles = kFp8 ? 1 : kDims / 64;
+  constexpr uint32_t kEightBytes = kFp8 ? 8 * kDims : 8 * 128;
+#pragma unroll 1
+  for (int32_t i = 0; i * 8 < tokens; ++i) {
+#pragma unroll
+    for (int32_t t = 0; t < kTiles; ++t)
+      copy_granule(to + t * kGqaTileBytes + i * kEightBytes, map, barrier, token + 8 * i,
+                   column_tile + t, half, block, policy);
+  }
+}
+
 // Keys and values of a share. Those that are older than the step are asked for before the kernels
 // before this one have ended.
 template <int kDims, int kGroups, bool kFp8>
 __device__ void copy_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8>& s,
-                          const CUtensorMap* map) {
+                          const CUtensorMap* map, const CUtensorMap* eights) {
   constexpr uint64_t kEvictFirst = 0x12F0000000000000;
   constexpr uint64_t kEvictNormal = 0x1000000000000000;
   const uint64_t policy = a.tiles == 1 ? kEvictFirst : kEvictNormal;
@@ -92,16 +114,26 @@ __device__ void copy_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8
 #pragma unroll
         for (int32_t half = 0; half < 2; ++half) {
           PlaceOf<kDims, kGroups, kFp8>& at = places[w];
+          uint64_t* full = &s.full[w][at.index];
+          const bool whole = token + kGqaGranuleTokens <= seen;
           barrier_wait(&s.free[w][at.index], at.phase ^ 1U);
-          barrier_expect(&s.full[w][at.index], kBytes);
+          barrier_expect(full, whole ? kBytes
+                                     : eights_bytes<kDims, kFp8>(seen - token) +
+                                           (kFp8 ? kGqaScaleBytes : 0));
           if constexpr (kFp8) {
             const float* scales = a.scales + block[w / 2] * a.scale_stride +
                                   head * a.scale_head_stride + half * kGqaBlockTokens +
                                   w % 2 * kGqaGranuleTokens;
-            copy_scales(s.scales[w][at.index], scales, &s.full[w][at.index]);
+            copy_scales(s.scales[w][at.index], scales, full);
           }
-          copy_granule(s.ring[w][at.index], map, &s.full[w][at.index], w % 2 * kGqaGranuleTokens,
-                       column_tile, half, block[w / 2], policy);
+          uint8_t* stage = s.ring[w][at.index];
+          const int32_t inside = w % 2 * kGqaGranuleTokens;
+          if (whole) {
+            copy_granule(stage, map, full, inside, column_tile, half, block[w / 2], policy);
+          } else {
+            copy_eights<kDims, kFp8>(stage, eights, full, inside, column_tile, half, block[w / 2],
+                                     policy, seen - token);
+          }
           at.advance();
         }
       }
@@ -129,8 +161,7 @@ __device__ bool compute_granule(const GqaDecodeArgs& a, GqaShared<kDims, kGroups
   } else {
     add_scores(tile, keys, scores);
   }
-  __syncwarp();
-  if (lane == 0) barrier_arrive(&s.free[warp][at.index]);
+  barrier_arrive_of_warp<kFp8>(&s.free[warp][at.index]);
   at.advance();
   weigh(tile, scores, first_token, a.scale_log2);
   barrier_wait(&s.full[warp][at.index], at.phase);
@@ -280,11 +311,11 @@ __device__ __noinline__ int32_t join_segment(const GqaDecodeArgs& a,
                                              int32_t segment) {
   const int32_t first = segment * kGqaSegmentChunks;
   const int32_t end = min(first + kGqaSegmentChunks, run.chunks);
-  const int32_t all = s.work.share.all;
-  const int32_t began = share_of(all, run.granule(first));
+  const GqaShare& share = s.work.share;
+  const int32_t began = share_of(share, run.granule(first));
   const int32_t count = min(end, run.end) - max(first, run.begin);
   if (!arrive(a.arrivals + began, count, end - first, &s.last)) return 0;
-  const int32_t slot = slots_of_chunks(a, all, run, first, end);
+  const int32_t slot = slots_of_chunks(a, share, run, first, end);
   const GqaOutput out(a, run, 8 * kGroups);
   const bool one = run.segments() == 1;
 #pragma unroll 1
@@ -303,10 +334,10 @@ __device__ __noinline__ int32_t join_segment(const GqaDecodeArgs& a,
 template <int kDims, int kGroups, bool kFp8>
 __device__ __noinline__ void join_row(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8>& s,
                                       GqaRun run, int32_t count) {
-  const int32_t all = s.work.share.all;
-  const int32_t began = share_of(all, run.base);
+  const GqaShare& share = s.work.share;
+  const int32_t began = share_of(share, run.base);
   if (!arrive(a.arrivals + gridDim.x + began, count, run.segments(), &s.last)) return;
-  const int32_t whole_chunks = min(run.chunks, chunk_from(run.base, share_begin(all, began + 1)));
+  const int32_t whole_chunks = min(run.chunks, chunk_from(run.base, share_begin(share, began + 1)));
   const int32_t prefix = whole_chunks / kGqaSegmentChunks;
   const int32_t results = run.segments() - (prefix > 0 ? prefix - 1 : 0);
   const GqaOutput out(a, run, 8 * kGroups);
@@ -316,7 +347,7 @@ __device__ __noinline__ void join_row(const GqaDecodeArgs& a, GqaShared<kDims, k
 #pragma unroll 1
     for (int32_t i = 0; i < results; i += kGqaSegmentChunks) {
       const int32_t index = min(i + static_cast<int32_t>(threadIdx.x % 32), results - 1);
-      const int32_t slot = slots_of_segments(a, all, run, prefix, index);
+      const int32_t slot = slots_of_segments(a, share, run, prefix, index);
       p = folded<kDims / 32>(a, slot, min(kGqaSegmentChunks, results - i), pair, p);
     }
     out.template write<kDims>(a, pair, p);
@@ -398,7 +429,7 @@ __device__ void compute_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, k
       const bool had = compute_granule(a, s, tile, token, seen, turn, at);
       compute_barrier();
       if constexpr (kLate) {
-        if (held >= 0 && threadIdx.x % 32 == 0) barrier_arrive(&s.free[warp][held]);
+        if (held >= 0) barrier_arrive_of_warp<kFp8>(&s.free[warp][held]);
       }
       place_chunk(a, s, run, c, turn, state);
       asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -409,7 +440,7 @@ __device__ void compute_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, k
       } else {
         compute_barrier();
         if (had) {
-          if (threadIdx.x % 32 == 0) barrier_arrive(&s.free[warp][at.index]);
+          barrier_arrive_of_warp<kFp8>(&s.free[warp][at.index]);
           at.advance();
         }
       }
@@ -423,13 +454,14 @@ __device__ void compute_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, k
 template <int kDims, int kGroups, bool kFp8>
 __global__ void __launch_bounds__(kGqaThreads, kGroups == 1 ? 2 : 1)
     gqa_decode_kernel(const __grid_constant__ CUtensorMap cache,
+                      const __grid_constant__ CUtensorMap eights,
                       const __grid_constant__ GqaDecodeArgs a) {
   extern __shared__ uint8_t raw[];
   auto& s =
       *reinterpret_cast<GqaShared<kDims, kGroups, kFp8>*>(raw + (0U - shared_address(raw)) % 1024U);
   if (threadIdx.x < kGqaWarps * s.kStages) {
     barrier_init(&s.full[0][0] + threadIdx.x, 1);
-    barrier_init(&s.free[0][0] + threadIdx.x, 1);
+    barrier_init(&s.free[0][0] + threadIdx.x, kWarpArrivals<kFp8>);
     barrier_init_done();
   }
   if (threadIdx.x == kGqaWarps * 32) prefetch_map(&cache);
@@ -443,7 +475,7 @@ __global__ void __launch_bounds__(kGqaThreads, kGroups == 1 ? 2 : 1)
   if (!copies) {
     compute_runs(a, s);
   } else if (threadIdx.x == kGqaWarps * 32) {
-    copy_runs(a, s, &cache);
+    copy_runs(a, s, &cache, &eights);
   }
 }
 

@@ -17,6 +17,14 @@ inline constexpr int32_t kGqaFewBlocksMax = kGqaSegmentChunks;
 inline constexpr int32_t kGqaFewHeadsMax = 32;  // rows times key heads, in gqa_few
 inline constexpr int32_t kGqaRowsMax = 1024;  // a block keeps a count for each
 
+// How many of `blocks` get equal shares of that many streams, all as long: fewer than all where
+// that leaves streams whole and few blocks (one of 17) without. Then nothing is to be put together.
+constexpr int32_t blocks_of_whole(int32_t streams, int32_t blocks) {
+  const int32_t each = (streams + blocks - 1) / blocks;
+  const bool whole = streams % each == 0 && streams / each * 17 >= blocks * 16;
+  return whole ? streams / each : blocks;
+}
+
 // (token, head) pairs of a row that share a key head lie in tiles. A stream is the cached tokens of
 // a row as one key head and one tile see them; a block of threads takes an equal share of all
 // streams laid end to end, so that it cuts at most two of them.

@@ -1,5 +1,6 @@
 // Which chunks of which streams a block of threads takes: equal shares of the streams laid end to
-// end in the rows' order, found from the rows' lengths by every block for itself.
+// end in the rows' order, found from the rows' lengths by every block for itself; whole streams
+// where all are as long and blocks nearly enough.
 #pragma once
 
 #include "async_copy.cuh"
@@ -32,6 +33,7 @@ struct GqaDecodeArgs {
 // A block's share, in granules of the streams laid end to end.
 struct GqaShare {
   int32_t all = 0;
+  int32_t blocks = 0;  // that have a share, from the first on
   int32_t begin = 0;
   int32_t end = 0;
   int32_t row = 0;       // in which the share begins
@@ -42,6 +44,8 @@ struct GqaWork {
   int32_t seen[kGqaRowsMax];  // tokens of a row that its last query sees
   int32_t slot[kGqaRowsMax];
   int32_t warp_sums[kGqaThreads / 32];
+  int32_t shortest[kGqaThreads / 32];  // granules of a row that has any
+  int32_t longest[kGqaThreads / 32];
   GqaShare share;
 };
 
@@ -49,13 +53,13 @@ __device__ inline int32_t granules_of(int32_t seen) {
   return (seen + kGqaGranuleTokens - 1) / kGqaGranuleTokens;
 }
 
-__device__ inline int32_t share_begin(int32_t all, int32_t block) {
-  return static_cast<int32_t>(int64_t{block} * all / gridDim.x);
+__device__ inline int32_t share_begin(const GqaShare& s, int32_t block) {
+  return static_cast<int32_t>(int64_t{block} * s.all / s.blocks);
 }
 
 // The block whose share holds granule `at`.
-__device__ inline int32_t share_of(int32_t all, int32_t at) {
-  return static_cast<int32_t>(((int64_t{at} + 1) * gridDim.x - 1) / all);
+__device__ inline int32_t share_of(const GqaShare& s, int32_t at) {
+  return static_cast<int32_t>(((int64_t{at} + 1) * s.blocks - 1) / s.all);
 }
 
 // All threads. A thread counts a run of rows, a scan over threads places them.
@@ -66,34 +70,51 @@ __device__ inline void find_share(const GqaDecodeArgs& a, GqaWork& w) {
   const int32_t first = min(tid * each, a.rows.count);
   const int32_t last = min(first + each, a.rows.count);
   int32_t mine = 0;
+  int32_t shortest = INT32_MAX;
+  int32_t longest = 0;
   for (int32_t r = first; r < last; ++r) {
     const int32_t query = a.rows.query[r];
     const int32_t seen = query == 0 ? 0 : a.rows.context[r] + query;
     w.seen[r] = seen;
     w.slot[r] = a.rows.slot[r];
     mine += granules_of(seen) * streams;
+    if (seen > 0) shortest = min(shortest, granules_of(seen));
+    longest = max(longest, granules_of(seen));
   }
   int32_t before = mine;
   for (int offset = 1; offset < 32; offset *= 2) {
     const int32_t x = __shfl_up_sync(0xFFFFFFFFU, before, offset);
     if (tid % 32 >= offset) before += x;
   }
-  if (tid % 32 == 31) w.warp_sums[tid / 32] = before;
+  shortest = __reduce_min_sync(0xFFFFFFFFU, shortest);
+  longest = __reduce_max_sync(0xFFFFFFFFU, longest);
+  if (tid % 32 == 31) {
+    w.warp_sums[tid / 32] = before;
+    w.shortest[tid / 32] = shortest;
+    w.longest[tid / 32] = longest;
+  }
   before -= mine;
   __syncthreads();
   int32_t all = 0;
   for (int32_t i = 0; i < kGqaThreads / 32; ++i) {
     before += i < tid / 32 ? w.warp_sums[i] : 0;
     all += w.warp_sums[i];
+    shortest = min(shortest, w.shortest[i]);
+    longest = max(longest, w.longest[i]);
   }
-  const int32_t begin = share_begin(all, static_cast<int32_t>(blockIdx.x));
-  const int32_t end = share_begin(all, static_cast<int32_t>(blockIdx.x) + 1);
-  if (tid == 0 && begin >= end) w.share = GqaShare{all, begin, end, 0, 0};
+  const auto block = static_cast<int32_t>(blockIdx.x);
+  const auto blocks = static_cast<int32_t>(gridDim.x);
+  GqaShare share;
+  share.all = all;
+  share.blocks = shortest == longest ? blocks_of_whole(all / longest, blocks) : blocks;
+  const int32_t begin = block < share.blocks ? share_begin(share, block) : all;
+  const int32_t end = block < share.blocks ? share_begin(share, block + 1) : all;
+  if (tid == 0 && begin >= end) w.share = GqaShare{all, share.blocks, begin, end, 0, 0};
   if (begin < end && before <= begin && begin < before + mine) {
     int32_t row = first;
     while (begin >= before + granules_of(w.seen[row]) * streams)
       before += granules_of(w.seen[row++]) * streams;
-    w.share = GqaShare{all, begin, end, row, before};
+    w.share = GqaShare{all, share.blocks, begin, end, row, before};
   }
   __syncthreads();
 }

@@ -7,10 +7,10 @@
 
 namespace fathom::kernels {
 
-// The codes as (column, token, head, half, block); a box is 32 tokens of one head's keys or values,
-// one run of memory.
+// The codes as (column, token, head, half, block); a box is `tokens` of one head's keys or
+// values, one run of memory.
 inline cudaError_t encode_codes(CUtensorMap* map, const GqaDecodeCall& call,
-                                PFN_cuTensorMapEncodeTiled_v12000 encoder) {
+                                PFN_cuTensorMapEncodeTiled_v12000 encoder, uint32_t tokens) {
   const auto dims = static_cast<cuuint64_t>(call.head_dims);
   const auto heads = static_cast<cuuint64_t>(call.kv_heads);
   const auto head_bytes =
@@ -18,7 +18,7 @@ inline cudaError_t encode_codes(CUtensorMap* map, const GqaDecodeCall& call,
   const cuuint64_t sizes[5] = {dims, kGqaBlockTokens, heads, 2,
                                static_cast<cuuint64_t>(call.cache_blocks)};
   const cuuint64_t strides[4] = {dims, head_bytes, kGqaBlockTokens * dims, heads * head_bytes};
-  const cuuint32_t box[5] = {static_cast<cuuint32_t>(dims), kGqaGranuleTokens, 1, 1, 1};
+  const cuuint32_t box[5] = {static_cast<cuuint32_t>(dims), tokens, 1, 1, 1};
   constexpr cuuint32_t kSteps[5] = {1, 1, 1, 1, 1};
   const CUresult result =
       encoder(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 5, const_cast<void*>(call.cache), sizes, strides,
@@ -29,17 +29,18 @@ inline cudaError_t encode_codes(CUtensorMap* map, const GqaDecodeCall& call,
 }
 
 // [blocks, 64 tokens, (keys, values), heads, dims] as (column, token, tile of 64, half, block);
-// a box is 32 tokens of one head's keys or values.
-inline cudaError_t encode_cache(CUtensorMap* map, const GqaDecodeCall& call) {
+// a box is a granule of one head's keys or values, or fewer tokens of one tile.
+inline cudaError_t encode_cache(CUtensorMap* map, const GqaDecodeCall& call,
+                                uint32_t tokens = kGqaGranuleTokens) {
   const auto encoder = tensor_map_encoder();
   if (encoder == nullptr) return cudaErrorNotSupported;
   const auto half = static_cast<cuuint64_t>(call.kv_heads) * call.head_dims;
-  if (call.fp8_cache) return encode_codes(map, call, encoder);
+  if (call.fp8_cache) return encode_codes(map, call, encoder, tokens);
   const cuuint64_t sizes[5] = {64, kGqaBlockTokens, half / 64, 2,
                                static_cast<cuuint64_t>(call.cache_blocks)};
   const cuuint64_t strides[4] = {2 * half * 2, 128, half * 2, kGqaBlockTokens * 2 * half * 2};
-  const cuuint32_t box[5] = {64, kGqaGranuleTokens, static_cast<cuuint32_t>(call.head_dims / 64), 1,
-                             1};
+  const auto tiles = static_cast<cuuint32_t>(call.head_dims / 64);
+  const cuuint32_t box[5] = {64, tokens, tokens == kGqaGranuleTokens ? tiles : 1, 1, 1};
   constexpr cuuint32_t kSteps[5] = {1, 1, 1, 1, 1};
   const CUresult result =
       encoder(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 5, const_cast<void*>(call.cache), sizes,

@@ -78,6 +78,17 @@ TEST(ChooseGqa, GivesFewRowsBetweenBf16ProductsBlocksThatFindPlacesBesideThem) {
   EXPECT_EQ(choose_gqa_decode(p).blocks, 4 * 16) << "no more than a segment has chunks";
 }
 
+TEST(ChooseGqa, LeavesStreamsOfOneLengthWhole) {
+  EXPECT_EQ(kernels::blocks_of_whole(256, 264), 256) << "32 rows of 8 key heads: one a block";
+  EXPECT_EQ(kernels::blocks_of_whole(1024, 264), 256) << "128 rows: four";
+  EXPECT_EQ(kernels::blocks_of_whole(4096, 264), 256) << "512 rows: 16";
+  EXPECT_EQ(kernels::blocks_of_whole(264, 264), 264);
+  EXPECT_EQ(kernels::blocks_of_whole(249, 264), 249) << "15 without";
+  EXPECT_EQ(kernels::blocks_of_whole(248, 264), 264) << "16 without are too many: shares of 0.94";
+  EXPECT_EQ(kernels::blocks_of_whole(1023, 264), 264) << "some would have four and some three";
+  EXPECT_EQ(kernels::blocks_of_whole(8, 264), 264) << "one long row";
+}
+
 TEST(ChooseGqa, LeavesOtherShapesToThePlainKernel) {
   const auto refused = [](auto change) {
     GqaProblem p = llama(8);

@@ -249,6 +249,25 @@ std::vector<GqaShape> shapes() {
   };
 }
 
+// Rows all as long: on an H100 as many streams as grouped decode has blocks of threads, or twice.
+std::vector<GqaShape> even_shapes() {
+  const std::vector<AttentionRow> rows(33, AttentionRow{150, 1, 1, false});
+  return {
+      {.name = "decode rows all as long, two heads a block of threads",
+       .heads = 16,
+       .kv_heads = 16,
+       .rows = rows,
+       .seed = 17},
+      {.name = "FP8 cache, decode rows all as long",
+       .heads = 16,
+       .kv_heads = 8,
+       .rows = rows,
+       .padding_row = true,
+       .seed = 18,
+       .fp8_cache = true},
+  };
+}
+
 std::vector<GqaShape> prompt_shapes() {
   const auto decode = [](int32_t context) { return AttentionRow{context, 1, 1, false}; };
   return {
@@ -390,7 +409,7 @@ OpCase gqa_attention_case(const GqaShape& s, Numerics numerics) {
 
 std::vector<OpCase> gqa_cases() {
   std::vector<OpCase> cases;
-  for (const auto& list : {shapes(), fp8_cache_shapes()}) {
+  for (const auto& list : {shapes(), even_shapes(), fp8_cache_shapes()}) {
     for (const GqaShape& s : list) {
       if (!s.fp8_cache) cases.push_back(gqa_attention_case(s, Numerics::kReference));
       cases.push_back(gqa_attention_case(s, Numerics::kNative));
