@@ -11,7 +11,7 @@ inline constexpr int32_t kRowVector = 8;          // columns of a vector
 inline constexpr int32_t kNormColumnsMax = 8192;  // of rows that `add_norm_rows` takes
 // Rows from which `add_norm_rows` has blocks that stay, where columns come in twos of vectors for
 // whole warps; the results have the same bits.
-inline constexpr int64_t kNormRowsMany = 1024;
+inline constexpr int64_t kNormRowsMany = 400;
 constexpr bool norms_many_rows(int64_t rows, int64_t columns) {
   return rows >= kNormRowsMany && columns % (64 * kRowVector) == 0;
 }
