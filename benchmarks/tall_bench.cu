@@ -5,8 +5,10 @@
 // CASE: t,n,k,m,gated (0 or 1)[,columns,pairing (a, s, c or t; capital: with multicast)
 // [,token_step[,stages]]]: the tall kernel's, the chooser's plan without more; l,n,k,m,gated:
 // cuBLASLt's, with the kernels beside it; layer,m: the four products of a layer of Llama-8B, as
-// chosen and all by cuBLASLt. --quick, for a sanitizer: two calls. --hot: one copy of the weights
-// for all calls, until --cold.
+// chosen and all by cuBLASLt; m,n,k,m,gated,shared (0 or 1): the kernel of many rows, its last
+// round shared or not; b,n,k,m,how: a vocabulary's in bf16, by that kernel (how: 0 or 1, as above)
+// or cuBLASLt (-1). --quick, for a sanitizer: two calls. --hot: one copy of the weights for all
+// calls, until --cold.
 #include <cctype>
 #include <cmath>
 #include <cstring>
@@ -15,6 +17,7 @@
 #include "gemm/gemm_data.cuh"
 #include "kernels/dense.h"
 #include "kernels/gated.h"
+#include "kernels/many_gemm.h"
 #include "kernels/scales.h"
 #include "kernels/tall_gemm.h"
 #include "ops/cuda/choose_tall.h"
@@ -27,7 +30,7 @@ using namespace bench;
 
 constexpr int64_t kWeightBytes = int64_t{1} << 30;
 constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;
-constexpr int64_t kRowsMax = 1024;
+constexpr int64_t kRowsMax = 2048;
 constexpr int64_t kInMax = 16384;
 constexpr int64_t kOutMax = 36864;
 constexpr int64_t kRotatedBytes = int64_t{420} << 20;
@@ -38,6 +41,7 @@ struct Case {
   int64_t rows = 0;
   bool gated = false;
   kernels::TallPlan plan;
+  int many = -1;  // 0: the kernel of many rows; 1: with its last round shared
   int64_t width() const { return gated ? out / 2 : out; }
 };
 
@@ -58,6 +62,8 @@ struct Bench {
   float* x_scales = nullptr;
   float* transposed = nullptr;
   double* sums = nullptr;
+  float* shared_sums = nullptr;
+  uint32_t* shared_words = nullptr;
   bool quick = false;
   bool hot = false;
 };
@@ -67,6 +73,12 @@ void set_up(Bench& b) {
   require(cudaDeviceGetAttribute(&b.sms, cudaDevAttrMultiProcessorCount, 0), "device");
   require(cudaStreamCreateWithFlags(&b.stream, cudaStreamNonBlocking), "stream");
   require(kernels::load_tall_gemm(), "load");
+  require(kernels::load_many_gemm(), "load");
+  b.shared_sums = device_array<float>(kernels::many_sums_bytes(b.sms / 2) / 4);
+  b.shared_words = device_array<uint32_t>(kernels::many_words(b.sms / 2));
+  require(cudaMemsetAsync(b.shared_words, 0,
+                          static_cast<size_t>(kernels::many_words(b.sms / 2)) * 4, b.stream),
+          "words");
   b.workspace = {device_array<uint8_t>(kWorkspaceBytes), static_cast<size_t>(kWorkspaceBytes)};
   b.large = LargeGemm::make(b.workspace);
   b.weights = device_array<uint8_t>(kWeightBytes);
@@ -130,6 +142,19 @@ void complete(kernels::TallPlan& p, int64_t rows) {
 
 cudaError_t launch_tall(Bench& b, const Case& c, const kernels::Rows& x, int64_t byte) {
   const kernels::Matrix w = matrix_at(b, c, byte);
+  if (c.many >= 0) {
+    kernels::ManyCall call;
+    call.x = x;
+    call.rows = c.rows;
+    call.w = w;
+    call.gated = c.gated;
+    call.out = c.gated ? quantized(b, c, 0) : kernels::Epilogue{b.y, Format::kBF16, c.out};
+    if (c.many == 1) {
+      call.sums = b.shared_sums;
+      call.words = b.shared_words;
+    }
+    return kernels::many_gemm(b.stream, call, b.sms);
+  }
   if (c.gated) {
     return kernels::tall_gated_gemm(b.stream, x, c.rows, w, quantized(b, c, 0), c.plan, b.sms);
   }
@@ -248,10 +273,13 @@ void measure(Bench& b, const Case& c, bool library) {
       "\"tb_s\": %.2f, \"tflops\": %.0f, \"columns\": %d, \"pairing\": %d, \"multicast\": %d, "
       "\"step\": %d, "
       "\"stages\": %d, \"error\": %.2e}\n",
-      library ? "cublaslt" : "tall", static_cast<long long>(c.out), static_cast<long long>(c.in),
-      static_cast<long long>(c.rows), c.gated ? 1 : 0, us, static_cast<double>(bytes) / us * 1e-6,
-      flops / us * 1e-6, c.plan.columns, static_cast<int>(c.plan.pairing), c.plan.multicast ? 1 : 0,
-      c.plan.token_step, c.plan.stages, error);
+      library       ? "cublaslt"
+      : c.many >= 0 ? ("many" + std::to_string(c.many)).c_str()
+                    : "tall",
+      static_cast<long long>(c.out), static_cast<long long>(c.in), static_cast<long long>(c.rows),
+      c.gated ? 1 : 0, us, static_cast<double>(bytes) / us * 1e-6, flops / us * 1e-6,
+      c.plan.columns, static_cast<int>(c.plan.pairing), c.plan.multicast ? 1 : 0, c.plan.token_step,
+      c.plan.stages, error);
   std::fflush(stdout);
 }
 
@@ -310,6 +338,59 @@ void measure_layer(Bench& b, int64_t rows) {
   std::fflush(stdout);
 }
 
+// A vocabulary's product in bf16, with float32 sums stored: ours (many: 0 or 1) or cuBLASLt's.
+void measure_exact(Bench& b, const Case& c) {
+  const auto grid = static_cast<unsigned>(b.sms * 8);
+  fill_kernel<<<grid, 256, 0, b.stream>>>(b.weights, Format::kBF16, c.out * c.in, 3, 0.02F);
+  fill_kernel<<<grid, 256, 0, b.stream>>>(b.x, Format::kBF16, c.rows * c.in, 5, 1.0F);
+  kernels::Matrix w;
+  w.data = b.weights;
+  w.format = Format::kBF16;
+  w.out = c.out;
+  w.in = c.in;
+  w.stride = c.in;
+  const kernels::Rows x{b.x, Format::kBF16, c.in, nullptr, 0};
+  const kernels::Rows y{b.checked, Format::kF32, c.out, nullptr, 0};
+  if (c.many < 0) b.large->add(b.stream, w, {{0, c.out, nullptr}}, b.workspace);
+  const auto call = [&] {
+    if (c.many < 0) {
+      if (!b.large->run(b.stream, x, c.rows, nullptr, w, y)) std::fprintf(stderr, "refused\n");
+      return;
+    }
+    kernels::ManyCall m;
+    m.x = x;
+    m.rows = c.rows;
+    m.w = w;
+    m.out = {b.checked, Format::kF32, c.out};
+    if (c.many == 1) {
+      m.sums = b.shared_sums;
+      m.words = b.shared_words;
+    }
+    require(kernels::many_gemm(b.stream, m, b.sms), "many_gemm");
+  };
+  const kernels::Rows plain{b.reference, Format::kF32, c.out, nullptr, 0};
+  kernels::linear(b.stream, x, c.rows, w, plain, Format::kF32);
+  double sums[2] = {};
+  double error = 0.0;
+  for (int repeat = 0; repeat < 2; ++repeat) {
+    require(cudaMemsetAsync(b.checked, 0xFF, static_cast<size_t>(c.rows * c.out) * 4, b.stream),
+            "y");
+    call();
+    difference_kernel<<<1, 1024, 0, b.stream>>>(b.checked, b.reference, c.rows * c.out, b.sums);
+    require(cudaMemcpyAsync(sums, b.sums, sizeof sums, cudaMemcpyDeviceToHost, b.stream), "sums");
+    require(cudaStreamSynchronize(b.stream), "difference");
+    if (!(std::sqrt(sums[0] / sums[1]) <= error)) error = std::sqrt(sums[0] / sums[1]);
+  }
+  const double us = time_of(b, 2, [&](int64_t) { call(); });
+  std::printf(
+      "{\"exact\": %d, \"n\": %lld, \"k\": %lld, \"m\": %lld, \"us\": %.2f, \"tflops\": %.0f, "
+      "\"error\": %.2e}\n",
+      c.many, static_cast<long long>(c.out), static_cast<long long>(c.in),
+      static_cast<long long>(c.rows), us,
+      2e-6 * static_cast<double>(c.rows * c.out) * static_cast<double>(c.in) / us, error);
+  std::fflush(stdout);
+}
+
 bool run_case(Bench& b, const char* word) {
   long long n = 0;
   long long k = 0;
@@ -320,6 +401,21 @@ bool run_case(Bench& b, const char* word) {
     return true;
   }
   Case c;
+  if (std::sscanf(word, "m,%lld,%lld,%lld,%d,%d", &n, &k, &m, &gated, &c.many) == 5) {
+    c.out = n;
+    c.in = k;
+    c.rows = m;
+    c.gated = gated != 0;
+    measure(b, c, false);
+    return true;
+  }
+  if (std::sscanf(word, "b,%lld,%lld,%lld,%d", &n, &k, &m, &c.many) == 4) {
+    c.out = n;
+    c.in = k;
+    c.rows = m;
+    measure_exact(b, c);
+    return true;
+  }
   char kind = 0;
   char pairing = 'a';
   const int got = std::sscanf(word, "%c,%lld,%lld,%lld,%d,%d,%c,%d,%d", &kind, &n, &k, &m, &gated,

@@ -5,6 +5,8 @@
 // which each copies one box for both.
 #pragma once
 
+#include "cluster.cuh"
+#include "many_share.cuh"
 #include "many_store.cuh"
 #include "wgmma.cuh"
 
@@ -12,6 +14,7 @@ namespace fathom::kernels {
 
 // ---- Copies, by one thread.
 
+template <bool kScaled>
 struct ManyCopier {
   const ManyMaps& maps;
   const ManyArgs& a;
@@ -19,34 +22,57 @@ struct ManyCopier {
   int32_t rank;
   RingPlace<kManyStages> at;
 
-  __device__ void scales(int32_t x_row, int32_t w_block, int32_t k, uint64_t* full) const {
-    copy_tile(s.x_scales[at.phase], &maps.x_scales, full, k, x_row);
+  static constexpr int kStageColumns = kScaled ? kManyBytes : kManyBytes / 2;
+
+  __device__ void w_scales(int32_t w_block, int32_t k, uint64_t* full) const {
     for (int box = 0; box < 2; ++box) {
       const int32_t block = min(w_block + box * (a.second_box / kManyBox), a.w_blocks - 1);
       copy_scales(s.w_scales[at.phase][box], a.w_scales + block * a.w_scale_stride + k, full);
     }
   }
 
-  __device__ void load(int32_t x_row, int32_t w_row, int32_t k) {
+  // W's part of a stage; x's follows.
+  __device__ void load_w(int32_t w_row, int32_t k) const {
     constexpr uint32_t kScaleBytes = kManyTileRows * kManyStages * 4 + 2 * 16;
     constexpr int kBoxBytes = kManyBox * kManyBytes;
-    barrier_wait(&s.empty[at.index], at.phase ^ 1U);
     uint64_t* full = &s.full[at.index];
-    const bool first = at.index == 0;
+    const bool first = kScaled && at.index == 0;
     barrier_expect(full, kManyWBytes + kManyXBytes + (first ? kScaleBytes : 0));
-    if (first) scales(x_row, w_row / kManyBox, k, full);
-    copy_tile(s.x[at.index], &maps.x, full, k * kManyBytes, x_row);
-    copy_tile_to_blocks(s.w[at.index] + rank * kBoxBytes, &maps.w, full, k * kManyBytes,
+    if (first) w_scales(w_row / kManyBox, k, full);
+    copy_tile_to_blocks(s.w[at.index] + rank * kBoxBytes, &maps.w, full, k * kStageColumns,
                         w_row + rank * a.second_box, 3);
-    at.advance();
+  }
+  __device__ void load_x(int32_t x_row, int32_t k) const {
+    uint64_t* full = &s.full[at.index];
+    if (kScaled && at.index == 0) copy_tile(s.x_scales[at.phase], &maps.x_scales, full, k, x_row);
+    copy_tile(s.x[at.index], &maps.x, full, k * kStageColumns, x_row);
   }
 
-  __device__ void run(int32_t first_item, int32_t step) {
-    for (int32_t i = first_item; i < a.items; i += step) {
-      const ManyItem item = many_item(a, i);
-      const int32_t unit = item.row_unit * 2 + rank;
-      for (int32_t k = 0; k < a.k_blocks; ++k)
-        load(unit * kManyTileRows, item.column_tile * a.box_step, k);
+  // The first turn's W ahead of the earlier kernels' end.
+  __device__ void start(int32_t x_row, int32_t w_row, int32_t k) {
+    for (int i = 0; i < kManyStages; ++i, at.advance()) load_w(w_row, k + i);
+    wait_for_earlier_kernels();
+    at = {};
+    for (int i = 0; i < kManyStages; ++i, at.advance()) load_x(x_row, k + i);
+  }
+
+  __device__ void run() {
+    for (int32_t n = 0;; ++n) {
+      const ManyPart part = many_part(a, n);
+      if (!part.there) return;
+      const ManyItem item = many_item(a, part.item);
+      const int32_t x_row = (item.row_unit * 2 + rank) * kManyTileRows;
+      const int32_t w_row = item.column_tile * a.box_step;
+      int32_t k = part.begin * kManyStages;
+      if (n == 0) {
+        start(x_row, w_row, k);
+        k += kManyStages;
+      }
+      for (; k < part.end * kManyStages; ++k, at.advance()) {
+        barrier_wait(&s.empty[at.index], at.phase ^ 1U);
+        load_w(w_row, k);
+        load_x(x_row, k);
+      }
     }
   }
 };
@@ -126,16 +152,31 @@ struct ManyMath {
 };
 
 template <bool kGated>
-__device__ void many_multiply(const ManyArgs& a, ManyShared& s, int32_t rank, int32_t first_item,
-                              int32_t step) {
+__device__ void many_multiply(const ManyArgs& a, ManyShared& s, int32_t rank) {
   // One for the warp, and known to be: descriptors need no detour.
   const int group = __shfl_sync(0xFFFFFFFFU, static_cast<int>(threadIdx.x / 128), 0);
   ManyMath m{s, group, cluster_address(s.empty, rank ^ 1), 0};
-  for (int32_t i = first_item; i < a.items; i += step) {
-    const ManyItem item = many_item(a, i);
+  for (int32_t n = 0;; ++n) {
+    ManyPart part = many_part(a, n);
+    if (!part.there) return;
     float first[64];
     float second[64];
-    m.run(a.k_blocks / kManyStages, first, second);
+    m.run(part.end - part.begin, first, second);
+    asm volatile("" : "+r"(n));  // so that nothing of the part is kept beside the sums
+    part = many_part(a, n);
+    if (part.role != ManyRole::kWhole) {
+      const ManyHandOver over(a, part.shared, rank);
+      if (part.role == ManyRole::kHelped) {
+        over.put(0, first);
+        over.put(64, second);
+        over.tell();
+        continue;
+      }
+      over.wait();
+      over.add(0, first);
+      over.add(64, second);
+    }
+    const ManyItem item = many_item(a, part.item);
     const int32_t row =
         (item.row_unit * 2 + rank) * kManyTileRows + static_cast<int32_t>(threadIdx.x / 32 * 16);
     many_store<kGated>(a, s, row, item.column_tile, first, second);
@@ -163,17 +204,17 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kManyThreads, 1)
     barrier_init_done();
   }
   let_next_kernel_start();
-  many_meet();
-  wait_for_earlier_kernels();
+  __syncthreads();
+  cluster_arrive_relaxed();
+  cluster_wait();  // the other's barriers are ready
   const auto rank = static_cast<int32_t>(cluster_rank());
-  const auto first_item = static_cast<int32_t>(blockIdx.x) / 2;
-  const auto step = static_cast<int32_t>(gridDim.x) / 2;
   if (threadIdx.x < kManyMathThreads) {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-    many_multiply<kGated>(a, s, rank, first_item, step);
+    wait_for_earlier_kernels();
+    many_multiply<kGated>(a, s, rank);
   } else {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    if (threadIdx.x == kManyMathThreads) ManyCopier{maps, a, s, rank, {}}.run(first_item, step);
+    if (threadIdx.x == kManyMathThreads) ManyCopier<true>{maps, a, s, rank, {}}.run();
   }
   many_meet();  // the other still writes here
 }

@@ -9,18 +9,24 @@
 namespace fathom::kernels {
 
 struct ManyCall {
-  Rows x;  // e4m3 [rows, w.in]
+  Rows x;  // as w's format is [rows, w.in]
   int64_t rows = 0;
-  Matrix w;  // e4m3; row r's scales are in row r / 128 of the scales
+  Matrix w;  // e4m3, row r's scales in row r / 128 of the scales; or bf16
   bool gated = false;
-  // gated: [rows, w.out / 2] e4m3 or bf16; else bf16 [rows, w.out]. Rounded to bf16 as products.
+  // gated: [rows, w.out / 2] e4m3 or bf16; else bf16 [rows, w.out]. Rounded to bf16 as products. Of
+  // w in bf16: float32 [rows, w.out], not gated.
   Epilogue out;
+  // Where the last round's items may be shared: room of many_sums_bytes, and many_words words that
+  // are zero when no product runs. Without, they are not.
+  float* sums = nullptr;
+  uint32_t* words = nullptr;
 };
 
 // Once, before any stream capture: loads the kernels and raises their shared-memory limit.
 cudaError_t load_many_gemm();
 
-// `many_gemm_fits` says of what; all data and strides are multiples of 16 bytes.
+// `many_gemm_fits` and `many_exact_fits` say of what; all data and strides are multiples of 16
+// bytes.
 cudaError_t many_gemm(cudaStream_t stream, const ManyCall& call, int32_t sms);
 
 }  // namespace fathom::kernels

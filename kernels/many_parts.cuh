@@ -2,6 +2,8 @@
 // items.
 #pragma once
 
+#include <cuda_bf16.h>
+
 #include "cluster_copy.cuh"
 #include "many_gemm.h"
 #include "ring_place.cuh"
@@ -35,6 +37,9 @@ struct ManyArgs {
   int32_t box_step = 0;    // rows of W from one tile to the next
   int32_t second_box = 0;  // rows of W from a tile's first box to its second
   int32_t w_blocks = 0;    // of 128 rows of W
+  ManySplit split;
+  float4* sums = nullptr;     // [shared items, 2 blocks, 8 warps, 32, 32 lanes]
+  uint32_t* words = nullptr;  // [shared items, 2 blocks, 8 warps]
   Epilogue out;
 };
 
@@ -69,6 +74,13 @@ __device__ inline ManyItem many_item(const ManyArgs& a, int32_t index) {
   const int32_t units = min(a.band, a.row_units - first);
   const int32_t at = index - index / whole * whole;
   return {first + at % units, at / units};
+}
+
+// This block's n-th part of an item. Made anew from n: kept beside a tile's sums, what is known of
+// it would be more than there are registers.
+__device__ inline ManyPart many_part(const ManyArgs& a, int32_t n) {
+  return many_part(a.split, static_cast<int32_t>(blockIdx.x) / 2,
+                   static_cast<int32_t>(gridDim.x) / 2, a.k_blocks / kManyStages, n);
 }
 
 // Copies 16 bytes; `barrier` counts them.

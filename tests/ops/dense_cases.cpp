@@ -254,6 +254,9 @@ void add_many_rows(std::vector<OpCase>& cases, Numerics n) {
     cases.push_back(gated_linear_case({300, 256, 384, kFp8, n}, true));
     cases.push_back(gated_linear_case({512, 2304, 256, kFp8, n}, true));
     cases.push_back(gated_linear_case({512, 384, 640, kFp8, n, 0, true}, true));
+    // Prompts' tiles in one round, and a vocabulary's.
+    cases.push_back(gated_linear_case({576, 2816, 512, kFp8, n}, true));
+    cases.push_back(logits_case({256, 32768, 512, WeightFormat::kBF16, n}));
   }
   // Tiles of 128 rows, and of 256 columns, with and without a rest.
   cases.push_back(gated_linear_case({513, 256, 512, kFp8, n}, true));
@@ -298,6 +301,7 @@ std::vector<OpCase> dense_cases() {
     }
     // Blocks that stay, and rows that they end on.
     cases.push_back(norm_case({1100, 512, n}, false));
+    cases.push_back(reduce_add_norm_case({410, 512, n}));
     cases.push_back(reduce_add_norm_case({1024, 512, n}));
     cases.push_back(reduce_add_norm_case({1201, 1536, n, ActFormat::kFp8Block, false, 0}));
     cases.push_back(norm_case({4, 2048, n, ActFormat::kFp8Block, false, 0}, false));

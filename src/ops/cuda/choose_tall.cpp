@@ -95,4 +95,11 @@ std::optional<TallPlan> choose_tall(const TallProblem& p) {
   return best;
 }
 
+double tall_or_library_us(const TallProblem& p) {
+  const std::optional<TallPlan> plan = choose_tall(p);
+  // Behind cuBLASLt the gate has a kernel of its own.
+  const double gate_us = p.gated ? static_cast<double>(p.rows * p.out) * 3.0 / 2.2e6 + 3.0 : 0.0;
+  return plan ? microseconds(p, *plan) : library_us(p) + gate_us;
+}
+
 }  // namespace fathom

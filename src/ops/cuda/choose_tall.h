@@ -24,4 +24,8 @@ struct TallProblem {
 // Nothing: what choose_gemm says.
 std::optional<kernels::TallPlan> choose_tall(const TallProblem& problem);
 
+// Microseconds on an H100 of what is chosen: the tall kernel's, or cuBLASLt's with the kernels
+// beside it.
+double tall_or_library_us(const TallProblem& problem);
+
 }  // namespace fathom

@@ -24,11 +24,13 @@
 namespace fathom {
 
 struct GqaStep;
+struct ManyProblem;
 struct MlaCall;
 class WeightUpload;
 namespace kernels {
 struct GroupedMatrix;
 struct GroupedRouting;
+struct ManyCall;
 struct MoeFewExpert;
 }  // namespace kernels
 
@@ -184,9 +186,13 @@ class CudaOps final : public Ops {
   bool multiply_gated(const Act& x, const Weight& gate_up, const Act& act);
   // False where the chooser does not name it: nothing was written. tall_gemm.cpp
   bool multiply_tall(const Act& x, const Weight& weight, bool gated, const kernels::Epilogue& out);
+  Status make_many_gemm();  // after make_large_gemm
   // Products of many rows in e4m3; gated: with silu(gate) * up behind it. False where it is not
   // chosen: nothing was written. many_gemm.cpp
   bool multiply_many(const Act& x, const Weight& weight, bool gated, const kernels::Epilogue& out);
+  // The same in bf16, with float32 results.
+  bool multiply_exact(const Act& x, const Weight& weight, const kernels::Rows& out);
+  bool run_many(ManyProblem problem, kernels::ManyCall call);
   // False where cuBLASLt refused: nothing was written.
   bool multiply_large(const Act& x, int64_t rows, const kernels::Matrix& weight,
                       const kernels::Rows& out, kernels::Format round);
@@ -310,6 +316,7 @@ class CudaOps final : public Ops {
   MlaStepSchedule prefill_schedule_;
   // [kernels::kSampleMeasuredRowsMax, kSampleMeasuredWords] of `sample`.
   float* sample_measured_ = nullptr;
+  uint32_t* many_words_ = nullptr;  // zero between calls; null: rounds are not shared
   uint32_t* turns_ = nullptr;        // [kTurns], the stream's kernels take them round and round
   uint32_t next_turn_ = 0;
   uint32_t turn_blocks_ = 0;  // of the kernel before; 0: it took no part

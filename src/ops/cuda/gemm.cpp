@@ -65,8 +65,9 @@ void CudaOps::multiply(const Act& x, const Weight& weight, const Tensor& out, Fo
   const kernels::Matrix w = matrix_of(weight);
   const kernels::Rows to = rows_of(out);
   const kernels::Epilogue plain{out.data, to.format, to.stride};
-  if (to.format == round && multiply_tall(x, weight, false, plain)) return;
   if (round == Format::kBF16 && multiply_many(x, weight, false, plain)) return;
+  if (round == Format::kF32 && multiply_exact(x, weight, to)) return;
+  if (to.format == round && multiply_tall(x, weight, false, plain)) return;
   GemmProblem problem = problem_of(x, weight, to, sms_, hopper_);
   problem.deterministic = deterministic_;
   const bool large = !hopper_ || problem.rows > kernels::kSkinnyTokensMax;
@@ -144,8 +145,8 @@ Act CudaOps::gated_linear(const Act& x, const Weight& gate_up, ActSpec out) {
   const int64_t rows = x.data.shape[0];
   const int64_t width = gate_up.out() / 2;
   const Act act = take_act(rows, width, out);
-  if (multiply_tall(x, gate_up, true, epilogue_of(act))) return act;
   if (multiply_many(x, gate_up, true, epilogue_of(act))) return act;
+  if (multiply_tall(x, gate_up, true, epilogue_of(act))) return act;
   if (multiply_gated(x, gate_up, act)) return act;
   ArenaScope scope(arena_);
   const Tensor both = arena_.take(act_dtype(), {rows, 2 * width});

@@ -17,7 +17,46 @@ bool aligned(const kernels::Epilogue& out) {
   return aligned(out.data, out.stride * (out.format == kernels::Format::kFp8 ? 1 : 2));
 }
 
+ManyProblem problem_of(const Act& x, const Weight& weight, bool gated) {
+  ManyProblem p;
+  p.rows = x.data.shape[0];
+  p.out = weight.out();
+  p.in = weight.in();
+  p.weight = weight.format;
+  p.act = x.spec.format;
+  p.gated = gated;
+  p.aligned = aligned(x.data) && aligned(weight.values);
+  return p;
+}
+
 }  // namespace
+
+// Shared items' sums lie in cuBLASLt's workspace: products run one after another.
+Status CudaOps::make_many_gemm() {
+  if (large_workspace_.data == nullptr ||
+      large_workspace_.elements() < kernels::many_sums_bytes(sms_ / 2)) {
+    return Status::ok();
+  }
+  FATHOM_ASSIGN(const Tensor words, reserve(DType::kI32, {kernels::many_words(sms_ / 2)}));
+  many_words_ = words.as<uint32_t>();
+  return Status::ok();
+}
+
+bool CudaOps::run_many(ManyProblem p, kernels::ManyCall call) {
+  p.shares = many_words_ != nullptr;
+  p.deterministic = deterministic_;
+  p.sms = sms_;
+  p.hopper = hopper_;
+  if (!choose_many(p)) return false;
+  call.rows = p.rows;
+  call.gated = p.gated;
+  if (p.shares) {
+    call.sums = large_workspace_.as<float>();
+    call.words = many_words_;
+  }
+  check(kernels::many_gemm(stream_, call, sms_), "many_gemm");
+  return true;
+}
 
 bool CudaOps::multiply_many(const Act& x, const Weight& weight, bool gated,
                             const kernels::Epilogue& out) {
@@ -26,29 +65,30 @@ bool CudaOps::multiply_many(const Act& x, const Weight& weight, bool gated,
       out.first_column_in_block != 0 || !(bf16 || (gated && out.format == kernels::Format::kFp8))) {
     return false;
   }
-  ManyProblem p;
-  p.rows = x.data.shape[0];
-  p.out = weight.out();
-  p.in = weight.in();
-  p.weight = weight.format;
-  p.act = x.spec.format;
-  p.gated = gated;
+  ManyProblem p = problem_of(x, weight, gated);
   p.whole_blocks = weight.first_column_in_block == 0 && x.spec.first_column_in_block == 0 &&
                    weight.scales.shape[0] * 128 == weight.out();
-  p.aligned = aligned(x.data) && aligned(x.scales) && aligned(weight.values) &&
-              aligned(weight.scales) && aligned(out);
-  p.deterministic = deterministic_;
-  p.sms = sms_;
-  p.hopper = hopper_;
-  if (!choose_many(p)) return false;
+  p.aligned = p.aligned && aligned(x.scales) && aligned(weight.scales) && aligned(out);
   kernels::ManyCall call;
   call.x = rows_of(x);
-  call.rows = p.rows;
   call.w = matrix_of(weight);
-  call.gated = gated;
   call.out = out;
-  check(kernels::many_gemm(stream_, call, sms_), "many_gemm");
-  return true;
+  return run_many(p, call);
+}
+
+bool CudaOps::multiply_exact(const Act& x, const Weight& weight, const kernels::Rows& out) {
+  if (weight.format != WeightFormat::kBF16 || x.spec.format != ActFormat::kBF16 ||
+      out.format != kernels::Format::kF32) {
+    return false;
+  }
+  ManyProblem p = problem_of(x, weight, false);
+  p.float_out = true;
+  p.aligned = p.aligned && aligned(out.data, out.stride * 4);
+  kernels::ManyCall call;
+  call.x = rows_of(x);
+  call.w = matrix_of(weight);
+  call.out = {out.data, out.format, out.stride};
+  return run_many(p, call);
 }
 
 }  // namespace fathom

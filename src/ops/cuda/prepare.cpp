@@ -55,6 +55,7 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
   FATHOM_ASSIGN(Tensor arena, ops->reserve(DType::kU8, {options.arena_bytes}));
   ops->arena_ = Arena(arena.data, options.arena_bytes);
   FATHOM_RETURN_IF_ERROR(ops->make_large_gemm());
+  FATHOM_RETURN_IF_ERROR(ops->make_many_gemm());
   FATHOM_RETURN_IF_ERROR(ops->make_schedule());
   FATHOM_ASSIGN(const Tensor arrivals, ops->reserve(DType::kI32, {kernels::kMoeArrivalWords}));
   ops->moe_arrivals_ = arrivals.as<int32_t>();
