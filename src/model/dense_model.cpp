@@ -116,8 +116,17 @@ void DenseModel::layers(Ops& ops, const BatchView& batch, const std::vector<KvVi
                         Hidden& hidden) {
   FATHOM_CHECK(caches.size() >= layers_.size(), "a layer has no cache");
   const Tensor buffer = ops.arena().take(ops.act_dtype(), {batch.shape.tokens, config_.hidden});
-  for (size_t i = 0; i < layers_.size(); ++i) {
+  // Of prompts' tokens few are sampled from. At most half of all: what is kept of them then takes
+  // no more of the arena than a layer of all.
+  const int32_t wanted = batch.shape.sample_rows;
+  const bool few = stage_.is_last() && wanted > 0 && 2 * wanted <= batch.shape.tokens;
+  const size_t whole = layers_.size() - (few ? 1 : 0);
+  for (size_t i = 0; i < whole; ++i) {
     layers_[i].run(ops, batch, caches[i], MlaForm::kChosen, stage_.groups.tp, buffer, hidden);
+  }
+  if (few) {
+    layers_[whole].run_last(ops, batch, caches[whole], stage_.groups.tp,
+                            batch.sample_tokens.rows(0, wanted), buffer, hidden);
   }
   if (stage_.is_last()) return;
   // The next stage gets whole sums.

@@ -75,6 +75,20 @@ TEST_P(FamilyTest, EveryChunkSizeGivesTheSameBits) {
   }
 }
 
+// Then the last layer's MLP has the tokens that are sampled from alone, where a model does so.
+TEST_P(FamilyTest, AnswersAreTheSameWhereNoOtherLogitsAreWanted) {
+  FamilyModel tiny(name(), options_);
+  const auto prompt = prompt_of(37);
+  SamplingParams alone = greedy(3);
+  alone.prompt_logprobs = false;
+  const auto all = tiny.driver->generate(prompt, greedy(3));
+  for (const int32_t chunk : {0, 5, 12}) {
+    const auto few = tiny.driver->generate(prompt, alone, chunk);
+    EXPECT_EQ(few.step_logits, all.step_logits) << chunk;
+    EXPECT_EQ(few.tokens, all.tokens) << chunk;
+  }
+}
+
 TEST_P(FamilyTest, DecodeEqualsPrefillOfTheSameTokens) {
   FamilyModel tiny(name(), options_);
   const auto prompt = prompt_of(9);

@@ -38,4 +38,21 @@ void DecoderLayer::run(Ops& ops, const BatchView& batch, const KvView& cache, Ml
   }
 }
 
+void DecoderLayer::run_last(Ops& ops, const BatchView& batch, const KvView& cache, Comm* tp,
+                            const Tensor& wanted, const Tensor& buffer, Hidden& hidden) const {
+  Partial attended;
+  {
+    ArenaScope scope(ops.arena());
+    const NormInput x{hidden.pending, hidden.residual, input_norm_, epsilon_, tp};
+    attended = attend(ops, batch, cache, x, MlaForm::kChosen, buffer);
+  }
+  // Taken outside of a scope: the caller reads them.
+  hidden.residual = ops.gather_rows(hidden.residual, wanted);
+  const Tensor sums = ops.gather_rows(attended.data, wanted);
+  ArenaScope scope(ops.arena());
+  const NormInput y{{sums}, hidden.residual, post_norm_, epsilon_, tp};
+  hidden.pending =
+      std::get<MlpBlock>(feed_forward_).run(ops, y, buffer.rows(0, wanted.shape[0]));
+}
+
 }  // namespace fathom

@@ -26,6 +26,10 @@ class DecoderLayer {
   // [T, hidden] holds the partial sums, one after the other. `form` is for latent attention.
   void run(Ops& ops, const BatchView& batch, const KvView& cache, MlaForm form, Comm* tp,
            const Tensor& buffer, Hidden& hidden) const;
+  // The model's last layer where only some tokens' outputs are read: all attend, and the MLP has
+  // those of `wanted` (i32 [n]). Leaves n rows in `hidden`. For dense MLPs.
+  void run_last(Ops& ops, const BatchView& batch, const KvView& cache, Comm* tp,
+                const Tensor& wanted, const Tensor& buffer, Hidden& hidden) const;
 
  private:
   Partial attend(Ops& ops, const BatchView& batch, const KvView& cache, const NormInput& x,

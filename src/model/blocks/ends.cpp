@@ -36,6 +36,7 @@ Tensor ModelEnds::logits(Ops& ops, const Act& rows, Comm* tp) const {
 }
 
 Tensor ModelEnds::head(Ops& ops, const BatchView& batch, const Act& normed, Comm* tp) const {
+  if (normed.data.shape[0] < batch.shape.tokens) return logits(ops, normed, tp);
   const Tensor wanted = batch.sample_tokens.rows(0, batch.shape.sample_rows);
   return logits(ops, Act{ops.gather_rows(normed.data, wanted), {}, normed.spec}, tp);
 }

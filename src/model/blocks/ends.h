@@ -27,7 +27,7 @@ class ModelEnds {
   Act final_norm(Ops& ops, const Hidden& hidden, Comm* tp) const;
   // float32 [rows, vocab].
   Tensor logits(Ops& ops, const Act& rows, Comm* tp) const;
-  // The same of the batch's sample tokens.
+  // The same of the batch's sample tokens; `normed` has all tokens, or those alone.
   Tensor head(Ops& ops, const BatchView& batch, const Act& normed, Comm* tp) const;
 
  private:
