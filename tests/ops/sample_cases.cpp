@@ -164,6 +164,17 @@ Inputs prompt_inputs() {
   return in;
 }
 
+// Prompts of which none ends: there are no logits.
+Inputs unfinished_inputs() {
+  Inputs in(limits_of(3, 333, 0));
+  fill_slot(in.slots, 1, 30, 30, 10);
+  fill_slot(in.slots, 2, 40, 40, 0);
+  in.plan.rows = {{1, RowKind::kPrefill, 8, false}, {2, RowKind::kPrefill, 16, false}};
+  in.eos = {2};
+  finish(in, {.prefill_tokens_max = 16, .context_tokens_max = 64}, 0, 39);
+  return in;
+}
+
 struct Call {
   SlotTable table;
   BatchView batch;
@@ -177,10 +188,13 @@ std::vector<OpOutput> outputs_of(const Call& call) {
   const std::vector<OpOutput> more = {
       {"accepted", {o.accepted, {}, {}}, true},     {"new count", {o.new_count, {}, {}}, true},
       {"new tokens", {o.new_tokens, {}, {}}, true}, {"drafted", {o.drafted, {}, {}}, true},
-      {"finish", {o.finish, {}, {}}, true},         {"draft count", {o.draft_count, {}, {}}, true},
-      {"top ids", {o.top_ids, {}, {}}, true},       {"logprob", {o.logprob, {}, {}}},
-      {"top logprobs", {o.top_logprobs, {}, {}}}};
+      {"finish", {o.finish, {}, {}}, true},         {"draft count", {o.draft_count, {}, {}}, true}};
   outputs.insert(outputs.end(), more.begin(), more.end());
+  if (call.batch.shape.sample_rows == 0) return outputs;
+  const std::vector<OpOutput> sampled = {{"top ids", {o.top_ids, {}, {}}, true},
+                                         {"logprob", {o.logprob, {}, {}}},
+                                         {"top logprobs", {o.top_logprobs, {}, {}}}};
+  outputs.insert(outputs.end(), sampled.begin(), sampled.end());
   return outputs;
 }
 
@@ -191,9 +205,13 @@ OpCase sample_case(const std::string& name, const std::function<Inputs()>& make)
     const auto call = std::make_shared<Call>();
     call->table = place_slots(ops, in.slots);
     call->batch = place_batch(ops, in.batch, call->table);
-    const HostTensor host = host_tensor(in.logits, DType::kF32,
-                                        {in.batch.shape.sample_rows, in.slots.limits.vocab_padded});
-    call->logits = ops.place(host, DType::kF32).value();
+    const int64_t rows = in.batch.shape.sample_rows;
+    call->logits = Tensor::of(nullptr, DType::kF32, {rows, in.slots.limits.vocab_padded});
+    if (rows > 0) {
+      const HostTensor host =
+          host_tensor(in.logits, DType::kF32, {rows, in.slots.limits.vocab_padded});
+      call->logits = ops.place(host, DType::kF32).value();
+    }
     call->out = reserve_sample_output(ops, in.batch.shape, in.slots.limits.drafts_max);
     const std::vector<TokenId> eos = in.eos;
     return PreparedOp{[=, &ops] {
@@ -211,6 +229,7 @@ OpCase sample_case(const std::string& name, const std::function<Inputs()>& make)
     }
     values.emplace_back(made.finish.begin(), made.finish.end());
     values.emplace_back(made.draft_count.begin(), made.draft_count.end());
+    if (in.batch.shape.sample_rows == 0) return values;
     values.emplace_back(made.top_ids.begin(), made.top_ids.end());
     values.push_back(made.logprob);
     values.push_back(made.top_logprobs);
@@ -252,7 +271,9 @@ OpCase sample_bench_case(int32_t rows, int32_t vocab, bool everything) {
 std::vector<OpCase> sample_cases() {
   return {sample_case("every parameter, 1000 tokens", [] { return parameter_inputs(1000); }),
           sample_case("every parameter, 129280 tokens", [] { return parameter_inputs(129280); }),
-          sample_case("drafts", verify_inputs), sample_case("prompts", prompt_inputs),
+          sample_case("drafts", verify_inputs),
+          sample_case("prompts", prompt_inputs),
+          sample_case("prompts, none at its end", unfinished_inputs),
           sample_bench_case(300, 1000, true)};  // more rows than a GPU has SMs
 }
 

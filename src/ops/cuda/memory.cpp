@@ -84,8 +84,9 @@ Result<Tensor> CudaOps::reserve_output(DType dtype, std::initializer_list<int64_
 
 Result<Tensor> CudaOps::upload(const Tensor& host) {
   Tensor t = host;
-  const auto size = static_cast<size_t>(std::max<int64_t>(host.bytes(), 1));
+  const auto size = static_cast<size_t>(host.bytes());
   FATHOM_ASSIGN(t.data, allocate(host.bytes()));
+  if (size == 0) return t;
   FATHOM_RETURN_IF_ERROR(cuda_status(
       cudaMemcpyAsync(t.data, host.data, size, cudaMemcpyHostToDevice, stream_), "upload"));
   FATHOM_RETURN_IF_ERROR(synchronize());

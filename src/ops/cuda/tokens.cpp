@@ -24,7 +24,8 @@ void CudaOps::sample(const SlotTable& slots, const BatchView& batch, const Tenso
   scratch.counts = arena_.take(DType::kI32, {numbers}).as<int32_t>();
   const bool in_vectors =
       reinterpret_cast<uintptr_t>(logits.data) % 16 == 0 && slots.limits.vocab_padded % 4 == 0;
-  if (in_vectors && batch.shape.sample_rows <= kernels::kSampleMeasuredRowsMax)
+  const int32_t sample_rows = batch.shape.sample_rows;  // none where no prompt ends
+  if (in_vectors && sample_rows > 0 && sample_rows <= kernels::kSampleMeasuredRowsMax)
     scratch.measured = sample_measured_;
   kernels::sample(stream_, slot_arrays(slots), batch_arrays(batch), logits.as<float>(), eos_,
                   static_cast<int32_t>(eos.size()), scratch, output_arrays(out));
