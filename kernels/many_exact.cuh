@@ -95,29 +95,7 @@ __device__ inline void many_multiply_exact(const ManyArgs& a, ManyShared& s, int
 
 __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kManyThreads, 1)
     many_exact_kernel(const __grid_constant__ ManyMaps maps, const __grid_constant__ ManyArgs a) {
-  extern __shared__ uint8_t raw[];
-  auto& s = *reinterpret_cast<ManyShared*>(raw + (0U - shared_address(raw)) % 1024U);
-  if (threadIdx.x == 0) {
-    for (int i = 0; i < kManyStages; ++i) {
-      barrier_init(&s.full[i], 1);
-      barrier_init(&s.empty[i], static_cast<uint32_t>(kManyMathThreads / 32 * 2));
-    }
-    barrier_init_done();
-  }
-  let_next_kernel_start();
-  __syncthreads();
-  cluster_arrive_relaxed();
-  cluster_wait();  // the other's barriers are ready
-  const auto rank = static_cast<int32_t>(cluster_rank());
-  if (threadIdx.x < kManyMathThreads) {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-    wait_for_earlier_kernels();
-    many_multiply_exact(a, s, rank);
-  } else {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    if (threadIdx.x == kManyMathThreads) ManyCopier<false>{maps, a, s, rank, {}}.run();
-  }
-  many_meet();  // the other still writes here
+  many_run<false>(maps, a, [&](ManyShared& s, int32_t rank) { many_multiply_exact(a, s, rank); });
 }
 
 }  // namespace fathom::kernels

@@ -190,14 +190,14 @@ __device__ inline void many_meet() {
   cluster_wait();
 }
 
-template <bool kGated>
-__global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kManyThreads, 1)
-    many_kernel(const __grid_constant__ ManyMaps maps, const __grid_constant__ ManyArgs a) {
+// A kernel of blocks in twos: `multiply` is the part of the threads that multiply, the others copy.
+template <bool kScaled, typename Multiply>
+__device__ void many_run(const ManyMaps& maps, const ManyArgs& a, const Multiply& multiply) {
   extern __shared__ uint8_t raw[];
   auto& s = *reinterpret_cast<ManyShared*>(raw + (0U - shared_address(raw)) % 1024U);
   if (threadIdx.x == 0) {
     for (int i = 0; i < kManyStages; ++i) {
-      const int here = many_reads_scales(i) ? kWarpArrivals<true> : kWarpArrivals<false>;
+      const int here = kScaled && many_reads_scales(i) ? kWarpArrivals<true> : kWarpArrivals<false>;
       barrier_init(&s.full[i], 1);
       barrier_init(&s.empty[i], static_cast<uint32_t>(kManyMathThreads / 32 * (here + 1)));
     }
@@ -211,12 +211,18 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kManyThreads, 1)
   if (threadIdx.x < kManyMathThreads) {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
     wait_for_earlier_kernels();
-    many_multiply<kGated>(a, s, rank);
+    multiply(s, rank);
   } else {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    if (threadIdx.x == kManyMathThreads) ManyCopier<true>{maps, a, s, rank, {}}.run();
+    if (threadIdx.x == kManyMathThreads) ManyCopier<kScaled>{maps, a, s, rank, {}}.run();
   }
   many_meet();  // the other still writes here
+}
+
+template <bool kGated>
+__global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kManyThreads, 1)
+    many_kernel(const __grid_constant__ ManyMaps maps, const __grid_constant__ ManyArgs a) {
+  many_run<true>(maps, a, [&](ManyShared& s, int32_t rank) { many_multiply<kGated>(a, s, rank); });
 }
 
 }  // namespace fathom::kernels

@@ -1,6 +1,7 @@
 // y = x Wt for many rows of x, in e4m3 with scales of 1 x 128 (x) and 128 x 128 (W), on Hopper's
 // tensor cores (docs/kernels/dense_gemm.md). Where W is a gate and an up matrix, what is stored is
-// silu(gate) * up, quantized for the next product.
+// silu(gate) * up, quantized for the next product. In bf16, without scales, what is stored is
+// float32: a vocabulary's logits.
 #pragma once
 
 #include "format.h"
