@@ -1,6 +1,6 @@
 // CudaOps: the op set on one GPU. Choosers name a kernel made for a call's shape, or cuBLASLt;
-// otherwise it runs on a plain one, against which those are measured. One object per rank, called by
-// that rank's thread; it owns the device's memory and one stream. Numbers agree with CpuOps, the
+// otherwise it runs on a plain one, against which those are measured. One object per rank, called
+// by that rank's thread; it owns the device's memory and one stream. Numbers agree with CpuOps, the
 // oracle, as docs/numerics.md says.
 #pragma once
 
