@@ -19,6 +19,7 @@
 #include "kernels/steps.h"
 #include "kernels/turn.h"
 #include "ops/cuda/device.h"
+#include "ops/cuda/lane.h"
 #include "ops/cuda/large_gemm.h"
 
 namespace fathom {
@@ -241,7 +242,8 @@ class CudaOps final : public Ops {
                         int32_t arrival_count);
   void gqa_decode_rows(const GqaStep& step, const kernels::GqaDecodePlan& plan, const Tensor& qkv,
                        int32_t* arrivals);
-  void gqa_prefill_rows(const GqaStep& step);  // prefill_gqa.cpp
+  // prefill_gqa.cpp
+  void gqa_prefill_rows(const GqaStep& step, cudaStream_t stream);
 
   // experts.cpp. Of each token its choices (ids, weights: [tokens, k]) and what their experts gave.
   struct RoutedPairs {
@@ -291,6 +293,7 @@ class CudaOps final : public Ops {
   const bool deterministic_;
   const bool with_library_;
   cudaStream_t stream_ = nullptr;
+  Lane lane_;        // beside it
   int32_t sms_ = 0;  // of the device
   bool hopper_ = true;  // its own kernels may run
   Tensor large_workspace_;

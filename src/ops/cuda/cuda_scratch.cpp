@@ -294,7 +294,8 @@ int64_t CudaScratch::mla(const BatchView& batch, const KvView& cache, const MlaP
          std::max(mla_decode(shape, decode_tokens, cache, p), mla_prefill(shape, cache, p));
 }
 
-// Values and queries of every token, and partial results of as many blocks as a GPU runs at once.
+// Values and queries of every token, and partial results of as many blocks as a GPU runs at once;
+// prompts attend beside them.
 int64_t CudaScratch::gqa(const BatchView& batch, const KvView& cache, const GqaParams& p) const {
   const StepShape& shape = batch.shape;
   const int64_t values = int64_t{shape.tokens} * p.heads * p.head_dims;
@@ -324,8 +325,7 @@ int64_t CudaScratch::gqa(const BatchView& batch, const KvView& cache, const GqaP
   }
   const int64_t prefill = words(4 * int64_t{sms_} + 1) + gqa_prefill(shape, cache, p);
   return words(values) + rounded(values * act_size()) +
-         plain_rows(shape.tokens, int64_t{p.heads} * p.head_dims, p.out) +
-         std::max(decode, prefill);
+         plain_rows(shape.tokens, int64_t{p.heads} * p.head_dims, p.out) + decode + prefill;
 }
 
 // Of each block of the sampler.

@@ -89,7 +89,6 @@ void CudaOps::gqa_decode_rows(const GqaStep& step, const kernels::GqaDecodePlan&
                               const Tensor& qkv, int32_t* arrivals) {
   const BatchView& batch = step.batch;
   const GqaParams& p = step.params;
-  ArenaScope scope(arena_);
   kernels::GqaDecodeCall call;
   call.rows = {step.tokens.row_slot,          batch.row_first.as<int32_t>(),
                batch.row_query.as<int32_t>(), batch.row_context.as<int32_t>(),
@@ -134,7 +133,8 @@ Act CudaOps::gqa_attention(const BatchView& batch, const KvView& cache, const Te
   GqaProblem problem = problem_of(batch, cache, qkv, p, sms_);
   problem.hopper = hopper_;
   const kernels::GqaDecodePlan plan = choose_gqa_decode(problem);
-  const bool prefills = hopper_ && prefills_on_tensor_cores(cache, qkv, p);
+  const bool prefills = batch.shape.decode_rows < batch.shape.rows && hopper_ &&
+                        prefills_on_tensor_cores(cache, qkv, p);
   // Rows that the plain kernel takes: [first_plain, end_plain).
   const int32_t first_plain = plan.pair_tile > 0 ? batch.shape.decode_rows : 0;
   const int32_t end_plain = prefills ? batch.shape.decode_rows : batch.shape.rows;
@@ -150,12 +150,17 @@ Act CudaOps::gqa_attention(const BatchView& batch, const KvView& cache, const Te
       direct ? epilogue_of(act) : kernels::Epilogue{values, Format::kF32, columns}};
   int32_t* arrivals = arena_.take(DType::kI32, {2 * int64_t{plan.blocks} + 1}).as<int32_t>();
   if (!plan.few) gqa_prepare_step(step, qkv, arrivals, 2 * plan.blocks);
+  // Beside each other, so that one's first blocks fill the multiprocessors that the other's last
+  // ones leave.
+  const bool beside = prefills && plan.pair_tile > 0;
+  if (beside) check(lane_.fork(stream_), "gqa_attention");
+  if (prefills) gqa_prefill_rows(step, beside ? lane_.stream() : stream_);
   if (plan.pair_tile > 0) gqa_decode_rows(step, plan, qkv, arrivals);
   if (first_plain < end_plain) {
     kernels::gqa_attend(stream_, step.shape, step.tokens, rows_of(step.queries), first_plain,
                         end_plain, values);
   }
-  if (prefills) gqa_prefill_rows(step);
+  if (beside) check(lane_.join(stream_), "gqa_attention");
   if (!direct) finish(values, tokens, columns, act);
   check(cudaGetLastError(), "gqa_attention");
   return act;

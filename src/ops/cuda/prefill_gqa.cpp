@@ -23,9 +23,8 @@ bool prefills_on_tensor_cores(const KvView& cache, const Tensor& qkv, const GqaP
          kernels::gqa_prefill_fits(desc_of(cache, p));
 }
 
-void CudaOps::gqa_prefill_rows(const GqaStep& step) {
+void CudaOps::gqa_prefill_rows(const GqaStep& step, cudaStream_t stream) {
   const StepShape& shape = step.batch.shape;
-  if (shape.decode_rows == shape.rows) return;
   const GqaParams& p = step.params;
   const kernels::GqaPrefillDesc desc = desc_of(step.cache, p);
   kernels::GqaPrefillCall call;
@@ -39,17 +38,16 @@ void CudaOps::gqa_prefill_rows(const GqaStep& step) {
   call.softmax_scale = p.softmax_scale;
   call.out = step.out;
   if (!desc.fp8_cache) {
-    check(kernels::gqa_prefill(stream_, desc, call), "gqa_attention");
+    check(kernels::gqa_prefill(stream, desc, call), "gqa_attention");
     return;
   }
   const kernels::GqaSpreadPlan plan =
       kernels::plan_gqa_spread(desc, shape.rows - shape.decode_rows,
                                shape.tokens - shape.decode_rows, shape.context_tokens_max);
-  ArenaScope scope(arena_);
   kernels::GqaSpreadMemory memory;
   memory.spread = arena_.take(DType::kBF16, {plan.spread_numbers()}).data;
   if (plan.carry_floats() > 0) memory.carry = floats(plan.carry_floats());
-  check(kernels::gqa_prefill_fp8(stream_, desc, plan, call, memory), "gqa_attention");
+  check(kernels::gqa_prefill_fp8(stream, desc, plan, call, memory), "gqa_attention");
 }
 
 }  // namespace fathom

@@ -36,6 +36,7 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
   std::unique_ptr<CudaOps> ops(new CudaOps(options));
   FATHOM_RETURN_IF_ERROR(
       cuda_status(cudaStreamCreateWithFlags(&ops->stream_, cudaStreamNonBlocking), "stream"));
+  FATHOM_RETURN_IF_ERROR(cuda_status(ops->lane_.open(), "stream"));
   FATHOM_ASSIGN(const DeviceTraits traits, device_traits());
   ops->hopper_ = traits.hopper && !options.neutral_kernels;
   FATHOM_ASSIGN(ops->sms_, device_multiprocessors());
@@ -119,6 +120,7 @@ CudaOps::~CudaOps() {
   for (cudaEvent_t event : marks_) cudaEventDestroy(event);
   for (void* p : device_memory_) cudaFree(p);
   for (void* p : pinned_memory_) cudaFreeHost(p);
+  lane_.close();
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
 }
 
