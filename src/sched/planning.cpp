@@ -70,16 +70,32 @@ void Scheduler::bound_prefills(Draft& draft) {
 // if there is one, and if this one still gets on.
 void Scheduler::round_prefills(Draft& draft) {
   if (!options_.round_tokens) return;
-  int64_t rest = waiting_tokens_;
-  for (const Sequence* s : running_) {
-    if (s->phase == Phase::kRunning) rest += s->open_tokens - std::min(s->reserved, s->open_tokens);
-  }
-  const int32_t prompts = draft.budget.prompt_tokens_left(0);
-  if (rest <= prompts) return;
+  const std::optional<int32_t> prompts = prompts_within(draft.budget);
+  if (!prompts) return;
   const int32_t decodes = options_.max_num_batched_tokens - draft.budget.tokens_left();
-  const int32_t rounded = whole_rounds(decodes + prompts, *options_.round_tokens) - decodes;
+  const int32_t rounded = whole_rounds(decodes + *prompts, *options_.round_tokens) - decodes;
   const int32_t least = std::max(options_.prefill_tokens_min, kv_.block_tokens());
   if (rounded >= least) draft.budget.cap(rounded);
+}
+
+// How many tokens of the prompts that wait, in their order, a step with this budget computes. None:
+// all of them.
+std::optional<int32_t> Scheduler::prompts_within(StepBudget budget) const {
+  int32_t tokens = 0;
+  const auto takes_all = [&](int32_t rest, int32_t context) {
+    const int32_t chunk = std::min(rest, budget.prompt_tokens_left(context));
+    budget.take_prompt(chunk, context);
+    tokens += chunk;
+    return chunk == rest;
+  };
+  for (const Sequence* s : running_) {
+    if (s->phase != Phase::kRunning || !s->is_prefilling()) continue;
+    if (!takes_all(s->open_tokens - s->reserved, s->reserved)) return tokens;
+  }
+  for (const Sequence* s : waiting_) {
+    if (!takes_all(s->known(), 0)) return tokens;
+  }
+  return std::nullopt;
 }
 
 void Scheduler::plan_prefills(Draft& draft) {

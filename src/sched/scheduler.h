@@ -136,6 +136,7 @@ class Scheduler {
   void plan_decodes(Draft& draft);
   void bound_prefills(Draft& draft);
   void round_prefills(Draft& draft);
+  std::optional<int32_t> prompts_within(StepBudget budget) const;
   void plan_prefills(Draft& draft);
   bool add_prefill_row(Sequence& s, Draft& draft);
   void add_row(Sequence& s, RowKind kind, int32_t tokens, Draft& draft);

@@ -268,6 +268,20 @@ TEST(StepPace, FillsWholeRoundsWhereMoreWaits) {
   EXPECT_EQ(rounded_tokens(400, 900), 900) << "all that waits";
 }
 
+// A thousand tokens of one prompt attend to more than those of two do.
+TEST(StepPace, RoundsByTheLengthsOfThePromptsThatWait) {
+  SchedulerOptions o = small_options(2000);
+  o.max_model_len = 4000;
+  o.max_num_batched_tokens = 2048;
+  o.prefill_slowdown_max = 1.5;
+  o.round_tokens = 960;
+  Driver d(o);
+  begin_answers(d);
+  ASSERT_TRUE(d.admit(make_request(3, 480, 4)).is_ok());
+  ASSERT_TRUE(d.admit(make_request(4, 3000, 4)).is_ok());
+  EXPECT_EQ(prefill_tokens(*d.plan()), 956);
+}
+
 TEST(StepPace, NeverRoundsAPromptAway) {
   SchedulerOptions o = small_options(2000);
   o.max_model_len = 4000;
