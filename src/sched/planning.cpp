@@ -122,7 +122,7 @@ bool Scheduler::add_prefill_row(Sequence& s, Draft& draft) {
     make_room(s, *group, 1);
     room = room_tokens(s);
   }
-  chunk = std::min(chunk, prefill_chunk(rest, room, block_tokens));
+  chunk = std::min(chunk, prefill_chunk(rest, room, block_tokens, block_tokens));
   if (chunk > 0) add_row(s, RowKind::kPrefill, chunk, draft);
   return true;
 }
@@ -135,7 +135,9 @@ int32_t Scheduler::prefill_tokens_left(const Sequence& s, int32_t from, const Dr
 int32_t Scheduler::next_chunk(int32_t rest, int32_t tokens_left) const {
   const int32_t most =
       std::min(tokens_left, options_.prefill_chunk_tokens_max.value_or(tokens_left));
-  return prefill_chunk(rest, most, kv_.block_tokens());
+  // A step of whole rounds has no use for the tokens that a cut at a block's end would leave out.
+  const int32_t unit = options_.round_tokens ? 1 : kv_.block_tokens();
+  return prefill_chunk(rest, most, kv_.block_tokens(), unit);
 }
 
 void Scheduler::add_row(Sequence& s, RowKind kind, int32_t tokens, Draft& draft) {

@@ -35,9 +35,9 @@ Sequence* choose_victim(std::span<Sequence* const> running, const Sequence& need
   return victim == &needy ? nullptr : victim;
 }
 
-int32_t prefill_chunk(int32_t rest, int32_t tokens_left, int32_t block_tokens) {
+int32_t prefill_chunk(int32_t rest, int32_t tokens_left, int32_t block_tokens, int32_t unit) {
   if (rest <= tokens_left) return rest;
-  return tokens_left / block_tokens * block_tokens;
+  return tokens_left < block_tokens ? 0 : tokens_left / unit * unit;
 }
 
 int32_t whole_rounds(int32_t tokens, int32_t round_tokens) {

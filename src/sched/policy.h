@@ -66,8 +66,8 @@ bool gives_way_before(const Sequence& a, const Sequence& b);
 Sequence* choose_victim(std::span<Sequence* const> running, const Sequence& needy, int32_t group,
                         int32_t preemptions_max);
 
-// Tokens of the next prefill chunk: whole blocks, or the rest. 0 when less than a block fits.
-int32_t prefill_chunk(int32_t rest, int32_t tokens_left, int32_t block_tokens);
+// Tokens of the next prefill chunk: whole units, or the rest. 0 when less than a block fits.
+int32_t prefill_chunk(int32_t rest, int32_t tokens_left, int32_t block_tokens, int32_t unit);
 
 // What of a step's `tokens` fills whole rounds of so many, if no more than a third is left over;
 // otherwise whole quarters of a round. All of half a round or less.

@@ -85,11 +85,13 @@ TEST(Policy, StepsAreWholeRoundsWhereLittleIsLeftOver) {
 }
 
 TEST(Policy, ChunksAreWholeBlocksOrTheRest) {
-  EXPECT_EQ(prefill_chunk(100, 70, 64), 64);
-  EXPECT_EQ(prefill_chunk(100, 63, 64), 0);
-  EXPECT_EQ(prefill_chunk(63, 63, 64), 63);
-  EXPECT_EQ(prefill_chunk(100, 100, 64), 100);
-  EXPECT_EQ(prefill_chunk(300, 200, 64), 192);
+  EXPECT_EQ(prefill_chunk(100, 70, 64, 64), 64);
+  EXPECT_EQ(prefill_chunk(100, 63, 64, 64), 0);
+  EXPECT_EQ(prefill_chunk(63, 63, 64, 64), 63);
+  EXPECT_EQ(prefill_chunk(100, 100, 64, 64), 100);
+  EXPECT_EQ(prefill_chunk(300, 200, 64, 64), 192);
+  EXPECT_EQ(prefill_chunk(300, 203, 64, 1), 203);
+  EXPECT_EQ(prefill_chunk(300, 63, 64, 1), 0) << "a block at least";
 }
 
 TEST(Policy, BudgetCountsTokens) {
