@@ -10,6 +10,7 @@ namespace fathom::kernels {
 namespace {
 
 using Kernel = void (*)(CUtensorMap, CUtensorMap, TallArgs);
+using HeadsKernel = void (*)(CUtensorMap, CUtensorMap, TallArgs, GqaPrepareCall);
 
 // Boxes of `box_rows` rows and 128 bytes of a row-major e4m3 matrix; what lies outside reads as 0.
 cudaError_t encode(CUtensorMap* map, const void* data, int64_t rows, int64_t columns,
@@ -32,6 +33,14 @@ Kernel kernel_of(int32_t columns, bool gated) {
     case 96: return gated ? nullptr : tall_kernel<96, false>;
     case 128: return gated ? tall_kernel<128, true> : tall_kernel<128, false>;
     case 256: return gated ? tall_kernel<256, true> : tall_kernel<256, false>;
+    default: return nullptr;
+  }
+}
+
+HeadsKernel heads_kernel_of(int32_t columns) {
+  switch (columns) {
+    case 128: return tall_heads_kernel<128>;
+    case 256: return tall_heads_kernel<256>;
     default: return nullptr;
   }
 }
@@ -63,7 +72,8 @@ void set_shape(const Rows& x, int64_t rows, const Matrix& w, const TallPlan& pla
 }
 
 cudaError_t launch(cudaStream_t stream, const Rows& x, int64_t rows, const Matrix& w,
-                   const TallPlan& plan, int32_t sms, bool gated, TallArgs& a) {
+                   const TallPlan& plan, int32_t sms, bool gated, TallArgs& a,
+                   const GqaPrepareCall* heads = nullptr) {
   CUtensorMap w_map;
   CUtensorMap x_map;
   cudaError_t error = encode(&w_map, w.data, w.out, w.in, w.stride, plan.columns / 2);
@@ -92,6 +102,9 @@ cudaError_t launch(cudaStream_t stream, const Rows& x, int64_t rows, const Matri
   config.stream = stream;
   config.attrs = attributes;
   config.numAttrs = 2;
+  if (heads != nullptr) {
+    return cudaLaunchKernelEx(&config, heads_kernel_of(plan.columns), w_map, x_map, a, *heads);
+  }
   return cudaLaunchKernelEx(&config, kernel_of(plan.columns, gated), w_map, x_map, a);
 }
 
@@ -118,6 +131,11 @@ cudaError_t load_tall_gemm() {
           cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kTallSharedMax);
       if (error != cudaSuccess) return error;
     }
+    const HeadsKernel heads = heads_kernel_of(columns);
+    if (heads == nullptr) continue;
+    const cudaError_t error =
+        cudaFuncSetAttribute(heads, cudaFuncAttributeMaxDynamicSharedMemorySize, kTallSharedMax);
+    if (error != cudaSuccess) return error;
   }
   return tensor_map_encoder() != nullptr ? cudaSuccess : cudaErrorNotSupported;
 }
@@ -139,6 +157,24 @@ cudaError_t tall_gated_gemm(cudaStream_t stream, Rows x, int64_t rows, Matrix w,
   a.columns = static_cast<int32_t>(w.out / 2);
   a.y = out;
   return launch(stream, x, rows, w, plan, sms, true, a);
+}
+
+cudaError_t tall_heads_gemm(cudaStream_t stream, Rows x, int64_t rows, Matrix w,
+                            const GqaPrepareCall& heads, const TallPlan& plan, int32_t sms) {
+  const bool split = plan.pairing == TallPairing::kSplit;
+  const bool known = heads_kernel_of(plan.columns) != nullptr && plan.heads && !split;
+  const GqaShape& shape = heads.shape;
+  const int32_t tile_heads = plan.columns / kTallHeadDims;
+  const bool even = shape.kv_heads % tile_heads == 0 && shape.heads % tile_heads == 0;
+  if (!known || !fits(plan, false, w.in) || !even || shape.head_dims != kTallHeadDims ||
+      shape.block_tokens != kGqaBlockTokens || rows > kTallHeadTokens ||
+      heads.batch.tokens != rows ||
+      w.out != int64_t{shape.heads + 2 * shape.kv_heads} * kTallHeadDims) {
+    return cudaErrorInvalidValue;
+  }
+  TallArgs a;
+  a.columns = static_cast<int32_t>(w.out);
+  return launch(stream, x, rows, w, plan, sms, false, a, &heads);
 }
 
 }  // namespace fathom::kernels

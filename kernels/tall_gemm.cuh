@@ -6,6 +6,7 @@
 #pragma once
 
 #include "async_copy.cuh"
+#include "tall_heads.cuh"
 #include "tall_parts.cuh"
 #include "tall_store.cuh"
 #include "wgmma.cuh"
@@ -280,61 +281,54 @@ struct TallMultiply {
   }
 };
 
-template <int kColumns, bool kGated>
-__device__ void tall_multiply(const TallArgs& a, const TallRing<kColumns>& ring, TallTiles tiles) {
+// store(rows, tile, rank, round, sums) has what a tile ends with.
+template <int kColumns, typename Store>
+__device__ void tall_multiply(const TallArgs& a, const TallRing<kColumns>& ring, TallTiles tiles,
+                              const Store& store) {
   const int warp = __shfl_sync(0xFFFFFFFFU, static_cast<int>(threadIdx.x / 32), 0);
   const int lane = static_cast<int>(threadIdx.x % 32);
   const uint32_t peer =
       a.multicast ? cluster_address(ring.empty(0), static_cast<uint32_t>(tiles.rank ^ 1)) : 0U;
-  constexpr int kBoxes = TallShape<kColumns>::kBoxes;
   TallMultiply<kColumns> m{
       ring, warp * 16 + lane / 4, peer, TallReads<kColumns>(ring, warp / 4), {}};
   uint8_t* staged = ring.staged() + warp * 16 * kTallPitch;
   for (int32_t round = 0; tiles.more(); tiles.next(), ++round) {
     const TallTile t = tiles.tile();
-    float total[kBoxes][TallShape<kColumns>::kSums];
+    float total[TallShape<kColumns>::kBoxes][TallShape<kColumns>::kSums];
     m.run(total, t.end - t.begin);
     const TallRows rows{a, staged, warp * 16, t.token, t.tokens};
-    if constexpr (kGated && kBoxes == 2) {
-      tall_store_gated(rows, t.index, total);
-    } else if constexpr (kGated) {
-      tall_store_gated_two(rows, ring, t.index, tiles.rank, round, total);
-    } else {
-      if constexpr (kColumns == 128) {
-        if (a.pairing == TallPairing::kSplit) {
-          tall_join(rows, ring, t.index, tiles.rank, total);
-          continue;
-        }
-      }
-      tall_store(rows, t.index, total);
-    }
+    store(rows, t.index, tiles.rank, round, total);
   }
 }
 
 template <int kColumns>
-__device__ void tall_init_barriers(const TallArgs& a, const TallRing<kColumns>& ring) {
+__device__ void tall_init_barriers(const TallArgs& a, const TallRing<kColumns>& ring,
+                                   uint32_t tellers) {
   for (int s = 0; s < a.stages; ++s) {
     barrier_init(ring.full(s), 33);
     barrier_init(ring.empty(s), kTallMathThreads + (a.multicast ? kTallMathThreads / 32 : 0));
   }
-  barrier_init(ring.told(0), 1);
-  barrier_init(ring.told(1), 1);
+  barrier_init(ring.told(0), tellers);
+  barrier_init(ring.told(1), tellers);
   barrier_init_done();
   if (a.pairing == TallPairing::kSplit) {
     barrier_expect(ring.told(0), static_cast<uint32_t>(ring.received_bytes));
   }
 }
 
-template <int kColumns, bool kGated>
-__global__ void __launch_bounds__(kTallThreads, 1)
-    tall_kernel(const __grid_constant__ CUtensorMap w_map,
-                const __grid_constant__ CUtensorMap x_map, const __grid_constant__ TallArgs a) {
+__device__ inline uint8_t* tall_base() {
   extern __shared__ uint8_t raw[];
-  uint8_t* base = raw + (0U - shared_address(raw)) % 1024U;
-  const TallRing<kColumns> ring{base, a.stages,
-                                a.pairing == TallPairing::kSplit ? kTallTokens * 64 * 4 : 0};
+  return raw + (0U - shared_address(raw)) % 1024U;
+}
+
+// `tellers` threads arrive at the ring's barriers `told`; the two warps that neither multiply nor
+// copy have aside(thread).
+template <int kColumns, typename Store, typename Aside>
+__device__ void tall_run(const CUtensorMap& w_map, const CUtensorMap& x_map, const TallArgs& a,
+                         const TallRing<kColumns>& ring, uint32_t tellers, const Store& store,
+                         const Aside& aside) {
   if (threadIdx.x == kTallMathThreads) {
-    tall_init_barriers(a, ring);
+    tall_init_barriers(a, ring, tellers);
   } else if (threadIdx.x == kTallMathThreads + 32) {
     prefetch_map(&w_map);
     prefetch_map(&x_map);
@@ -349,15 +343,66 @@ __global__ void __launch_bounds__(kTallThreads, 1)
   if (threadIdx.x < kTallMathThreads) {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 224;");
     wait_for_earlier_kernels();
-    tall_multiply<kColumns, kGated>(a, ring, tiles);
+    tall_multiply(a, ring, tiles, store);
   } else {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 56;");
     if (threadIdx.x == kTallMathThreads) {
       tall_load(TallTileCopy<kColumns>{&w_map, &x_map, a, ring, tiles.rank}, tiles);
     } else if (threadIdx.x / 32 == kTallMathThreads / 32 + 1) {
       tall_load(TallScaleCopy<kColumns>{a, ring, static_cast<int>(threadIdx.x % 32)}, tiles);
+    } else if (threadIdx.x / 32 > kTallMathThreads / 32 + 1) {
+      aside(static_cast<int>(threadIdx.x) - kTallMathThreads - 64);
     }
   }
+}
+
+template <int kColumns, bool kGated>
+__global__ void __launch_bounds__(kTallThreads, 1)
+    tall_kernel(const __grid_constant__ CUtensorMap w_map,
+                const __grid_constant__ CUtensorMap x_map, const __grid_constant__ TallArgs a) {
+  constexpr int kBoxes = TallShape<kColumns>::kBoxes;
+  using Sums = float[kBoxes][TallShape<kColumns>::kSums];
+  const bool split = a.pairing == TallPairing::kSplit;
+  const TallRing<kColumns> ring{tall_base(), a.stages, split ? kTallTokens * 64 * 4 : 0};
+  const auto store = [&](const TallRows& rows, int32_t tile, int32_t rank, int32_t round,
+                         Sums& total) {
+    if constexpr (kGated && kBoxes == 2) {
+      tall_store_gated(rows, tile, total);
+    } else if constexpr (kGated) {
+      tall_store_gated_two(rows, ring, tile, rank, round, total);
+    } else {
+      if constexpr (kColumns == 128) {
+        if (split) {
+          tall_join(rows, ring, tile, rank, total);
+          return;
+        }
+      }
+      tall_store(rows, tile, total);
+    }
+  };
+  tall_run(w_map, x_map, a, ring, 1, store, [](int) {});
+}
+
+// Of qkv: heads, ready for attention.
+template <int kColumns>
+__global__ void __launch_bounds__(kTallThreads, 1)
+    tall_heads_kernel(const __grid_constant__ CUtensorMap w_map,
+                      const __grid_constant__ CUtensorMap x_map, const __grid_constant__ TallArgs a,
+                      const __grid_constant__ GqaPrepareCall heads) {
+  using Sums = float[TallShape<kColumns>::kBoxes][64];
+  const TallRing<kColumns> ring{tall_base(), a.stages, 0};
+  const TallHeadStore put{heads, ring.places()};
+  const auto store = [&](const TallRows& rows, int32_t tile, int32_t, int32_t, Sums& total) {
+    barrier_wait(ring.told(1), 0);
+    put(rows, tile, total);
+  };
+  tall_run(w_map, x_map, a, ring, kTallPlaceThreads, store, [&](int thread) {
+    tall_find_places(heads, ring.places(), thread);
+    barrier_arrive(ring.told(1));
+    barrier_wait(ring.told(1), 0);
+    wait_for_earlier_kernels();
+    tall_clear(heads, ring.places(), thread);
+  });
 }
 
 }  // namespace fathom::kernels

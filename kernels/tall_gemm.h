@@ -3,6 +3,7 @@
 #pragma once
 
 #include "format.h"
+#include "gqa_decode.h"
 #include "tall_plan.h"
 
 namespace fathom::kernels {
@@ -21,5 +22,11 @@ cudaError_t tall_gemm(cudaStream_t stream, Rows x, int64_t rows, Matrix w, Rows 
 // (kColumns).
 cudaError_t tall_gated_gemm(cudaStream_t stream, Rows x, int64_t rows, Matrix w, Epilogue out,
                             const TallPlan& plan, int32_t sms);
+
+// The product that makes qkv, and what gqa_prepare_heads makes of it, bit for bit; heads.qkv is not
+// read. Heads of 128 dimensions without bias and norms, up to kTallHeadTokens rows; plan.heads, K
+// is not split, tiles of 128 or 256.
+cudaError_t tall_heads_gemm(cudaStream_t stream, Rows x, int64_t rows, Matrix w,
+                            const GqaPrepareCall& heads, const TallPlan& plan, int32_t sms);
 
 }  // namespace fathom::kernels

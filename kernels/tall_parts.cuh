@@ -118,6 +118,7 @@ struct TallRing {
   __device__ uint64_t* full(int s) const { return reinterpret_cast<uint64_t*>(scales(stages)) + s; }
   __device__ uint64_t* empty(int s) const { return full(stages) + s; }
   __device__ uint64_t* told(int i) const { return full(2 * stages) + i; }  // two
+  __device__ TallPlace* places() const { return reinterpret_cast<TallPlace*>(told(2)); }
 };
 
 }  // namespace fathom::kernels

@@ -142,6 +142,12 @@ Act ObservedOps::gqa_attention(const BatchView& batch, const KvView& cache, cons
                   [&] { return inner_.gqa_attention(batch, cache, qkv, params); });
 }
 
+Act ObservedOps::project_gqa(const BatchView& batch, const KvView& cache, const Act& x,
+                             const Weight& qkv, const GqaParams& params) {
+  return observed({with_shape("project_gqa", qkv)},
+                  [&] { return inner_.project_gqa(batch, cache, x, qkv, params); });
+}
+
 Partial ObservedOps::moe(const BatchView& batch, const Act& x, const MoeParams& params,
                          const Tensor& out) {
   return observed({"moe", experts_spared(batch.shape.tokens, params)},

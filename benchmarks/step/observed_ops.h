@@ -74,6 +74,8 @@ class ObservedOps : public Ops {
                     const Tensor& kv_a, const MlaParams& params, MlaForm form) override;
   Act gqa_attention(const BatchView& batch, const KvView& cache, const Tensor& qkv,
                     const GqaParams& params) override;
+  Act project_gqa(const BatchView& batch, const KvView& cache, const Act& x, const Weight& qkv,
+                  const GqaParams& params) override;
   Partial moe(const BatchView& batch, const Act& x, const MoeParams& params,
               const Tensor& out) override;
   Partial norm_moe(const BatchView& batch, const NormInput& x, const MoeParams& params,

@@ -295,6 +295,11 @@ class Ops {
   // params.out.
   virtual Act gqa_attention(const BatchView& batch, const KvView& cache, const Tensor& qkv,
                             const GqaParams& params) = 0;
+  // gqa_attention of a product.
+  virtual Act project_gqa(const BatchView& batch, const KvView& cache, const Act& x,
+                          const Weight& qkv, const GqaParams& params) {
+    return gqa_attention(batch, cache, linear(x, qkv), params);
+  }
   // Route, dispatch, experts, weighted sum, shared expert. x: [T, hidden] in act_dtype, not
   // quantized. Written to `out`, act_dtype [T, hidden].
   virtual Partial moe(const BatchView& batch, const Act& x, const MoeParams& params,

@@ -52,6 +52,27 @@ TEST(ChooseTall, TakesWhatWasMeasuredFastestForLlama) {
   EXPECT_FALSE(choose_tall(problem(512, 4096, 14336)));  // cuBLASLt's 48 us are less
 }
 
+TEST(ChooseTall, MakesHeadsReadyWhereThatWasMeasuredFaster) {
+  const auto columns = [](const TallProblem& p) {
+    const auto plan = choose_tall_heads(p);
+    if (!plan) return 0;
+    EXPECT_TRUE(plan->heads);
+    EXPECT_NE(plan->pairing, TallPairing::kSplit);
+    EXPECT_LE(kernels::tall_shared_bytes(*plan, plan->stages), kernels::kTallSharedMax);
+    return plan->columns;
+  };
+  EXPECT_EQ(columns(problem(512, 6144, 4096)), 256);
+  EXPECT_EQ(columns(problem(384, 6144, 4096)), 256);
+  EXPECT_EQ(columns(problem(256, 6144, 4096)), 128);
+  EXPECT_EQ(columns(problem(192, 6144, 4096)), 128);
+  EXPECT_EQ(columns(problem(128, 6144, 4096)), 0);  // K in halves is faster
+  EXPECT_EQ(columns(problem(513, 6144, 4096)), 0);
+  EXPECT_EQ(columns(problem(512, 6144, 4096, true)), 0);
+  TallProblem p = problem(512, 6144, 4096);
+  p.deterministic = true;
+  EXPECT_EQ(columns(p), 0);
+}
+
 TEST(ChooseTall, LeavesAloneWhatTheKernelCannotRun) {
   EXPECT_TRUE(choose_tall(problem(256, 4096, 4096)));
   EXPECT_FALSE(choose_tall(problem(64, 4096, 4096)));

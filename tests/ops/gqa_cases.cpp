@@ -12,10 +12,13 @@ namespace fathom::testing {
 namespace {
 
 constexpr double kEpsilon = 1e-6;
+constexpr float kProductSpread = 0.15F;  // of a weight: numbers of qkv are about 1
 
 struct Inputs {
   PagedBatch batch;
   HostMatrix qkv;             // [tokens, (heads + 2 * kv_heads) * dims]
+  QuantizedRows x;            // what it is a product of, if of any
+  StoredWeight weight;
   std::vector<float> bias;    // empty: none
   std::vector<float> q_norm;  // empty: none
   std::vector<float> k_norm;
@@ -38,6 +41,13 @@ Inputs make_inputs(const GqaShape& s) {
   const uint32_t seed = 200000 + 100 * s.seed;
   const int64_t columns = query_columns(s) + entry_of(s);
   in.qkv = random_matrix(in.batch.arrays.shape.tokens, columns, seed, 2.0F);
+  if (s.hidden > 0) {
+    const HostMatrix x = random_matrix(in.qkv.rows, s.hidden, seed + 5);
+    in.x = quantized_rows(rounded_to_bf16(x), 0, false);
+    in.weight = random_fp8(columns, s.hidden, 0, seed + 6, kProductSpread);
+    const std::vector<double> qkv = product(in.x.matrix, in.weight.matrix);
+    in.qkv.values.assign(qkv.begin(), qkv.end());
+  }
   if (s.bias) in.bias = random_matrix(1, columns, seed + 1, 1.0F).values;
   if (s.norms) {
     in.q_norm = around_one(s.head_dims, seed + 2);
@@ -149,7 +159,14 @@ struct Call {
   BatchView batch;
   KvView cache;
   Tensor qkv;
+  Act x;
+  Weight weight;
   GqaParams params;
+
+  Act run(Ops& ops) const {
+    return qkv.defined() ? ops.gqa_attention(batch, cache, qkv, params)
+                         : ops.project_gqa(batch, cache, x, weight, params);
+  }
 };
 
 Call prepare_call(Ops& ops, const GqaShape& s, const Inputs& in) {
@@ -162,7 +179,12 @@ Call prepare_call(Ops& ops, const GqaShape& s, const Inputs& in) {
       s.fp8_cache ? place_fp8_heads(ops, fp8, in.batch.blocks, in.cache.values)
                   : place_cache(ops, in.batch, s.block_tokens, entry_of(s), in.cache.values),
       kPagedGroup, s.block_tokens};
-  call.qkv = place(ops, in.qkv);
+  if (s.hidden > 0) {
+    call.weight = ops.prepare_linear({in.weight.stored}).value();
+    call.x = place_quantized(ops, in.x, ops.act_spec(call.weight));
+  } else {
+    call.qkv = place(ops, in.qkv);
+  }
   GqaParams& p = call.params;
   p.heads = s.heads;
   p.kv_heads = s.kv_heads;
@@ -372,6 +394,52 @@ std::vector<GqaShape> fp8_cache_shapes() {
   };
 }
 
+// Rows of which the product makes heads ready on an H100, in tiles of 128 and of 256.
+std::vector<GqaShape> projected_shapes() {
+  const auto rows = [](int32_t count) {
+    std::vector<AttentionRow> all;
+    for (int32_t i = 0; i < count; ++i) all.push_back({i * 7 % 90, 1, 1, false});
+    return all;
+  };
+  std::vector<AttentionRow> mixed = rows(140);
+  mixed.push_back({64, 70, 72, true});
+  mixed.push_back({0, 129, 130, true});
+  return {
+      {.name = "a product's decode rows, FP8 cache",
+       .heads = 32,
+       .kv_heads = 8,
+       .rows = rows(230),
+       .padding_row = true,
+       .out = ActFormat::kFp8Block,
+       .seed = 20,
+       .fp8_cache = true,
+       .hidden = 512},
+      {.name = "a product's decode rows",
+       .heads = 32,
+       .kv_heads = 8,
+       .rows = rows(385),
+       .padding_row = true,
+       .seed = 21,
+       .hidden = 896},
+      {.name = "a product's rows with prompts, FP8 cache",
+       .heads = 8,
+       .kv_heads = 2,
+       .rows = mixed,
+       .padding_row = true,
+       .out = ActFormat::kFp8Block,
+       .seed = 22,
+       .fp8_cache = true,
+       .hidden = 512},
+      {.name = "a product's few rows with biases",
+       .heads = 8,
+       .kv_heads = 2,
+       .rows = rows(5),
+       .bias = true,
+       .seed = 23,
+       .hidden = 256},
+  };
+}
+
 }  // namespace
 
 OpCase gqa_attention_case(const GqaShape& s, Numerics numerics) {
@@ -380,7 +448,7 @@ OpCase gqa_attention_case(const GqaShape& s, Numerics numerics) {
     const auto call = std::make_shared<Call>(prepare_call(ops, s, inputs.get()));
     const std::vector<int64_t> padding = inputs.get().batch.padding;
     return PreparedOp{[=, &ops]() -> std::vector<OpOutput> {
-      const Act out = ops.gqa_attention(call->batch, call->cache, call->qkv, call->params);
+      const Act out = call->run(ops);
       if (s.fp8_cache) return {{"out", out, false, padding}};
       const Tensor& cache = call->cache.cache;
       const Tensor blocks =
@@ -395,16 +463,16 @@ OpCase gqa_attention_case(const GqaShape& s, Numerics numerics) {
   const bool codes = native && s.out == ActFormat::kFp8Block;
   const bool prompts = std::any_of(s.rows.begin(), s.rows.end(),
                                    [](const AttentionRow& row) { return row.prefill; });
-  return {"gqa_attention",
-             std::string(s.name) + ", " + std::to_string(s.heads) + "/" +
-                 std::to_string(s.kv_heads) + " heads",
-             numerics,
-             !native       ? Precision::kFloat32
-             : s.fp8_cache ? (codes ? Precision::kFp8Weights : Precision::kFp8Chain)
-             : prompts     ? (codes ? Precision::kFp8Weights : Precision::kBF16Weights)
-                           : (codes ? Precision::kFp8Output : Precision::kBF16Chain),
-             prepare,
-             expected};
+  return {s.hidden > 0 ? "project_gqa" : "gqa_attention",
+          std::string(s.name) + ", " + std::to_string(s.heads) + "/" + std::to_string(s.kv_heads) +
+              " heads",
+          numerics,
+          !native                       ? Precision::kFloat32
+          : s.fp8_cache || s.hidden > 0 ? (codes ? Precision::kFp8Weights : Precision::kFp8Chain)
+          : prompts                     ? (codes ? Precision::kFp8Weights : Precision::kBF16Weights)
+                                        : (codes ? Precision::kFp8Output : Precision::kBF16Chain),
+          prepare,
+          expected};
 }
 
 std::vector<OpCase> gqa_cases() {
@@ -414,6 +482,9 @@ std::vector<OpCase> gqa_cases() {
       if (!s.fp8_cache) cases.push_back(gqa_attention_case(s, Numerics::kReference));
       cases.push_back(gqa_attention_case(s, Numerics::kNative));
     }
+  }
+  for (const GqaShape& s : projected_shapes()) {
+    cases.push_back(gqa_attention_case(s, Numerics::kNative));
   }
   for (const GqaShape& s : prompt_shapes()) {
     cases.push_back(gqa_attention_case(s, Numerics::kReference));

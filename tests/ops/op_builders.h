@@ -66,6 +66,8 @@ struct GqaShape {
   int32_t block_tokens = 64;
   uint32_t seed = 1;
   bool fp8_cache = false;
+  // project_gqa: qkv is a product in e4m3 of so many columns, in native numerics; 0: it is there.
+  int32_t hidden = 0;
 };
 OpCase gqa_attention_case(const GqaShape& shape, Numerics numerics);
 

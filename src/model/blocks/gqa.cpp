@@ -44,8 +44,8 @@ Result<GqaBlock> GqaBlock::load(ShardLoader& loader, const DenseConfig& c, const
 
 Partial GqaBlock::run(Ops& ops, const BatchView& batch, const KvView& cache, const NormInput& x,
                       const Tensor& out) const {
-  const Tensor qkv = ops.linear(ops.normed(x, ops.act_spec(qkv_)), qkv_);
-  const Act attended = ops.gqa_attention(batch, cache, qkv, params_);
+  const Act normed = ops.normed(x, ops.act_spec(qkv_));
+  const Act attended = ops.project_gqa(batch, cache, normed, qkv_, params_);
   return ops.linear_partial(attended, out_, out);
 }
 

@@ -16,6 +16,12 @@ constexpr int64_t kStepsMin = 4;  // of a block, where K is split
 // Up to so many rows smaller weights are the skinny kernel's: 2048 x 2048 takes 6.3 us in either.
 constexpr int64_t kSkinnyRowsMax = 256;
 constexpr int64_t kWeightMin = 5'000'000;
+// Microseconds on an H100: heads made ready by a kernel of their own, and by the product, one or
+// two in a tile.
+constexpr double kHeadsUs = 2.6;
+constexpr double kHeadsUsPerRow = 0.009;
+constexpr double kHeadEndUs = 2.0;
+constexpr double kTwoHeadsEndUs = 3.6;
 
 int64_t parts(int64_t n, int64_t of) { return (n + of - 1) / of; }
 
@@ -65,12 +71,15 @@ TallPlan plan_of(const TallProblem& p, int32_t columns, TallPairing pairing) {
   return plan;
 }
 
+bool runs(const TallProblem& p) {
+  return p.hopper && !p.deterministic && p.whole_blocks && p.aligned && p.in % 16 == 0 &&
+         p.rows >= kRowsMin && p.rows <= kRowsMax;
+}
+
 }  // namespace
 
 std::optional<TallPlan> choose_tall(const TallProblem& p) {
-  const bool fits = p.hopper && !p.deterministic && p.whole_blocks && p.aligned && p.in % 16 == 0 &&
-                    !(p.gated && p.out % 256 != 0);
-  if (!fits || p.rows < kRowsMin || p.rows > kRowsMax) return std::nullopt;
+  if (!runs(p) || (p.gated && p.out % 256 != 0)) return std::nullopt;
   if (p.rows <= kSkinnyRowsMax && p.out * p.in < kWeightMin) return std::nullopt;
   const bool even = parts(p.rows, kTallTokens) % 2 == 0;
   std::optional<TallPlan> best;
@@ -92,6 +101,26 @@ std::optional<TallPlan> choose_tall(const TallProblem& p) {
   if (parts(p.in, 128) >= 2 * kStepsMin) consider(128, TallPairing::kSplit);
   consider(96, wide);
   if (least > 1.05 * library_us(p)) return std::nullopt;
+  return best;
+}
+
+std::optional<TallPlan> choose_tall_heads(const TallProblem& p) {
+  if (!runs(p) || p.gated || p.out % 128 != 0 || p.rows > kernels::kTallHeadTokens) {
+    return std::nullopt;
+  }
+  const bool even = parts(p.rows, kTallTokens) % 2 == 0;
+  const double heads_us = kHeadsUs + kHeadsUsPerRow * static_cast<double>(p.rows);
+  std::optional<TallPlan> best;
+  double least = tall_or_library_us(p) + heads_us;
+  for (const int32_t columns : {128, 256}) {
+    TallPlan plan = plan_of(p, columns, even ? TallPairing::kTokens : TallPairing::kAlone);
+    plan.heads = true;
+    plan.stages = stages_of(plan);
+    const double us = microseconds(p, plan) + (columns == 128 ? kHeadEndUs : kTwoHeadsEndUs);
+    if (us >= least) continue;
+    best = plan;
+    least = us;
+  }
   return best;
 }
 

@@ -24,6 +24,10 @@ struct TallProblem {
 // Nothing: what choose_gemm says.
 std::optional<kernels::TallPlan> choose_tall(const TallProblem& problem);
 
+// Of qkv in heads of 128 columns, which this product makes ready for attention. Nothing: a kernel
+// of its own behind the product does that in less time.
+std::optional<kernels::TallPlan> choose_tall_heads(const TallProblem& problem);
+
 // Microseconds on an H100 of what is chosen: the tall kernel's, or cuBLASLt's with the kernels
 // beside it.
 double tall_or_library_us(const TallProblem& problem);

@@ -24,6 +24,7 @@
 
 namespace fathom {
 
+struct GqaSource;
 struct GqaStep;
 struct ManyProblem;
 struct MlaCall;
@@ -108,6 +109,9 @@ class CudaOps final : public Ops {
   // gqa.cpp
   Act gqa_attention(const BatchView& batch, const KvView& cache, const Tensor& qkv,
                     const GqaParams& params) override;
+  // gqa_project.cpp
+  Act project_gqa(const BatchView& batch, const KvView& cache, const Act& x, const Weight& qkv,
+                  const GqaParams& params) override;
   // layers.cpp
   Tensor logits(const Act& x, const Weight& head, Comm* group) override;
 
@@ -238,10 +242,12 @@ class CudaOps final : public Ops {
   bool mla_prefill_absorbed(const MlaCall& call);
 
   // gqa.cpp
-  void gqa_prepare_step(const GqaStep& step, const Tensor& qkv, int32_t* arrivals,
+  Act attend_gqa(const BatchView& batch, const KvView& cache, const GqaSource& from,
+                 const GqaParams& p);
+  void gqa_prepare_step(const GqaStep& step, const GqaSource& from, int32_t* arrivals,
                         int32_t arrival_count);
-  void gqa_decode_rows(const GqaStep& step, const kernels::GqaDecodePlan& plan, const Tensor& qkv,
-                       int32_t* arrivals);
+  void gqa_decode_rows(const GqaStep& step, const kernels::GqaDecodePlan& plan,
+                       const GqaSource& from, int32_t* arrivals);
   // prefill_gqa.cpp
   void gqa_prefill_rows(const GqaStep& step, cudaStream_t stream);
 

@@ -16,10 +16,9 @@ kernels::GqaPrefillDesc desc_of(const KvView& cache, const GqaParams& p) {
 
 }  // namespace
 
-bool prefills_on_tensor_cores(const KvView& cache, const Tensor& qkv, const GqaParams& p) {
+bool prefills_on_tensor_cores(const KvView& cache, DType qkv, const GqaParams& p) {
   const Tensor& t = cache.cache;
-  return qkv.dtype == DType::kBF16 &&
-         t.stride[0] == int64_t{cache.block_tokens} * t.shape[2] &&
+  return qkv == DType::kBF16 && t.stride[0] == int64_t{cache.block_tokens} * t.shape[2] &&
          kernels::gqa_prefill_fits(desc_of(cache, p));
 }
 
