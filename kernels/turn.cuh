@@ -6,7 +6,8 @@
 namespace fathom::kernels {
 
 __device__ inline void await_turn(const Turn& turn) {
-  constexpr int kPolls = 128;  // of half a microsecond or so
+  constexpr int kPolls = 128;  // of half a microsecond or so, in a loop: code comes from memory
+#pragma unroll 1
   for (int i = 0; turn.wanted != 0 && i < kPolls; ++i) {
     uint32_t count;
     asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(count) : "l"(turn.before) : "memory");
