@@ -17,14 +17,14 @@ inline constexpr uint32_t kGqaScaleBytes = kGqaGranuleTokens * 4;
 template <int kDims>
 inline constexpr uint32_t kGqaCodeBytes = kGqaGranuleTokens * kDims;
 
-// Codes 0 and 1 (kHalf 0), or 2 and 3, of a word.
-template <int kHalf>
-__device__ uint32_t codes_as_f16(uint32_t word) {
-  uint32_t numbers;
-  asm("cvt.rn.f16x2.e4m3x2 %0, %1;"
-      : "=r"(numbers)
-      : "h"(static_cast<uint16_t>(kHalf == 0 ? word : word >> 16)));
-  return numbers;
+// Codes 0 and 1 of a word, and codes 2 and 3: taken apart in the assembler, they need no shift.
+__device__ inline void codes_as_f16(uint32_t word, uint32_t& first, uint32_t& second) {
+  asm("{\n.reg .b16 low, high;\n"
+      "mov.b32 {low, high}, %2;\n"
+      "cvt.rn.f16x2.e4m3x2 %0, low;\n"
+      "cvt.rn.f16x2.e4m3x2 %1, high;\n}\n"
+      : "=r"(first), "=r"(second)
+      : "r"(word));
 }
 
 __device__ inline uint32_t pack_halves(float low, float high) {
@@ -106,10 +106,9 @@ __device__ void add_scores_fp8(const GqaTile<kDims, kGroups>& t, uint32_t keys,
       load_matrices(words, keys + code_at<kDims>(m * 16 + lane % 16, 2 * k + lane / 16));
 #pragma unroll
       for (uint32_t part = 0; part < 2; ++part) {
-        const uint32_t low = words[2 * part];
-        const uint32_t high = words[2 * part + 1];
-        const uint32_t key[4] = {codes_as_f16<0>(low), codes_as_f16<0>(high), codes_as_f16<1>(low),
-                                 codes_as_f16<1>(high)};
+        uint32_t key[4];
+        codes_as_f16(words[2 * part], key[0], key[2]);
+        codes_as_f16(words[2 * part + 1], key[1], key[3]);
 #pragma unroll
         for (int n = 0; n < kGroups; ++n)
           multiply_add_f16(sums[part][n], key, t.query[n][2 * k + part]);
@@ -181,10 +180,9 @@ __device__ void add_values_fp8(GqaTile<kDims, kGroups>& t, uint32_t values,
     load_matrices_across(words, values + code_at<kDims>(lane, d));
 #pragma unroll
     for (uint32_t m = 0; m < 2; ++m) {
-      const uint32_t low = __byte_perm(words[2 * m], 0, 0x3120);  // tokens side by side
-      const uint32_t high = __byte_perm(words[2 * m + 1], 0, 0x3120);
-      const uint32_t value[4] = {codes_as_f16<0>(low), codes_as_f16<1>(low), codes_as_f16<0>(high),
-                                 codes_as_f16<1>(high)};
+      uint32_t value[4];  // of tokens side by side
+      codes_as_f16(__byte_perm(words[2 * m], 0, 0x3120), value[0], value[1]);
+      codes_as_f16(__byte_perm(words[2 * m + 1], 0, 0x3120), value[2], value[3]);
 #pragma unroll
       for (int n = 0; n < kGroups; ++n) multiply_add_f16(t.sums[d][n], value, weights[m][n]);
     }

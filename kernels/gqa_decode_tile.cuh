@@ -228,7 +228,7 @@ __device__ uint32_t sum_at(uint32_t p, uint32_t d) {
   return p * kDims + (d ^ (p / 2 % 4 * 8));
 }
 
-// kFp8: of 16 dimensions a lane has neighbours.
+// kFp8: of 16 dimensions a lane has neighbours, which go in one store.
 template <bool kFp8, int kDims, int kGroups>
 __device__ void store_sums(const GqaTile<kDims, kGroups>& t, float* to, float2* statistics) {
   const uint32_t lane = threadIdx.x % 32;
@@ -239,11 +239,18 @@ __device__ void store_sums(const GqaTile<kDims, kGroups>& t, float* to, float2* 
       const uint32_t pair = 8 * n + lane % 4 * 2 + i;
       if (lane < 4) statistics[pair] = float2{t.peak[n][i], t.total[n][i]};
       if (t.visible[n][i] == 0) continue;
+      // A place's dimension counts from a multiple of 32, above what sum_at turns over.
+      float* const neighbours[2] = {to + sum_at<kDims>(pair, lane / 4 * 2),
+                                    to + sum_at<kDims>(pair, 16 + lane / 4 * 2)};
 #pragma unroll
       for (uint32_t d = 0; d < kDims / 16; ++d) {
-        const uint32_t first = d * 16 + lane / 4 * (kFp8 ? 2 : 1);
-        to[sum_at<kDims>(pair, first)] = t.sums[d][n][i];
-        to[sum_at<kDims>(pair, first + (kFp8 ? 1 : 8))] = t.sums[d][n][i + 2];
+        if constexpr (kFp8) {
+          *reinterpret_cast<float2*>(neighbours[d % 2] + d / 2 * 32) =
+              float2{t.sums[d][n][i], t.sums[d][n][i + 2]};
+        } else {
+          to[sum_at<kDims>(pair, d * 16 + lane / 4)] = t.sums[d][n][i];
+          to[sum_at<kDims>(pair, d * 16 + lane / 4 + 8)] = t.sums[d][n][i + 2];
+        }
       }
     }
   }
