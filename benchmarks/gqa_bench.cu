@@ -403,6 +403,8 @@ std::vector<Case> cases() {
   const Heads mha{"DeepSeek-LLM-7B 32/32", 32, 32};
   std::vector<int32_t> padded = ragged(24, 1, 700);
   for (size_t i = 0; i < padded.size(); i += 3) padded[i] = 0;
+  std::vector<int32_t> many_padded = ragged(768, 1400, 1640);
+  for (size_t i = 0; i < many_padded.size(); i += 3) many_padded[i] = 0;
   return {
       {llama, "1 x 1k", 1, same(1, 1024)},
       {llama, "1 x 1.1k", 1, same(1, 1100)},
@@ -416,6 +418,7 @@ std::vector<Case> cases() {
       {llama, "128 x 211", 1, same(128, 211)},
       {llama, "32 x 1k", 1, same(32, 1024)},
       {llama, "128 x 1k", 1, same(128, 1024)},
+      {llama, "128 ragged 0.95k..1.15k", 1, ragged(128, 950, 1150)},
       {llama, "1 x 32k", 1, same(1, 32768)},
       {llama, "4 ragged, one of padding", 1, {5000, 0, 130, 2049}},
       {llama, "32 x 32k", 1, same(32, 32768)},
@@ -441,6 +444,9 @@ std::vector<Case> cases() {
       {llama, "FP8 256 x 1.5k", 1, same(256, 1536), true},
       {llama, "FP8 512 x 1.5k", 1, same(512, 1536), true},
       {llama, "FP8 256 ragged 1k..2k", 1, ragged(256, 1000, 2000), true},
+      {llama, "FP8 256 ragged 1.1k..1.35k", 1, ragged(256, 1100, 1350), true},
+      {llama, "FP8 512 ragged 1.4k..1.64k", 1, ragged(512, 1400, 1640), true},
+      {llama, "FP8 768 rows, 256 of padding, 1.4k..1.64k", 1, many_padded, true},
       {llama, "FP8 32 x 32k", 1, same(32, 32768), true},
       {llama, "FP8 24 rows, 8 of padding, 3 tokens", 3, padded, true},
       {smol, "FP8 24 rows, 8 of padding, 5 tokens", 5, padded, true},

@@ -5,6 +5,7 @@
 
 #include "gqa_decode_fold.cuh"
 #include "gqa_decode_fp8.cuh"
+#include "gqa_decode_share.cuh"
 #include "ring_place.cuh"
 
 namespace fathom::kernels {
@@ -86,7 +87,7 @@ __device__ void copy_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8
       GqaShared<kDims, kGroups, kFp8>::kCopyBytes + (kFp8 ? kGqaScaleBytes : 0);
   PlaceOf<kDims, kGroups, kFp8> places[kGqaWarps];
   bool waited = false;
-  for_each_run(a, s.work, [&](const GqaRun& run) {
+  for_each_run<true>(a, s.work, [&](const GqaRun& run) {
     const int32_t seen = s.work.seen[run.row];
     const int32_t old = a.rows.context[run.row];
     const int32_t blocks = (seen + kGqaBlockTokens - 1) / kGqaBlockTokens;
@@ -418,7 +419,7 @@ __device__ void compute_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, k
   constexpr bool kLate = GqaShared<kDims, kGroups, kFp8>::kStages > 3;
   uint32_t turn = 0;
   int32_t held = -1;
-  for_each_run(a, s.work, [&](const GqaRun& run) {
+  for_each_run<false>(a, s.work, [&](const GqaRun& run) {
     const int32_t seen = s.work.seen[run.row];
     load_queries<kFp8>(a, run, tile);
     if constexpr (kFp8) scale_queries(tile);
@@ -464,6 +465,7 @@ __global__ void __launch_bounds__(kGqaThreads, kGroups == 1 ? 2 : 1)
     barrier_init(&s.free[0][0] + threadIdx.x, kWarpArrivals<kFp8>);
     barrier_init_done();
   }
+  if (threadIdx.x < kGqaTickets) barrier_init(&s.work.ticket_there[threadIdx.x], 1);
   if (threadIdx.x == kGqaWarps * 32) prefetch_map(&cache);
   let_next_kernel_start();
   // Rows, block tables and old tokens are older than the step's first kernel, which waits for all

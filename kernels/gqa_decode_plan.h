@@ -16,18 +16,31 @@ inline constexpr int32_t kGqaFewBlocksMin = 8;  // of threads that share a row's
 inline constexpr int32_t kGqaFewBlocksMax = kGqaSegmentChunks;
 inline constexpr int32_t kGqaFewHeadsMax = 32;  // rows times key heads, in gqa_few
 inline constexpr int32_t kGqaRowsMax = 1024;  // a block keeps a count for each
+inline constexpr int32_t kGqaManyEach = 12;   // streams a block: one more is little
 
-// How many of `blocks` get equal shares of that many streams, all as long: fewer than all where
-// that leaves streams whole and few blocks (one of 17) without. Then nothing is to be put together.
-constexpr int32_t blocks_of_whole(int32_t streams, int32_t blocks) {
-  const int32_t each = (streams + blocks - 1) / blocks;
-  const bool whole = streams % each == 0 && streams / each * 17 >= blocks * 16;
-  return whole ? streams / each : blocks;
+// What a step's streams are, in granules.
+struct GqaStreams {
+  int32_t count = 0;
+  int32_t all = 0;       // of all of them
+  int32_t shortest = 0;  // of one
+  int32_t longest = 0;
+};
+
+// Whether blocks of threads take whole streams, one after another: nothing is then to be put
+// together, and who is slow takes fewer. Not where the last ones would keep few blocks busy for
+// long: where one is longer than a block's part, or blocks have few each, and those of several
+// lengths or one more for some.
+constexpr bool takes_whole_streams(const GqaStreams& s, int32_t blocks) {
+  if (s.count == 0 || int64_t{s.longest} * blocks * 16 > int64_t{s.all} * 17) return false;
+  const int32_t each = (s.count + blocks - 1) / blocks;
+  if (each > kGqaManyEach) return int64_t{s.longest} * s.count * 2 <= int64_t{s.all} * 3;
+  const bool even = int64_t{each} * blocks * 16 <= int64_t{s.count} * 17;
+  return even && int64_t{s.longest} * 4 <= int64_t{s.shortest} * 5;
 }
 
 // (token, head) pairs of a row that share a key head lie in tiles. A stream is the cached tokens of
-// a row as one key head and one tile see them; a block of threads takes an equal share of all
-// streams laid end to end, so that it cuts at most two of them.
+// a row as one key head and one tile see them; a block of threads takes whole streams in turn, or
+// an equal share of all streams laid end to end, so that it cuts at most two of them.
 struct GqaDecodePlan {
   int32_t pair_tile = 0;     // 8 or 16; 0: no kernel for this problem
   int32_t tiles = 0;         // of pairs, a row and key head

@@ -3,6 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
 namespace fathom {
 namespace {
 
@@ -78,15 +82,40 @@ TEST(ChooseGqa, GivesFewRowsBetweenBf16ProductsBlocksThatFindPlacesBesideThem) {
   EXPECT_EQ(choose_gqa_decode(p).blocks, 4 * 16) << "no more than a segment has chunks";
 }
 
-TEST(ChooseGqa, LeavesStreamsOfOneLengthWhole) {
-  EXPECT_EQ(kernels::blocks_of_whole(256, 264), 256) << "32 rows of 8 key heads: one a block";
-  EXPECT_EQ(kernels::blocks_of_whole(1024, 264), 256) << "128 rows: four";
-  EXPECT_EQ(kernels::blocks_of_whole(4096, 264), 256) << "512 rows: 16";
-  EXPECT_EQ(kernels::blocks_of_whole(264, 264), 264);
-  EXPECT_EQ(kernels::blocks_of_whole(249, 264), 249) << "15 without";
-  EXPECT_EQ(kernels::blocks_of_whole(248, 264), 264) << "16 without are too many: shares of 0.94";
-  EXPECT_EQ(kernels::blocks_of_whole(1023, 264), 264) << "some would have four and some three";
-  EXPECT_EQ(kernels::blocks_of_whole(8, 264), 264) << "one long row";
+// Of rows with 8 key heads and that many granules.
+kernels::GqaStreams streams_of(const std::vector<int32_t>& granules) {
+  kernels::GqaStreams s;
+  s.shortest = INT32_MAX;
+  for (const int32_t n : granules) {
+    s.count += 8;
+    s.all += 8 * n;
+    s.shortest = std::min(s.shortest, n);
+    s.longest = std::max(s.longest, n);
+  }
+  return s;
+}
+
+bool whole(int32_t rows, int32_t shortest, int32_t longest) {
+  std::vector<int32_t> granules;
+  for (int32_t i = 0; i < rows; ++i)
+    granules.push_back(shortest + (longest - shortest) * i / std::max(rows - 1, 1));
+  return kernels::takes_whole_streams(streams_of(granules), 264);
+}
+
+TEST(ChooseGqa, TakesWholeStreamsWhereBlocksEndTogether) {
+  EXPECT_TRUE(whole(32, 32, 32)) << "one a block, 8 blocks without";
+  EXPECT_FALSE(whole(31, 32, 32)) << "16 without are too many";
+  EXPECT_FALSE(whole(32, 32, 40)) << "the longest alone is more than a block's part";
+  EXPECT_TRUE(whole(128, 32, 32)) << "four";
+  EXPECT_TRUE(whole(128, 30, 36));
+  EXPECT_FALSE(whole(128, 20, 40)) << "the fourth may be a long one";
+  EXPECT_FALSE(whole(144, 32, 32)) << "4.4";
+  EXPECT_TRUE(whole(256, 35, 43)) << "eight";
+  EXPECT_TRUE(whole(512, 32, 63)) << "16";
+  EXPECT_TRUE(whole(430, 44, 52)) << "13.03: one of many more";
+  EXPECT_FALSE(whole(512, 8, 120)) << "of many lengths";
+  EXPECT_FALSE(whole(1, 1024, 1024));
+  EXPECT_FALSE(whole(0, 0, 0));
 }
 
 TEST(ChooseGqa, LeavesOtherShapesToThePlainKernel) {
