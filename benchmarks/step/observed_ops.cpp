@@ -48,6 +48,19 @@ auto ObservedOps::observed(OpNote note, const Call& call) {
   }
 }
 
+template <typename Call>
+auto ObservedOps::apart(const Call& call) {
+  const double begin = now_us();
+  if constexpr (std::is_void_v<decltype(call())>) {
+    call();
+    apart_us_ += now_us() - begin;
+  } else {
+    auto made = call();
+    apart_us_ += now_us() - begin;
+    return made;
+  }
+}
+
 Result<Weight> ObservedOps::prepare_linear(const std::vector<HostWeight>& parts) {
   return inner_.prepare_linear(parts);
 }
@@ -84,17 +97,14 @@ Status ObservedOps::capture(const StepShape& shape, int32_t frame,
 
 Status ObservedOps::run_step(const StepShape& shape, int32_t frame,
                              const std::function<Status()>& body) {
-  if (observer_ != nullptr) observer_->step_begins();
+  if (observer_ != nullptr) apart([&] { observer_->step_begins(); });
   const Status status = eager_ ? body() : inner_.run_step(shape, frame, body);
-  if (observer_ != nullptr) observer_->step_ends();
+  if (observer_ != nullptr) apart([&] { observer_->step_ends(); });
   return status;
 }
 
 Status ObservedOps::wait(uint64_t mark) {
-  const double begin = now_us();
-  const Status status = inner_.wait(mark);
-  waited_us_ += now_us() - begin;
-  return status;
+  return apart([&] { return inner_.wait(mark); });
 }
 
 Tensor ObservedOps::embed(const Tensor& ids, const Tensor& table, int32_t first_row, Comm* group) {

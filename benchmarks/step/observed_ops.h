@@ -59,8 +59,8 @@ class ObservedOps : public Ops {
   bool asynchronous() const override { return inner_.asynchronous(); }
   uint64_t mark() override { return inner_.mark(); }
   Status wait(uint64_t mark) override;
-  // Time spent in wait() so far.
-  double waited_us() const { return waited_us_; }
+  // Time spent in wait() so far, and by the observer at steps' begins and ends.
+  double apart_us() const { return apart_us_; }
 
   Tensor embed(const Tensor& ids, const Tensor& table, int32_t first_row, Comm* group) override;
   Act norm(const Tensor& x, const Tensor& weight, float epsilon, ActSpec out) override;
@@ -96,11 +96,13 @@ class ObservedOps : public Ops {
  private:
   template <typename Call>
   auto observed(OpNote note, const Call& call);
+  template <typename Call>
+  auto apart(const Call& call);
 
   Ops& inner_;
   StepObserver* observer_ = nullptr;
   bool eager_ = false;
-  double waited_us_ = 0.0;
+  double apart_us_ = 0.0;
 };
 
 double now_us();

@@ -245,10 +245,10 @@ Status StepRunner::run_many(const StepCase& one, int32_t steps, double seconds_m
   double host = 0.0;
   const auto collect = [&]() -> Status {
     const double start = now_us();
-    const double waited = ops_->waited_us();
+    const double apart = ops_->apart_us();
     FATHOM_ASSIGN(const StepResult result, program_->collect());
     const double end = now_us();
-    host += end - start - (ops_->waited_us() - waited);
+    host += end - start - (ops_->apart_us() - apart);
     if (++collected > warm_ups) {
       times.step_us.push_back(end - last);
       times.host_us.push_back(host);
@@ -262,8 +262,9 @@ Status StepRunner::run_many(const StepCase& one, int32_t steps, double seconds_m
     if (late && launched > warm_ups + 2) break;
     const StepPlan plan = step_of(one);
     const double start = now_us();
+    const double apart = ops_->apart_us();
     FATHOM_RETURN_IF_ERROR(program_->launch(plan));
-    const double took = now_us() - start;
+    const double took = now_us() - start - (ops_->apart_us() - apart);
     host += took;
     if (++launched > warm_ups) times.launch_us.push_back(took);
     if (launched - collected == 2) FATHOM_RETURN_IF_ERROR(collect());

@@ -32,7 +32,8 @@ struct StepTimes {
   std::vector<double> between_us;  // from its last kernel to the next one's first after advance
   std::vector<double> step_us;     // from result to result
   std::vector<double> launch_us;   // host: StepProgram::launch
-  std::vector<double> host_us;     // host: launch and collect, waits left out
+  // host: launch and collect, without waits and the clock's own events
+  std::vector<double> host_us;
   std::map<std::string, double> ops_us;
   int64_t launches = 0;   // kernels of a step after advance
   std::string gpu_state;  // clocks, power, temperature while steps ran, as nvidia-smi says

@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "fathom/token_run.h"
+
 namespace fathom {
 
 using SlotId = int32_t;   // row of the SlotTable; slot 0 is padding and is never opened
@@ -99,7 +101,7 @@ struct TokenLogprobs {
 struct RowResult {
   SlotId slot = 0;
   int32_t accepted = 0;
-  std::vector<TokenId> tokens;
+  TokenRun tokens;
   std::vector<TokenLogprobs> logprobs;  // one per token when asked for
   std::vector<TokenLogprobs>
       prompt_logprobs;  // prefill rows that asked: one per prompt token of the row; the

@@ -39,7 +39,7 @@ struct StartedEvent {
 
 // New tokens of one step.
 struct TokensEvent {
-  std::vector<TokenId> tokens;
+  TokenRun tokens;
   std::vector<TokenLogprobs> logprobs;         // one per token when asked for
   std::vector<TokenLogprobs> prompt_logprobs;  // may come in pieces, before the first token
   int32_t drafted = 0;                         // drafts verified in this step

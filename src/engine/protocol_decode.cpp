@@ -84,7 +84,9 @@ Result<std::vector<TokenLogprobs>> read_logprobs(const pb::Logprobs& m) {
 
 Result<StreamEvent> read_tokens(const pb::Tokens& m) {
   TokensEvent event;
-  FATHOM_ASSIGN(event.tokens, unpack_ids("tokens", m.tokens(), kFrameBytesMax / sizeof(TokenId)));
+  FATHOM_ASSIGN(const std::vector<TokenId> tokens,
+                unpack_ids("tokens", m.tokens(), TokenRun::kMax));
+  event.tokens.assign(tokens.begin(), tokens.end());
   FATHOM_ASSIGN(event.logprobs, read_logprobs(m.logprobs()));
   FATHOM_ASSIGN(event.prompt_logprobs, read_logprobs(m.prompt_logprobs()));
   if (!event.logprobs.empty() && event.logprobs.size() != event.tokens.size()) {

@@ -98,7 +98,7 @@ void to_message(const EngineStats& s, pb::Stats& m) {
 
 }  // namespace
 
-std::string pack_ids(const std::vector<TokenId>& ids) {
+std::string pack_ids(std::span<const TokenId> ids) {
   std::string bytes(ids.size() * sizeof(TokenId), '\0');
   if (!ids.empty()) std::memcpy(bytes.data(), ids.data(), bytes.size());
   return bytes;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,7 +16,7 @@ namespace fathom::wire {
 namespace pb = ::fathom::engine::v1;
 
 // int32, little-endian.
-std::string pack_ids(const std::vector<TokenId>& ids);
+std::string pack_ids(std::span<const TokenId> ids);
 // `field` names the field in the error.
 Result<std::vector<TokenId>> unpack_ids(const char* field, const std::string& bytes,
                                         size_t count_max);

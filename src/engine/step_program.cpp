@@ -1,6 +1,7 @@
 // The order of a step, alone and across pipeline stages.
 #include "engine/step_program.h"
 
+#include <functional>
 #include <utility>
 
 #include "engine/capture_shapes.h"
@@ -31,8 +32,9 @@ Result<std::unique_ptr<StepProgram>> StepProgram::make(Ops& ops, Model& model, c
     FATHOM_ASSIGN(BatchArrays arrays, BatchArrays::make(ops, options.step));
     FATHOM_ASSIGN(OutputArrays output,
                   OutputArrays::make(ops, options.step, options.slots.drafts_max));
-    program->frames_.push_back(Frame{arrays, output});
+    program->frames_.push_back(Frame{arrays, output, {}});
   }
+  program->launched_.reserve(program->frames_.size() + 1);
   return program;
 }
 
@@ -45,19 +47,18 @@ Status StepProgram::launch(const StepPlan& plan) {
   launched.number = plan.number;
   launched.shape = step_shape(plan, facts_, options_.cache.block_tokens);
   if (pads()) launched.shape = padded_shape(launched.shape, options_.step, options_.slots);
-  launched.readings = row_readings(plan, facts_);
-  for (const PlanRow& row : plan.rows) launched.slots.push_back(row.slot);
   launched.frame = next_frame_;
-  count_prefill(plan, facts_);
 
   if (!plan.rows.empty()) {
     next_frame_ = (next_frame_ + 1) % frames_.size();
     Frame& frame = frames_[launched.frame];
+    frame.reading.set(plan, facts_);
+    count_prefill(plan, facts_);
     const BatchView batch = advance(plan, launched.shape, launched.frame);
     if (last_stage_ == 0) {
       const auto index = static_cast<int32_t>(launched.frame);
-      FATHOM_RETURN_IF_ERROR(
-          ops_.run_step(batch.shape, index, [&] { return forward(batch, frame); }));
+      const auto body = [&] { return forward(batch, frame); };
+      FATHOM_RETURN_IF_ERROR(ops_.run_step(batch.shape, index, std::cref(body)));
     } else {
       FATHOM_RETURN_IF_ERROR(forward(batch, frame));  // stages meet in it: not a captured unit
     }
@@ -66,7 +67,7 @@ Status StepProgram::launch(const StepPlan& plan) {
     return Status::ok();
   }
   launched.mark = ops_.mark();
-  launched_.push_back(std::move(launched));
+  launched_.push_back(launched);
   FATHOM_CHECK(launched_.size() <= frames_.size(), "more steps in flight than frames");
   return Status::ok();
 }
@@ -144,7 +145,7 @@ Status StepProgram::apply_until(size_t left) {
     FATHOM_RETURN_IF_ERROR(groups_.pp->receive(frame.output.applied(), last_stage_));
     const BatchView batch = frame.arrays.view(oldest.shape, slots_);
     ops_.apply_samples(slots_, batch, frame.output.view(oldest.shape));
-    launched_.pop_front();
+    launched_.erase(launched_.begin());
   }
   return Status::ok();
 }
@@ -154,7 +155,8 @@ Status StepProgram::apply_until(size_t left) {
 Status StepProgram::apply_before(const StepPlan& plan) {
   size_t left = launched_.size();
   for (size_t i = 0; i < launched_.size(); ++i) {
-    if (touches_rows_of(plan, launched_[i].slots)) left = launched_.size() - i - 1;
+    if (touches_rows_of(plan, frames_[launched_[i].frame].reading.slots))
+      left = launched_.size() - i - 1;
   }
   return apply_until(left);
 }
@@ -164,13 +166,13 @@ Status StepProgram::settle() { return samples() ? Status::ok() : apply_until(0);
 Result<StepResult> StepProgram::collect() {
   FATHOM_CHECK(samples() && !launched_.empty(), "collect without a launched step");
   FATHOM_RETURN_IF_ERROR(ops_.wait(launched_.front().mark));
-  const Launched oldest = std::move(launched_.front());
-  launched_.pop_front();
+  const Launched oldest = launched_.front();
+  launched_.erase(launched_.begin());
   StepResult result;
   result.number = oldest.number;
-  if (!oldest.readings.empty()) {
-    const SampleOutput out = frames_[oldest.frame].output.view(oldest.shape);
-    result.rows = read_results(oldest.readings, out);
+  if (oldest.shape.rows > 0) {
+    const Frame& frame = frames_[oldest.frame];
+    result.rows = read_results(frame.reading, frame.output.view(oldest.shape));
   }
   return result;
 }

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <vector>
 
@@ -50,17 +49,16 @@ class StepProgram {
   int64_t kv_bytes() const { return kv_.bytes(); }
 
  private:
-  // Arrays of one step in flight.
+  // One step in flight: its arrays, and how its results are read.
   struct Frame {
     BatchArrays arrays;
     OutputArrays output;
+    StepReading reading;
   };
   // A launched plan whose results were not read yet (last stage), or not applied yet (others).
   struct Launched {
     uint64_t number = 0;
-    StepShape shape;  // that it ran at: the plan's, padded
-    std::vector<RowReading> readings;
-    std::vector<SlotId> slots;
+    StepShape shape;  // that it ran at: the plan's, padded; without rows it has no frame
     size_t frame = 0;
     uint64_t mark = 0;  // Ops::mark after its launches
   };
@@ -86,7 +84,7 @@ class StepProgram {
   KvMemory kv_;
   std::vector<SlotFacts> facts_;
   std::vector<Frame> frames_;
-  std::deque<Launched> launched_;
+  std::vector<Launched> launched_;  // oldest first; a few
   size_t next_frame_ = 0;
 };
 

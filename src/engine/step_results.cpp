@@ -16,18 +16,18 @@ TokenLogprobs read_logprobs(const SampleOutput& out, int32_t sample_row, int32_t
   return one;
 }
 
-void read_row_logprobs(const RowReading& reading, const SampleOutput& out, RowResult& row) {
-  const int32_t wanted = reading.logprobs.value_or(0);
-  if (reading.prompt_logprobs) {
-    const int32_t count = std::min(row.accepted, reading.prompt_logprobs_max);
+void read_row_logprobs(const RowLogprobs& asked, const SampleOutput& out, RowResult& row) {
+  const int32_t wanted = asked.logprobs.value_or(0);
+  if (asked.prompt_logprobs) {
+    const int32_t count = std::min(row.accepted, asked.prompt_logprobs_max);
     for (int32_t i = 0; i < count; ++i) {
-      row.prompt_logprobs.push_back(read_logprobs(out, reading.sample_first + i, wanted));
+      row.prompt_logprobs.push_back(read_logprobs(out, asked.sample_first + i, wanted));
     }
   }
-  if (!reading.logprobs) return;
+  if (!asked.logprobs) return;
   // A prefill row that has a sample row per token draws its token at the last one.
-  const bool at_last = reading.kind == RowKind::kPrefill && reading.prompt_logprobs;
-  const int32_t first = reading.sample_first + (at_last ? row.accepted - 1 : 0);
+  const bool at_last = asked.kind == RowKind::kPrefill && asked.prompt_logprobs;
+  const int32_t first = asked.sample_first + (at_last ? row.accepted - 1 : 0);
   for (size_t i = 0; i < row.tokens.size(); ++i) {
     row.logprobs.push_back(read_logprobs(out, first + static_cast<int32_t>(i), wanted));
   }
@@ -35,22 +35,28 @@ void read_row_logprobs(const RowReading& reading, const SampleOutput& out, RowRe
 
 }  // namespace
 
-std::vector<RowResult> read_results(std::span<const RowReading> readings, const SampleOutput& out) {
-  std::vector<RowResult> rows;
-  rows.reserve(readings.size());
+std::vector<RowResult> read_results(const StepReading& reading, const SampleOutput& out) {
+  const size_t count = reading.slots.size();
+  const auto* accepted = out.accepted.as<int32_t>();
+  const auto* new_count = out.new_count.as<int32_t>();
+  const auto* new_tokens = out.new_tokens.as<TokenId>();
+  const auto* finish = out.finish.as<uint8_t>();
+  const auto* drafted = out.drafted.as<int32_t>();
   const int64_t width = out.new_tokens.stride[0];
-  for (size_t r = 0; r < readings.size(); ++r) {
-    const int32_t count = out.new_count.as<int32_t>()[r];
-    FATHOM_CHECK(count >= 0 && count <= width, "a step made more tokens than it could");
-    const TokenId* tokens = out.new_tokens.as<TokenId>() + static_cast<int64_t>(r) * width;
-    RowResult row;
-    row.slot = readings[r].slot;
-    row.accepted = out.accepted.as<int32_t>()[r];
-    row.tokens.assign(tokens, tokens + count);
-    row.finish = static_cast<FinishReason>(out.finish.as<uint8_t>()[r]);
-    row.drafted = out.drafted.as<int32_t>()[r];
-    read_row_logprobs(readings[r], out, row);
-    rows.push_back(std::move(row));
+  std::vector<RowResult> rows(count);
+  for (size_t r = 0; r < count; ++r) {
+    FATHOM_CHECK(new_count[r] >= 0 && new_count[r] <= width,
+                 "a step made more tokens than it could");
+    const TokenId* tokens = new_tokens + static_cast<int64_t>(r) * width;
+    RowResult& row = rows[r];
+    row.slot = reading.slots[r];
+    row.accepted = accepted[r];
+    row.tokens.assign(tokens, tokens + new_count[r]);
+    row.finish = static_cast<FinishReason>(finish[r]);
+    row.drafted = drafted[r];
+  }
+  for (const RowLogprobs& asked : reading.logprobs) {
+    read_row_logprobs(asked, out, rows[static_cast<size_t>(asked.row)]);
   }
   return rows;
 }

@@ -2,7 +2,6 @@
 // host-readable memory.
 #pragma once
 
-#include <span>
 #include <vector>
 
 #include "engine/step_shape.h"
@@ -11,7 +10,7 @@
 
 namespace fathom {
 
-// `out` is complete (Ops::synchronize) and cut to the step that `readings` describes.
-std::vector<RowResult> read_results(std::span<const RowReading> readings, const SampleOutput& out);
+// `out` is complete (Ops::synchronize) and cut to the step that `reading` describes.
+std::vector<RowResult> read_results(const StepReading& reading, const SampleOutput& out);
 
 }  // namespace fathom

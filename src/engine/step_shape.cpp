@@ -70,25 +70,27 @@ StepShape step_shape(const StepPlan& plan, std::span<const SlotFacts> facts, int
   return shape;
 }
 
-std::vector<RowReading> row_readings(const StepPlan& plan, std::span<const SlotFacts> facts) {
-  std::vector<RowReading> readings;
-  readings.reserve(plan.rows.size());
+void StepReading::set(const StepPlan& plan, std::span<const SlotFacts> facts) {
+  slots.clear();
+  logprobs.clear();
   int32_t sample_first = 0;
   for (const PlanRow& row : plan.rows) {
     const SlotFacts& slot = at(facts, row.slot);
-    RowReading reading{.slot = row.slot,
-                       .kind = row.kind,
-                       .sample = row.sample,
-                       .sample_first = sample_first,
-                       .logprobs = slot.logprobs};
-    if (row.kind == RowKind::kPrefill && slot.prompt_logprobs) {
-      reading.prompt_logprobs = true;
-      reading.prompt_logprobs_max = std::max(0, slot.prompt_tokens - 1 - slot.prefilled_tokens);
+    const bool of_prompt = row.kind == RowKind::kPrefill && slot.prompt_logprobs;
+    if (slot.logprobs || of_prompt) {
+      RowLogprobs one{.row = static_cast<int32_t>(slots.size()),
+                      .kind = row.kind,
+                      .prompt_logprobs = of_prompt,
+                      .sample_first = sample_first,
+                      .logprobs = slot.logprobs};
+      if (of_prompt) {
+        one.prompt_logprobs_max = std::max(0, slot.prompt_tokens - 1 - slot.prefilled_tokens);
+      }
+      logprobs.push_back(one);
     }
-    readings.push_back(reading);
+    slots.push_back(row.slot);
     sample_first += sample_bound(row, slot);
   }
-  return readings;
 }
 
 bool touches_rows_of(const StepPlan& later, std::span<const SlotId> earlier) {

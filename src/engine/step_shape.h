@@ -24,7 +24,7 @@ struct SlotFacts {
 
 // Applies a plan's close, open and append deltas, in that order.
 void apply_deltas(const StepPlan& plan, std::span<SlotFacts> facts);
-// Counts the plan's prefill rows. After step_shape and row_readings of the same plan.
+// Counts the plan's prefill rows. After step_shape and StepReading::set of the same plan.
 void count_prefill(const StepPlan& plan, std::span<SlotFacts> facts);
 
 // Rows of logits that a plan row asks for at most: decode and verify rows one per token, a prefill
@@ -34,19 +34,25 @@ int32_t sample_bound(const PlanRow& row, const SlotFacts& facts);
 // `facts` with the plan's deltas applied.
 StepShape step_shape(const StepPlan& plan, std::span<const SlotFacts> facts, int32_t block_tokens);
 
-// Where one row's part of the sample output lies, and how much of it was asked for.
-struct RowReading {
-  SlotId slot = 0;
+// Where the logprobs of one row lie in the sample output, and how much of them was asked for.
+struct RowLogprobs {
+  int32_t row = 0;  // of the plan's
   RowKind kind = RowKind::kDecode;
-  bool sample = true;
+  bool prompt_logprobs = false;
   int32_t sample_first = 0;  // its first sample row
   std::optional<int32_t> logprobs;
-  bool prompt_logprobs = false;
   int32_t prompt_logprobs_max = 0;  // prompt tokens that follow the row's tokens
 };
 
-// As the plan's rows, in order; `facts` as for step_shape.
-std::vector<RowReading> row_readings(const StepPlan& plan, std::span<const SlotFacts> facts);
+// What of a step's output is for whom: the plan's rows in order, and those that want logprobs. Kept
+// from step to step for its memory.
+struct StepReading {
+  std::vector<SlotId> slots;
+  std::vector<RowLogprobs> logprobs;
+
+  // `facts` as for step_shape.
+  void set(const StepPlan& plan, std::span<const SlotFacts> facts);
+};
 
 // Whether `later` touches (names in a row, closes or opens) a slot that `earlier` has a row for: on
 // a stage that does not sample, the earlier step's samples must be applied before the later plan.

@@ -68,7 +68,7 @@ void Scheduler::report_tokens(Sequence& s, RowResult& result) {
   totals_.generated_tokens_total += result.tokens.size();
   if (!result.prompt_logprobs.empty()) drop_repeated_logprobs(s, result);
   if (result.tokens.empty() && result.prompt_logprobs.empty()) return;
-  emit(s.id, TokensEvent{std::move(result.tokens), std::move(result.logprobs),
+  emit(s.id, TokensEvent{result.tokens, std::move(result.logprobs),
                          std::move(result.prompt_logprobs), result.drafted});
 }
 
@@ -82,8 +82,8 @@ bool Scheduler::drop_repeated_tokens(Sequence& s, RowResult& result) const {
     list.erase(list.begin(), list.begin() + static_cast<int64_t>(end));
   };
   drop(s.told);
-  drop(result.tokens);
   drop(result.logprobs);
+  result.tokens.drop_front(repeated);
   return true;
 }
 

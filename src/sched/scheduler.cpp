@@ -75,6 +75,10 @@ Status Scheduler::validate(const SchedulerOptions& o, const KvLayout& layout) {
                             "; it must be at least " + std::to_string(b.least))
         .about(b.setting);
   }
+  if (o.speculative_tokens >= static_cast<int32_t>(TokenRun::kMax)) {
+    return invalid_argument("speculative_tokens must be below " + std::to_string(TokenRun::kMax))
+        .about("speculative_tokens");
+  }
   if (o.prefill_chunk_tokens_max && *o.prefill_chunk_tokens_max < layout.block_tokens) {
     return invalid_argument("prefill_chunk_tokens_max is below one block")
         .about("prefill_chunk_tokens_max");

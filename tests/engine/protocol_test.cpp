@@ -363,6 +363,9 @@ TEST(Protocol, RefusesBadEvents) {
     logprobs(m).add_top_count(0);
   });
   refused("odd tokens", [](auto& m) { m.mutable_events(0)->mutable_tokens()->set_tokens("abc"); });
+  refused("more tokens than a row makes", [](auto& m) {
+    m.mutable_events(0)->mutable_tokens()->set_tokens(std::string(4 * (TokenRun::kMax + 1), 'a'));
+  });
   refused("drafted", [](auto& m) { m.mutable_events(0)->mutable_tokens()->set_drafted(-1); });
   refused("cached", [](auto& m) { m.mutable_events(1)->mutable_started()->set_cached_tokens(11); });
   refused("queued", [](auto& m) { m.mutable_events(1)->mutable_started()->set_queued_us(-1); });

@@ -32,13 +32,14 @@ TEST(StepShape, CountsRowsTokensAndSamples) {
   EXPECT_EQ(shape.query_tokens_max, 0);
   EXPECT_EQ(shape.context_tokens_max, 4 * 64);
   EXPECT_EQ(shape.sample_rows, 1 + 64 + 0);
-  const auto readings = row_readings(first, facts);
-  EXPECT_EQ(readings[0].sample_first, 0);
-  EXPECT_EQ(readings[1].sample_first, 1);
-  EXPECT_EQ(readings[1].prompt_logprobs_max, 99);
-  EXPECT_EQ(readings[2].sample_first, 65);
-  EXPECT_FALSE(readings[0].logprobs.has_value());
-  EXPECT_EQ(readings[1].logprobs, 5);
+  StepReading reading;
+  reading.set(first, facts);
+  EXPECT_EQ(reading.slots, (std::vector<SlotId>{1, 2, 3}));
+  ASSERT_EQ(reading.logprobs.size(), 1U) << "of those that want some";
+  EXPECT_EQ(reading.logprobs[0].row, 1);
+  EXPECT_EQ(reading.logprobs[0].sample_first, 1);
+  EXPECT_EQ(reading.logprobs[0].prompt_logprobs_max, 99);
+  EXPECT_EQ(reading.logprobs[0].logprobs, 5);
   count_prefill(first, facts);
 
   StepPlan second;
@@ -51,7 +52,12 @@ TEST(StepShape, CountsRowsTokensAndSamples) {
   EXPECT_EQ(shape.sample_rows, 2 + 36);
   EXPECT_EQ(shape.context_tokens_max, 128);
   EXPECT_EQ(shape.prefill_context_tokens, 64 + 36);
-  EXPECT_EQ(row_readings(second, facts)[1].prompt_logprobs_max, 35);
+  reading.set(second, facts);
+  EXPECT_EQ(reading.slots, (std::vector<SlotId>{1, 2})) << "what was there is gone";
+  ASSERT_EQ(reading.logprobs.size(), 1U);
+  EXPECT_EQ(reading.logprobs[0].row, 1);
+  EXPECT_EQ(reading.logprobs[0].sample_first, 2) << "behind the verify row's two";
+  EXPECT_EQ(reading.logprobs[0].prompt_logprobs_max, 35);
 }
 
 TEST(StepShape, ClosedSlotsForget) {

@@ -80,7 +80,8 @@ TEST_P(BothNumerics, DraftsAreKeptWhileTheyEqualTheSampledToken) {
   StepPlan plan;
   const SlotId slot = tiny.driver->open(plan, prompt, greedy(20));
   plan.rows = {{slot, RowKind::kPrefill, 12, true}};
-  std::vector<TokenId> made = tiny.driver->run(plan).rows[0].tokens;
+  const TokenRun first = tiny.driver->run(plan).rows[0].tokens;
+  std::vector<TokenId> made(first.begin(), first.end());
   for (int32_t step = 0; made.size() < expected.size(); ++step) {
     const bool right = step % 3 != 0;
     const TokenId next = expected[made.size()];
@@ -148,7 +149,7 @@ void step_mixed(StepDriver& driver, std::vector<Running>& all, int32_t step) {
   for (size_t i = 0; i < rows.size(); ++i) {
     if (!plan.rows[i].sample) continue;
     rows[i]->logits.push_back(driver.logits().at(sample++));
-    rows[i]->tokens.push_back(result.rows[i].tokens.at(0));
+    rows[i]->tokens.push_back(result.rows[i].tokens.front());
     rows[i]->finish = result.rows[i].finish;
   }
 }

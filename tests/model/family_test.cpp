@@ -113,7 +113,8 @@ TEST_P(FamilyTest, VerifyRowsEqualDecodeWhateverTheDrafts) {
   StepPlan plan;
   const SlotId slot = driver.open(plan, prompt, greedy(16));
   plan.rows = {{slot, RowKind::kPrefill, 12, true}};
-  std::vector<TokenId> made = driver.run(plan).rows[0].tokens;
+  const TokenRun first = driver.run(plan).rows[0].tokens;
+  std::vector<TokenId> made(first.begin(), first.end());
   for (size_t right = 0; made.size() < expected.size(); right = (right + 1) % 4) {
     std::vector<TokenId> drafts;
     for (size_t i = 0; i < 3 && made.size() + i < expected.size(); ++i) {
@@ -156,7 +157,8 @@ TEST_P(FamilyTest, RowsOfABatchEqualEachAlone) {
       plan.rows.push_back({slots[step], RowKind::kPrefill, 3 + 7 * step, true});
     }
     const StepResult result = driver.run(plan);
-    for (size_t i = 0; i < result.rows.size(); ++i) made[i].push_back(result.rows[i].tokens.at(0));
+    for (size_t i = 0; i < result.rows.size(); ++i)
+      made[i].push_back(result.rows[i].tokens.front());
   }
   for (int32_t i = 0; i < 6; ++i) {
     const auto alone =

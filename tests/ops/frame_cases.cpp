@@ -78,6 +78,14 @@ StepPlan edits() {
   return plan;
 }
 
+// As most steps have them: nothing is opened.
+StepPlan small_edits() {
+  StepPlan plan;
+  plan.close = {4};
+  plan.append = {{1, 1, 3, {38, 39, 11}}, {3, 0, 3, {31}}, {3, 1, 3, {32}}, {6, 0, 4, {35}}};
+  return plan;
+}
+
 void clear(SlotState& s, int32_t slot) {
   s.length[slot] = s.computed[slot] = s.draft_count[slot] = 0;
   s.finished[slot] = 0;
@@ -102,6 +110,7 @@ SlotState edited(const StepPlan& plan) {
     std::copy(append.blocks.begin(), append.blocks.end(),
               s.blocks(append.group, append.slot) + append.first);
   }
+  if (plan.open.empty()) return s;
   SlotSampling& plain = s.sampling[2];
   plain.temperature = 0.5F;
   plain.seed_low = 0x89ABCDEFU;
@@ -128,11 +137,11 @@ SlotState edited(const StepPlan& plan) {
   return s;
 }
 
-OpCase edit_slots_case() {
-  const auto prepare = [](Ops& ops) {
+OpCase edit_slots_case(const char* name, StepPlan (*plan)()) {
+  const auto prepare = [=](Ops& ops) {
     const SlotTable table = place_slots(ops, lived_in());
     return PreparedOp{[=, &ops]() -> std::vector<OpOutput> {
-      ops.edit_slots(table, edits());
+      ops.edit_slots(table, plan());
       std::vector<OpOutput> outputs = slot_outputs(table);
       outputs.push_back({"block table", {table.block_table, {}, {}}, true});
       outputs.push_back({"sampling", {table.sampling, {}, {}}, true, {4}});  // closed for good
@@ -141,8 +150,8 @@ OpCase edit_slots_case() {
       return outputs;
     }};
   };
-  const auto expected = [](const GoldenVectors&) -> ExpectedValues {
-    const SlotState s = edited(edits());
+  const auto expected = [=](const GoldenVectors&) -> ExpectedValues {
+    const SlotState s = edited(plan());
     ExpectedValues values = slot_values(s);
     values.emplace_back(s.block_table.begin(), s.block_table.end());
     std::vector<double>& sampling = values.emplace_back();
@@ -154,8 +163,7 @@ OpCase edit_slots_case() {
     values.emplace_back(s.bias_values.begin(), s.bias_values.end());
     return values;
   };
-  return {"edit_slots", "close, open, append", Numerics::kNative, Precision::kExact, prepare,
-          expected};
+  return {"edit_slots", name, Numerics::kNative, Precision::kExact, prepare, expected};
 }
 
 // Every kind of row: drafts fewer than the plan allows, more than the length leaves room for, a
@@ -375,7 +383,8 @@ OpCase after_case(const char* op, After what) {
 }  // namespace
 
 std::vector<OpCase> frame_cases() {
-  return {edit_slots_case(),
+  return {edit_slots_case("close, open, append", edits),
+          edit_slots_case("close, append", small_edits),
           advance_case("rows of every kind", advance_inputs),
           advance_case("padded", padded_inputs),
           advance_case("prompt logprobs", opened_inputs),

@@ -402,6 +402,10 @@ TEST(Options, SayWhatIsWrong) {
   o = small_options();
   o.max_num_seqs = 0;
   EXPECT_EQ(Scheduler::validate(o, layout).subject(), "max_num_seqs");
+  o = small_options();
+  o.max_num_batched_tokens = 64;
+  o.speculative_tokens = 8;
+  EXPECT_EQ(Scheduler::validate(o, layout).subject(), "speculative_tokens");
   KvLayout window = layout;
   window.groups[0].window_tokens = 8;
   o = small_options();

@@ -177,7 +177,7 @@ class UncommittedRead : public Mutant {
     std::optional<StepResult> result = executor.poll();
     if (!result) return result;
     for (size_t i = 0; i < result->rows.size(); ++i) {
-      std::vector<TokenId>& tokens = result->rows[i].tokens;
+      TokenRun& tokens = result->rows[i].tokens;
       if (tokens.empty()) continue;
       tokens.assign(early.rows[i].tokens.begin(), early.rows[i].tokens.begin() + tokens.size());
       read_ = true;

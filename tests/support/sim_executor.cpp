@@ -109,7 +109,7 @@ StepResult SimExecutor::output_before_completion() const {
     r.slot = row.slot;
     r.accepted = row.tokens;
     const int32_t made = row.kind == RowKind::kPrefill ? int32_t{row.sample} : row.tokens;
-    r.tokens.assign(made, kPoisonToken);
+    for (int32_t i = 0; i < made; ++i) r.tokens.push_back(kPoisonToken);
   }
   return result;
 }

@@ -248,7 +248,7 @@ StepDriver::Generated StepDriver::generate(const std::vector<TokenId>& prompt,
     at += n;
     plan = StepPlan{};
     if (at < total) continue;
-    done.tokens = result.rows[0].tokens;
+    done.tokens.assign(result.rows[0].tokens.begin(), result.rows[0].tokens.end());
     done.logprobs = result.rows[0].logprobs;
     done.finish = result.rows[0].finish;
     if (!logits_.empty()) done.step_logits.push_back(logits_.back());

@@ -145,7 +145,7 @@ class CudaOps final : public Ops {
     std::byte* host = nullptr;
     std::byte* device = nullptr;
     size_t capacity = 0;
-    cudaEvent_t done = nullptr;
+    uint64_t read_by = 0;  // the mark that follows what reads it; 0: nobody did
   };
 
   // What a schedule of latent attention was made from.
@@ -214,7 +214,7 @@ class CudaOps final : public Ops {
   Result<Tensor> upload(const Tensor& host);
   Result<Tensor> upload_across(const Tensor& key);
   Status copy_rows(const HostWeight& weight, std::byte* to);
-  std::byte* stage(size_t bytes, Staging** used);
+  Staging& stage(size_t bytes);
   Status make_schedule();  // prepare.cpp
 
   // mla.cpp: decode and verify rows, the absorbed form for all rows that no faster kernel takes.
@@ -334,7 +334,8 @@ class CudaOps final : public Ops {
   bool sealed_ = false;
   int64_t replays_ = 0;
   std::vector<cudaEvent_t> marks_;
-  uint64_t next_mark_ = 0;
+  uint64_t next_mark_ = 1;
+  uint64_t reached_mark_ = 0;  // the newest that was waited for
   std::unique_ptr<WeightUpload> uploading_;  // between begin_load and finish_load
 };
 

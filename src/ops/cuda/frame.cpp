@@ -1,5 +1,6 @@
 // The step's frame: plans' deltas and rows travel through pinned buffers, and steps are captured
 // and replayed.
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -61,13 +62,19 @@ uint64_t graph_key(const StepShape& shape, int32_t frame) {
 
 }  // namespace
 
-std::byte* CudaOps::stage(size_t bytes, Staging** used) {
+// What reads it is launched before the next mark. Whoever waits for its steps before it launches
+// more finds it free without a call; where no mark followed, all that was launched is waited for.
+CudaOps::Staging& CudaOps::stage(size_t bytes) {
   Staging& staging = staging_[next_staging_];
   next_staging_ = (next_staging_ + 1) % staging_.size();
   FATHOM_CHECK(bytes <= staging.capacity, "a plan is larger than the staging buffer");
-  check(cudaEventSynchronize(staging.done), "staging");
-  *used = &staging;
-  return staging.host;
+  if (staging.read_by >= next_mark_) {
+    check(cudaStreamSynchronize(stream_), "staging");
+  } else if (staging.read_by > reached_mark_) {
+    check(cudaEventSynchronize(marks_[staging.read_by % marks_.size()]), "staging");
+  }
+  staging.read_by = next_mark_;
+  return staging;
 }
 
 // One pass over each kind, in the plan's order: close, open, append.
@@ -91,15 +98,15 @@ void CudaOps::edit_slots(const SlotTable& slots, const StepPlan& plan) {
         {SlotEdit::kAppend, append.slot, append.first, count, append.group, at, 0, 0});
   }
   if (buffer.edits.empty()) return;
-  Staging* staging = nullptr;
-  std::byte* host = stage(buffer.bytes(), &staging);
+  const Staging& staging = stage(buffer.bytes());
   const size_t edit_bytes = buffer.edits.size() * sizeof(SlotEdit);
-  std::memcpy(host, buffer.edits.data(), edit_bytes);
-  std::memcpy(host + edit_bytes, buffer.payload.data(), buffer.payload.size() * 4);
-  check(cudaMemcpyAsync(staging->device, host, buffer.bytes(), cudaMemcpyHostToDevice, stream_),
+  std::memcpy(staging.host, buffer.edits.data(), edit_bytes);
+  std::memcpy(staging.host + edit_bytes, buffer.payload.data(), buffer.payload.size() * 4);
+  check(cudaMemcpyAsync(staging.device, staging.host, buffer.bytes(), cudaMemcpyHostToDevice,
+                        stream_),
         "edits");
-  const auto* edits = reinterpret_cast<const SlotEdit*>(staging->device);
-  const auto* payload = reinterpret_cast<const int32_t*>(staging->device + edit_bytes);
+  const auto* edits = reinterpret_cast<const SlotEdit*>(staging.device);
+  const auto* payload = reinterpret_cast<const int32_t*>(staging.device + edit_bytes);
   const kernels::SlotArrays arrays = slot_arrays(slots);
   const auto run = [&](size_t begin, size_t end) {
     kernels::edit_slots(stream_, arrays, edits + begin, static_cast<int32_t>(end - begin), payload);
@@ -107,13 +114,11 @@ void CudaOps::edit_slots(const SlotTable& slots, const StepPlan& plan) {
   run(0, closed);
   run(closed, opened);
   run(opened, buffer.edits.size());
-  check(cudaEventRecord(staging->done, stream_), "edits");
 }
 
 void CudaOps::advance(const SlotTable& slots, const StepPlan& plan, BatchView& batch) {
-  Staging* staging = nullptr;
   auto* rows = reinterpret_cast<kernels::PlanRowData*>(
-      stage(plan.rows.size() * sizeof(kernels::PlanRowData), &staging));
+      stage(plan.rows.size() * sizeof(kernels::PlanRowData)).host);
   kernels::PlanTotals totals{static_cast<int32_t>(plan.rows.size()), 0, 0};
   for (size_t r = 0; r < plan.rows.size(); ++r) {
     const PlanRow& row = plan.rows[r];
@@ -135,7 +140,6 @@ void CudaOps::advance(const SlotTable& slots, const StepPlan& plan, BatchView& b
   take_turn(0);
   // Read where they lie: a copy before it would be one more wait between two steps.
   kernels::advance(stream_, slot_arrays(slots), rows, totals, batch_arrays(batch));
-  check(cudaEventRecord(staging->done, stream_), "rows");
 }
 
 Status CudaOps::capture(const StepShape& shape, int32_t frame,
@@ -191,6 +195,7 @@ Status CudaOps::wait(uint64_t ticket) {
   if (!health_.is_ok()) return health_;
   FATHOM_CHECK(next_mark_ - ticket <= marks_.size(), "waiting for a mark that was reused");
   check(cudaEventSynchronize(marks_[ticket % marks_.size()]), "step");
+  reached_mark_ = std::max(reached_mark_, ticket);
   return health_;
 }
 

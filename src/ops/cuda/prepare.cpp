@@ -81,8 +81,6 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
     FATHOM_ASSIGN(Tensor device, ops->reserve(DType::kU8, {static_cast<int64_t>(kStagingBytes)}));
     staging.host = static_cast<std::byte*>(host);
     staging.device = device.as<std::byte>();
-    FATHOM_RETURN_IF_ERROR(
-        cuda_status(cudaEventCreateWithFlags(&staging.done, cudaEventDisableTiming), "event"));
     ops->staging_.push_back(staging);
   }
   for (int i = 0; i < kMarks; ++i) {
@@ -116,7 +114,6 @@ CudaOps::~CudaOps() {
   if (is_lost(health_)) return;  // nothing can be given back but by the process's end
   if (stream_ != nullptr) cudaStreamSynchronize(stream_);
   for (auto& [key, graph] : graphs_) cudaGraphExecDestroy(graph);
-  for (Staging& staging : staging_) cudaEventDestroy(staging.done);
   for (cudaEvent_t event : marks_) cudaEventDestroy(event);
   for (void* p : device_memory_) cudaFree(p);
   for (void* p : pinned_memory_) cudaFreeHost(p);
