@@ -19,6 +19,8 @@
 #include "kernels/gqa.h"
 #include "kernels/gqa_decode.h"
 #include "kernels/gqa_few.h"
+#include "kernels/gqa_fp8_cache.cuh"
+#include "kernels/number.cuh"
 #include "ops/cuda/choose_gqa.h"
 
 namespace fathom::kernels {
@@ -32,28 +34,29 @@ using bench::median_ms;
 constexpr double kColdBytes = 400e6;  // eight times the second-level cache
 constexpr double kBandwidth = 3.0e12;
 
-// Heads' runs of e4m3 codes (no NaNs) and, from byte `codes` of a run on, float32 scales.
+// Heads' runs of e4m3 codes (no NaNs) and, from byte `codes` of a run on, bf16 scales.
 __global__ void fill_codes(uint8_t* to, int64_t runs, int64_t run_bytes, int64_t codes) {
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < runs * run_bytes / 4;
        i += int64_t{gridDim.x} * blockDim.x) {
     uint32_t x = static_cast<uint32_t>(i) * 0x9E3779B9U;
     x = (x ^ x >> 15) * 0x85EBCA6BU;
     x ^= x >> 13;
+    const auto scale = [&](uint32_t part) {
+      return 0.002F + 0.004F * static_cast<float>(part & 0xFFFF) / 65536.0F;
+    };
     auto* word = reinterpret_cast<uint32_t*>(to) + i;
-    *word = i * 4 % run_bytes < codes
-                ? x & 0xF7F7F7F7U
-                : __float_as_uint(0.002F + 0.004F * static_cast<float>(x & 0xFFFF) / 65536.0F);
+    *word = i * 4 % run_bytes < codes ? x & 0xF7F7F7F7U : pack_pair(scale(x), scale(x >> 16));
   }
 }
 
 // NaNs in the entries of a block from token `used` on. A block of threads has a head.
 __global__ void spoil_codes(uint8_t* block, int64_t dims, int64_t used) {
-  uint8_t* run = block + blockIdx.x * 2 * 64 * (dims + 4);
-  auto* scales = reinterpret_cast<uint32_t*>(run + 2 * 64 * dims);
+  uint8_t* run = block + blockIdx.x * fp8_head_bytes(64, static_cast<int32_t>(dims));
+  auto* scales = reinterpret_cast<uint16_t*>(run + 2 * 64 * dims);
   for (auto i = static_cast<int64_t>(threadIdx.x); i < 2 * 64 * dims; i += blockDim.x) {
     if (i / dims % 64 < used) continue;
     run[i] = 0xFF;
-    scales[i / dims] = 0xFFFFFFFFU;
+    scales[i / dims] = 0xFFFF;
   }
 }
 
@@ -73,7 +76,7 @@ struct Case {
 
   // Of a token; a bf16 cache is counted in bytes, too.
   int64_t entry_bytes() const {
-    return int64_t{2} * heads.kv_heads * (fp8 ? heads.dims + 4 : 2 * heads.dims);
+    return int64_t{2} * heads.kv_heads * (fp8 ? heads.dims + kFp8ScaleBytes : 2 * heads.dims);
   }
 };
 
@@ -172,7 +175,7 @@ struct Setup {
     if (of.fp8) {
       fill_codes<<<4096, 256>>>(reinterpret_cast<uint8_t*>(cache.data),
                                 host.blocks * copies * of.heads.kv_heads,
-                                2 * 64 * (of.heads.dims + 4), 2 * 64 * of.heads.dims);
+                                fp8_head_bytes(64, of.heads.dims), 2 * 64 * of.heads.dims);
     } else {
       fill_random<<<4096, 256>>>(cache.data, cache.count, 1, 1.0F);
     }

@@ -28,7 +28,8 @@ __device__ float scale_of(const GqaShape& s, const AttentionBatch& b, int32_t sl
   const int64_t block = b.block_table[slot * b.table_stride + position / s.block_tokens];
   const int64_t at = block * fp8_block_bytes(s) +
                      fp8_scale_at(s, position % s.block_tokens, head, half);
-  return *reinterpret_cast<const float*>(static_cast<const uint8_t*>(b.cache) + at);
+  return __bfloat162float(
+      *reinterpret_cast<const Fp8Scale*>(static_cast<const uint8_t*>(b.cache) + at));
 }
 
 // Block (t, h): h counts the query heads, then key heads, then value heads of a row of qkv.

@@ -69,8 +69,9 @@ cudaError_t gqa_decode(cudaStream_t stream, const GqaDecodePlan& plan, const Gqa
   args.arrivals = call.arrivals;
   if (call.fp8_cache) {
     const int64_t codes = int64_t{kGqaBlockTokens} * 2 * call.head_dims;
-    args.scales = reinterpret_cast<const float*>(static_cast<const uint8_t*>(call.cache) + codes);
-    args.scale_head_stride = fp8_head_bytes(kGqaBlockTokens, call.head_dims) / 4;
+    args.scales =
+        reinterpret_cast<const Fp8Scale*>(static_cast<const uint8_t*>(call.cache) + codes);
+    args.scale_head_stride = fp8_head_bytes(kGqaBlockTokens, call.head_dims) / kFp8ScaleBytes;
     args.scale_stride = call.kv_heads * args.scale_head_stride;
   }
   CUtensorMap cache;

@@ -28,7 +28,7 @@ struct GqaDecodeCall {
   int32_t head_dims = 0;          // 64 or 128
   const void* queries = nullptr;  // bf16 [tokens, heads, head_dims]
   // bf16 [blocks, 64, 2 * kv_heads * head_dims]; or e4m3, [blocks, kv_heads] times the codes
-  // [(keys, values), 64, head_dims] and then float32 scales [(keys, values), 64].
+  // [(keys, values), 64, head_dims] and then bf16 scales [(keys, values), 64].
   const void* cache = nullptr;
   bool fp8_cache = false;
   int64_t cache_blocks = 0;

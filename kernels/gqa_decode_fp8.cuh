@@ -11,7 +11,7 @@
 
 namespace fathom::kernels {
 
-inline constexpr uint32_t kGqaScaleBytes = kGqaGranuleTokens * 4;
+inline constexpr uint32_t kGqaScaleBytes = kGqaGranuleTokens * kFp8ScaleBytes;
 
 // Bytes of a granule's codes: one row of kDims bytes a token, swizzled over the row's length.
 template <int kDims>
@@ -90,7 +90,7 @@ __device__ uint32_t code_at(uint32_t token, uint32_t unit) {
 // Queries as the permuted products want them: of 16 dimensions a lane has four neighbours.
 template <int kDims, int kGroups>
 __device__ void add_scores_fp8(const GqaTile<kDims, kGroups>& t, uint32_t keys,
-                               const float* scales, float (&scores)[2][kGroups][4]) {
+                               const Fp8Scale* scales, float (&scores)[2][kGroups][4]) {
   const uint32_t lane = threadIdx.x % 32;
 #pragma unroll
   for (uint32_t m = 0; m < 2; ++m) {
@@ -114,8 +114,8 @@ __device__ void add_scores_fp8(const GqaTile<kDims, kGroups>& t, uint32_t keys,
           multiply_add_f16(sums[part][n], key, t.query[n][2 * k + part]);
       }
     }
-    const float first = scales[m * 16 + lane / 4];
-    const float second = scales[m * 16 + lane / 4 + 8];
+    const float first = __bfloat162float(scales[m * 16 + lane / 4]);
+    const float second = __bfloat162float(scales[m * 16 + lane / 4 + 8]);
 #pragma unroll
     for (int n = 0; n < kGroups; ++n) {
 #pragma unroll
@@ -130,18 +130,18 @@ __device__ void add_scores_fp8(const GqaTile<kDims, kGroups>& t, uint32_t keys,
 // the power of two that they are multiplied by is returned: `seen` of the tokens count, whose
 // largest scale it follows.
 template <int kGroups>
-__device__ float scale_weights(const float (&weights)[2][kGroups][4], const float* scales,
+__device__ float scale_weights(const float (&weights)[2][kGroups][4], const Fp8Scale* scales,
                                int32_t seen, uint32_t (&to)[2][kGroups][2]) {
   const uint32_t lane = threadIdx.x % 32;
-  const uint32_t mine = static_cast<int32_t>(lane) < seen ? __float_as_uint(scales[lane]) : 0U;
-  const uint32_t exponent = __reduce_max_sync(0xFFFFFFFFU, mine) >> 23;
+  const uint32_t mine = static_cast<int32_t>(lane) < seen ? __bfloat16_as_ushort(scales[lane]) : 0U;
+  const uint32_t exponent = __reduce_max_sync(0xFFFFFFFFU, mine) >> 7;
   const uint32_t up = min(267U - exponent, 254U);  // scales become less than 2^14, weights are 1
   const float factor = power_of_two(up);
 #pragma unroll
   for (uint32_t m = 0; m < 2; ++m) {
 #pragma unroll
     for (uint32_t j = 0; j < 2; ++j) {
-      const float scale = scales[m * 16 + lane / 4 + 8 * j] * factor;
+      const float scale = __bfloat162float(scales[m * 16 + lane / 4 + 8 * j]) * factor;
 #pragma unroll
       for (int n = 0; n < kGroups; ++n) {
         const float first = weights[m][n][2 * j];

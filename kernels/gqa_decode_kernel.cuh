@@ -19,7 +19,7 @@ struct GqaShared {
   static constexpr uint32_t kStageBytes = kCopyBytes > kSumBytes ? kCopyBytes : kSumBytes;
 
   alignas(1024) uint8_t ring[kGqaWarps][kStages][kStageBytes];
-  alignas(128) float scales[kFp8 ? kGqaWarps : 1][kFp8 ? kStages : 1][kGqaGranuleTokens];
+  alignas(128) Fp8Scale scales[kFp8 ? kGqaWarps : 1][kFp8 ? kStages : 1][kGqaGranuleTokens];
   float2 statistics[2][kGqaWarps][kPairs];
   float factor[2][kGqaWarps];  // e4m3 cache: that a warp's sums are still to be multiplied by
   uint64_t full[kGqaWarps][kStages];
@@ -122,9 +122,9 @@ __device__ void copy_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8
                                      : eights_bytes<kDims, kFp8>(seen - token) +
                                            (kFp8 ? kGqaScaleBytes : 0));
           if constexpr (kFp8) {
-            const float* scales = a.scales + block[w / 2] * a.scale_stride +
-                                  head * a.scale_head_stride + half * kGqaBlockTokens +
-                                  w % 2 * kGqaGranuleTokens;
+            const Fp8Scale* scales = a.scales + block[w / 2] * a.scale_stride +
+                                     head * a.scale_head_stride + half * kGqaBlockTokens +
+                                     w % 2 * kGqaGranuleTokens;
             copy_scales(s.scales[w][at.index], scales, full);
           }
           uint8_t* stage = s.ring[w][at.index];

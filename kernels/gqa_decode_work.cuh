@@ -5,6 +5,7 @@
 
 #include "async_copy.cuh"
 #include "gqa_decode.h"
+#include "gqa_fp8_cache.cuh"
 
 namespace fathom::kernels {
 
@@ -21,7 +22,7 @@ struct GqaDecodeArgs {
   int32_t slots_per_block = 0;
   float scale_log2 = 0.0F;  // softmax_scale * log2(e): weights are powers of two
   const __nv_bfloat16* queries = nullptr;
-  const float* scales = nullptr;  // e4m3 cache: of block 0's head 0, [(keys, values), 64 tokens]
+  const Fp8Scale* scales = nullptr;  // e4m3 cache: of block 0's head 0, [(keys, values), 64 tokens]
   int64_t scale_stride = 0;       // from block to block
   int64_t scale_head_stride = 0;  // from head to head
   Epilogue out;

@@ -42,7 +42,7 @@ __device__ void store_codes(const GqaShape& s, const AttentionBatch& b, const En
   }
   for (int offset = 16; offset > 0; offset /= 2)
     most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFU, most, offset));
-  const float scale = most / 448.0F;
+  const float scale = fp8_scale(most / 448.0F);
   const int half = head / s.kv_heads;
   const int key_head = head % s.kv_heads;
   uint8_t* start = static_cast<uint8_t*>(b.cache) + place.block * fp8_block_bytes(s);
@@ -58,7 +58,8 @@ __device__ void store_codes(const GqaShape& s, const AttentionBatch& b, const En
   parts[lane] = low;
   parts[32 + lane] = high;
   if (lane == 0)
-    *reinterpret_cast<float*>(start + fp8_scale_at(s, place.inside, key_head, half)) = scale;
+    *reinterpret_cast<Fp8Scale*>(start + fp8_scale_at(s, place.inside, key_head, half)) =
+        __float2bfloat16_rn(scale);
 }
 
 // A head's bias, norm and rope, and where it goes. Of a row of qkv head `h` counts query heads,

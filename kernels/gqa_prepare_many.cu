@@ -104,14 +104,15 @@ __device__ void store_codes(const GqaShape& s, uint8_t* block, int64_t inside, i
 #pragma unroll
   for (int offset = kHeadLanes / 2; offset > 0; offset /= 2)
     most = fmaxf(most, __shfl_xor_sync(lanes, most, offset));
-  const float scale = most / 448.0F;
+  const float scale = fp8_scale(most / 448.0F);
   const int half = head / s.kv_heads;
   const int key_head = head % s.kv_heads;
   uint8_t* to = block + fp8_codes_at(s, inside, key_head, half) + lane * kEach;
   *reinterpret_cast<uint2*>(to) = codes_of(x.low, scale);
   *reinterpret_cast<uint2*>(to + kDims / 2) = codes_of(x.high, scale);
   if (lane == 0)
-    *reinterpret_cast<float*>(block + fp8_scale_at(s, inside, key_head, half)) = scale;
+    *reinterpret_cast<Fp8Scale*>(block + fp8_scale_at(s, inside, key_head, half)) =
+        __float2bfloat16_rn(scale);
 }
 
 __device__ void store_bf16(__nv_bfloat16* head, int lane, const EightHead& x) {

@@ -6,6 +6,7 @@
 
 #include <cuda_fp8.h>
 
+#include "gqa_fp8_cache.cuh"
 #include "number.cuh"
 #include "prefill_rows.cuh"
 
@@ -78,7 +79,7 @@ __global__ void __launch_bounds__(kSpreadThreads)
   const int32_t units = 2 * h.heads * h.head_dims / 16;  // of a token
   const int32_t head_units = h.head_dims / 16;
   const int64_t head_codes = int64_t{2} * kPrefillBlockTokens * h.head_dims;  // of a block
-  const int64_t head_bytes = head_codes + 2 * kPrefillBlockTokens * 4;
+  const int64_t head_bytes = head_codes + 2 * kPrefillBlockTokens * kFp8ScaleBytes;
 #pragma unroll 4
   for (auto i = static_cast<int32_t>(threadIdx.x); i < place.count * units; i += kSpreadThreads) {
     const int32_t token = place.token + i / units;
@@ -91,10 +92,10 @@ __global__ void __launch_bounds__(kSpreadThreads)
     const uint8_t* from =
         a.cache +
         (int64_t{place.table[token / kPrefillBlockTokens]} * h.kv_heads + head) * head_bytes;
-    const auto* scales = reinterpret_cast<const float*>(from + head_codes);
+    const auto* scales = reinterpret_cast<const Fp8Scale*>(from + head_codes);
     const uint4 word = *reinterpret_cast<const uint4*>(from + int64_t{run} * h.head_dims +
                                                        unit % head_units * 16);
-    spread_sixteen(word, scales[run],
+    spread_sixteen(word, __bfloat162float(scales[run]),
                    a.out + (place.out_token + i / units) * (units * 16) + unit * 16);
   }
 }

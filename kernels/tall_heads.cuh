@@ -123,8 +123,8 @@ struct TallHeadStore {
     const auto block_of = [&](int32_t at) { return cache + at / kGqaBlockTokens * block_bytes; };
     const auto index = [&](int row) { return entry(r, row); };
     tall_round(v);
-    const float upper = scale_of(tall_largest<0>(v), false);
-    const float lower = scale_of(tall_largest<1>(v), false);
+    const float upper = fp8_scale(scale_of(tall_largest<0>(v), false));
+    const float lower = fp8_scale(scale_of(tall_largest<1>(v), false));
     uint8_t* staged = r.staged + lane / 4 * kTallPitch + lane % 4 * 2;
     __syncwarp();
     tall_stage_head<0>(v, upper, staged);
@@ -136,8 +136,9 @@ struct TallHeadStore {
     if (lane % 4 > 1) return;
     const int32_t at = entry(r, lane / 4 + lane % 4 * 8);
     if (at < 0) return;
-    *reinterpret_cast<float*>(block_of(at) + fp8_scale_at(s, at % kGqaBlockTokens, key_head,
-                                                          half)) = lane % 4 == 0 ? upper : lower;
+    *reinterpret_cast<Fp8Scale*>(block_of(at) +
+                                 fp8_scale_at(s, at % kGqaBlockTokens, key_head, half)) =
+        __float2bfloat16_rn(lane % 4 == 0 ? upper : lower);
   }
 
   __device__ void put(const TallRows& r, int32_t head, const float (&v)[64]) const {

@@ -10,7 +10,8 @@
 
 namespace fathom::bench {
 
-// kv_heads 0: latents of 512 with 64 numbers of a rope key.
+// kv_heads 0: latents of 512 with float32 scales and 64 numbers of a rope key; heads have bf16
+// scales.
 struct Fp8Blocks {
   static constexpr int64_t kTokens = 64;
   int64_t kv_heads = 0;
@@ -18,9 +19,7 @@ struct Fp8Blocks {
   std::vector<uint8_t> bytes;
 
   int64_t width() const { return kv_heads == 0 ? 576 : 2 * kv_heads * head_dims; }
-  int64_t block_bytes() const {
-    return kTokens * (kv_heads == 0 ? 656 : width() + 8 * kv_heads);
-  }
+  int64_t block_bytes() const { return kTokens * (kv_heads == 0 ? 656 : width() + 4 * kv_heads); }
   bool is_code(int64_t k) const { return kv_heads > 0 || k < 512; }
   int64_t number_at(int64_t block, int64_t token, int64_t k) const {
     const int64_t first = block * block_bytes();
@@ -32,7 +31,7 @@ struct Fp8Blocks {
   int64_t scale_at(int64_t block, int64_t token, int64_t k) const {
     const int64_t first = block * block_bytes();
     if (kv_heads == 0) return first + token * 656 + 512 + k / 128 * 4;
-    return first + head_run(k) + 2 * kTokens * head_dims + (half(k) * kTokens + token) * 4;
+    return first + head_run(k) + 2 * kTokens * head_dims + (half(k) * kTokens + token) * 2;
   }
 
   // Codes of all magnitudes with scales that differ, so that numbers are 1 at most.
@@ -50,14 +49,11 @@ struct Fp8Blocks {
         const int64_t group = kv_heads == 0 ? 128 : head_dims;
         for (int64_t k = 0; k < (kv_heads == 0 ? 512 : width()); k += group) {
           const float scale = (0.3F + 0.7F * static_cast<float>(next() % 1024) / 1024.0F) / 240.0F;
-          std::memcpy(bytes.data() + scale_at(b, t, k), &scale, sizeof scale);
+          store_scale(scale_at(b, t, k), scale);
         }
         for (int64_t k = 512; kv_heads == 0 && k < 576; ++k) {
           const float number = static_cast<float>(next() % 2048) / 1024.0F - 1.0F;
-          uint32_t word;
-          std::memcpy(&word, &number, sizeof word);
-          const auto bits = static_cast<uint16_t>(word >> 16);
-          std::memcpy(bytes.data() + number_at(b, t, k), &bits, sizeof bits);
+          store_bf16(number_at(b, t, k), number);
         }
       }
     }
@@ -66,10 +62,11 @@ struct Fp8Blocks {
   // NaNs in the tokens of a block from `used` on.
   void spoil(int64_t block, int64_t used) {
     const uint32_t nan = 0xFFFFFFFFU;
+    const size_t scale_bytes = kv_heads == 0 ? 4 : 2;
     for (int64_t t = used; t < kTokens; ++t) {
       for (int64_t k = 0; k < width(); ++k) {
         std::memcpy(bytes.data() + number_at(block, t, k), &nan, is_code(k) ? 1 : 2);
-        if (is_code(k)) std::memcpy(bytes.data() + scale_at(block, t, k), &nan, sizeof nan);
+        if (is_code(k)) std::memcpy(bytes.data() + scale_at(block, t, k), &nan, scale_bytes);
       }
     }
   }
@@ -81,9 +78,28 @@ struct Fp8Blocks {
   }
 
  private:
+  // Cut to bf16.
+  void store_bf16(int64_t at, float x) {
+    uint32_t word;
+    std::memcpy(&word, &x, sizeof word);
+    const auto bits = static_cast<uint16_t>(word >> 16);
+    std::memcpy(bytes.data() + at, &bits, sizeof bits);
+  }
+  float load_bf16(int64_t at) const {
+    uint16_t bits;
+    std::memcpy(&bits, bytes.data() + at, sizeof bits);
+    const uint32_t word = static_cast<uint32_t>(bits) << 16;
+    float x;
+    std::memcpy(&x, &word, sizeof x);
+    return x;
+  }
+  void store_scale(int64_t at, float scale) {
+    if (kv_heads > 0) return store_bf16(at, scale);
+    std::memcpy(bytes.data() + at, &scale, sizeof scale);
+  }
   int64_t half(int64_t k) const { return k / head_dims / kv_heads; }
   int64_t head_run(int64_t k) const {
-    return k / head_dims % kv_heads * 2 * kTokens * (head_dims + 4);
+    return k / head_dims % kv_heads * 2 * kTokens * (head_dims + 2);
   }
   static std::array<float, 256> decoded() {
     std::array<float, 256> all{};
@@ -97,16 +113,13 @@ struct Fp8Blocks {
     return all;
   }
   float number(int64_t block, int64_t token, int64_t k) const {
-    if (!is_code(k)) {
-      uint16_t bits;
-      std::memcpy(&bits, bytes.data() + number_at(block, token, k), sizeof bits);
-      const uint32_t word = static_cast<uint32_t>(bits) << 16;
-      float x;
-      std::memcpy(&x, &word, sizeof x);
-      return x;
-    }
+    if (!is_code(k)) return load_bf16(number_at(block, token, k));
     float scale;
-    std::memcpy(&scale, bytes.data() + scale_at(block, token, k), sizeof scale);
+    if (kv_heads > 0) {
+      scale = load_bf16(scale_at(block, token, k));
+    } else {
+      std::memcpy(&scale, bytes.data() + scale_at(block, token, k), sizeof scale);
+    }
     static const std::array<float, 256> values = decoded();
     return values[bytes[static_cast<size_t>(number_at(block, token, k))]] * scale;
   }

@@ -73,4 +73,9 @@ inline float power_of_two_at_least(float x) {
   return std::bit_cast<float>(((bits >> 23) + up) << 23);
 }
 
+// The smallest bf16 number that is not less than x (x > 0, below the largest).
+inline float bf16_at_least(float x) {
+  return std::bit_cast<float>((std::bit_cast<uint32_t>(x) + 0xFFFFU) & 0xFFFF0000U);
+}
+
 }  // namespace fathom

@@ -111,5 +111,18 @@ TEST(PowerOfTwoScale, IsTheSmallestThatCovers) {
   EXPECT_EQ(power_of_two_at_least(1e-4F / 448.0F), 0x1p-22F);
 }
 
+TEST(Bf16Scale, IsTheSmallestThatCovers) {
+  EXPECT_EQ(bf16_at_least(1.0F), 1.0F);
+  EXPECT_EQ(bf16_at_least(1.0000001F), 1.0F + 0x1p-7F);
+  EXPECT_EQ(bf16_at_least(1.0F + 0x1p-7F), 1.0F + 0x1p-7F);
+  EXPECT_EQ(bf16_at_least(2.0F - 0x1p-23F), 2.0F);
+  for (float x = 1e-7F; x < 1e4F; x *= 1.37F) {
+    const float up = bf16_at_least(x);
+    EXPECT_EQ(up, round_to_bf16(up));
+    EXPECT_GE(up, x);
+    EXPECT_LT(bf16_to_float(float_to_bf16(up) - 1), x);
+  }
+}
+
 }  // namespace
 }  // namespace fathom

@@ -18,11 +18,14 @@ TEST(Quantizer, EqualsTheScalarConversionInEveryLane) {
     float largest = 1e-4F;
     for (const float v : x) largest = std::max(largest, std::fabs(v));
     std::vector<uint8_t> codes(n);
-    const float scale = quantize_group(x.data(), n, false, codes.data());
+    const float scale = quantize_group(x.data(), n, ScaleForm::kFloat, codes.data());
     EXPECT_EQ(scale, largest / 448.0F);
     for (int64_t i = 0; i < n; ++i) ASSERT_EQ(codes[i], float_to_e4m3(x[i] / scale)) << seed;
-    const float power = quantize_group(x.data(), n, true, codes.data());
+    const float power = quantize_group(x.data(), n, ScaleForm::kPowerOfTwo, codes.data());
     EXPECT_EQ(power, power_of_two_at_least(scale));
+    const float short_scale = quantize_group(x.data(), n, ScaleForm::kBF16, codes.data());
+    EXPECT_EQ(short_scale, bf16_at_least(scale));
+    for (int64_t i = 0; i < n; ++i) ASSERT_EQ(codes[i], float_to_e4m3(x[i] / short_scale)) << seed;
   }
 }
 

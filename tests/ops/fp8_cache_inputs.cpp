@@ -12,11 +12,16 @@ float scale_of(const float* x, int64_t n) {
   return largest / 448.0F;
 }
 
-// The codes of n numbers, which are rounded to bf16 first; returns their scale.
-float quantize(std::vector<float> x, uint8_t* codes) {
+// The codes of n numbers, which are rounded to bf16 first; returns their scale, rounded up to bf16
+// if asked.
+float quantize(std::vector<float> x, bool bf16_scale, uint8_t* codes) {
   for (float& v : x) v = round_to_bf16(v);
   const auto n = static_cast<int64_t>(x.size());
-  const float scale = scale_of(x.data(), n);
+  float scale = scale_of(x.data(), n);
+  if (bf16_scale) {
+    const uint16_t nearest = float_to_bf16(scale);
+    scale = bf16_to_float(bf16_to_float(nearest) < scale ? nearest + 1 : nearest);
+  }
   for (int64_t i = 0; i < n; ++i) codes[i] = float_to_e4m3(x[i] / scale);
   return scale;
 }
@@ -44,7 +49,7 @@ std::vector<double> Fp8Entries::values(std::vector<double> entries) const {
       const int64_t n = std::min(group, quantized - begin);
       double* x = entries.data() + at + begin;
       std::vector<uint8_t> codes(n);
-      const float scale = quantize({x, x + n}, codes.data());
+      const float scale = quantize({x, x + n}, bf16_scales, codes.data());
       for (int64_t i = 0; i < n; ++i) x[i] = double{e4m3_to_float(codes[i])} * scale;
     }
   }
@@ -61,8 +66,9 @@ Tensor place_fp8_heads(Ops& ops, const Fp8HeadsLayout& layout, int64_t blocks,
     for (int64_t i = 0; i < 2 * layout.kv_heads; ++i) {
       const int64_t half = i / layout.kv_heads;
       const int64_t head = i % layout.kv_heads;
-      const float scale = quantize(cut(numbers, (t * 2 * layout.kv_heads + i) * dims, dims),
-                                   block + layout.codes_at(inside, half, head));
+      const uint16_t scale =
+          float_to_bf16(quantize(cut(numbers, (t * 2 * layout.kv_heads + i) * dims, dims), true,
+                                 block + layout.codes_at(inside, half, head)));
       std::memcpy(block + layout.scale_at(inside, half, head), &scale, sizeof scale);
     }
   }
@@ -78,7 +84,7 @@ Tensor place_fp8_latents(Ops& ops, const Fp8LatentLayout& layout, int64_t blocks
     for (int64_t g = 0; g < layout.groups(); ++g) {
       const int64_t begin = g * Fp8LatentLayout::kGroup;
       const int64_t n = std::min(layout.kv_lora - begin, Fp8LatentLayout::kGroup);
-      const float scale = quantize(cut(numbers, t * width + begin, n), entry + begin);
+      const float scale = quantize(cut(numbers, t * width + begin, n), false, entry + begin);
       std::memcpy(entry + layout.scales_at() + 4 * g, &scale, sizeof scale);
     }
     const std::vector<float> rope = cut(numbers, t * width + layout.kv_lora, layout.rope_dims);

@@ -15,6 +15,7 @@ struct Fp8Entries {
   int64_t width = 0;
   int64_t quantized = 0;
   int64_t group = 0;
+  bool bf16_scales = false;
 
   // What the entries' numbers become.
   std::vector<double> values(std::vector<double> entries) const;

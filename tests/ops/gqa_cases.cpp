@@ -136,7 +136,7 @@ ExpectedValues expected_values(const GqaShape& s, const Inputs& in, Numerics num
   }
   std::vector<double> cache =
       cache_values(in.batch, s.block_tokens, entry_of(s), in.cache.values, numerics, written);
-  if (s.fp8_cache) cache = Fp8Entries{entry_of(s), entry_of(s), s.head_dims}.values(cache);
+  if (s.fp8_cache) cache = Fp8Entries{entry_of(s), entry_of(s), s.head_dims, true}.values(cache);
   HostMatrix out{0, columns, {}};
   for (int64_t t = 0; t < tokens; ++t) {
     if (in.batch.entry_of[t] < 0) continue;
@@ -467,7 +467,8 @@ OpCase gqa_attention_case(const GqaShape& s, Numerics numerics) {
           std::string(s.name) + ", " + std::to_string(s.heads) + "/" + std::to_string(s.kv_heads) +
               " heads",
           numerics,
-          !native                       ? Precision::kFloat32
+          !native                           ? Precision::kFloat32
+          : s.fp8_cache && prompts && codes ? Precision::kFp8CacheOutput
           : s.fp8_cache || s.hidden > 0 ? (codes ? Precision::kFp8Weights : Precision::kFp8Chain)
           : prompts                     ? (codes ? Precision::kFp8Weights : Precision::kBF16Weights)
                                         : (codes ? Precision::kFp8Output : Precision::kBF16Chain),

@@ -47,7 +47,7 @@ void round_floats(float* x, int64_t n, DType dtype) {
   for (; i < n; ++i) x[i] = round_to_bf16(x[i]);
 }
 
-float quantize_group(const float* x, int64_t n, bool ue8m0, uint8_t* codes) {
+float quantize_group(const float* x, int64_t n, ScaleForm form, uint8_t* codes) {
   const __m256 sign = _mm256_set1_ps(-0.0F);
   __m256 largest = _mm256_set1_ps(1e-4F);
   int64_t i = 0;
@@ -57,7 +57,8 @@ float quantize_group(const float* x, int64_t n, bool ue8m0, uint8_t* codes) {
   float peak = simd::max(largest);
   for (; i < n; ++i) peak = std::max(peak, std::fabs(x[i]));
   float scale = peak / kE4m3Max;
-  if (ue8m0) scale = power_of_two_at_least(scale);
+  if (form == ScaleForm::kPowerOfTwo) scale = power_of_two_at_least(scale);
+  if (form == ScaleForm::kBF16) scale = bf16_at_least(scale);
   const __m256 by = _mm256_set1_ps(scale);
   for (i = 0; i + simd::kLanes <= n; i += simd::kLanes) {
     const __m256 v = _mm256_div_ps(_mm256_loadu_ps(x + i), by);
@@ -95,10 +96,11 @@ void write_row(float* row, const Act& act, int64_t i) {
   round_floats(row, columns, DType::kBF16);
   uint8_t* codes = act.data.as<uint8_t>() + at;
   float* scales = act.scales.as<float>() + i * act.scales.stride[0];
+  const ScaleForm form = act.spec.ue8m0 ? ScaleForm::kPowerOfTwo : ScaleForm::kFloat;
   int64_t begin = 0;
   for (int64_t group = 0; begin < columns; ++group) {
     const int64_t end = std::min(columns, (group + 1) * 128 - act.spec.first_column_in_block);
-    scales[group] = quantize_group(row + begin, end - begin, act.spec.ue8m0, codes + begin);
+    scales[group] = quantize_group(row + begin, end - begin, form, codes + begin);
     begin = end;
   }
 }

@@ -28,9 +28,12 @@ int64_t scale_groups(int64_t columns, const ActSpec& spec);
 // and then quantized to e4m3 in groups of 128 (docs/numerics.md). `row` is overwritten.
 void write_row(float* row, const Act& act, int64_t i);
 
-// Quantizes n <= 128 values in one group: scale = max(|x|, 1e-4) / 448, rounded up to a power of
-// two if asked, code = e4m3(x / scale). Returns the scale.
-float quantize_group(const float* x, int64_t n, bool ue8m0, uint8_t* codes);
+// What a scale is rounded up to.
+enum class ScaleForm { kFloat, kBF16, kPowerOfTwo };
+
+// Quantizes n <= 128 values in one group: scale = max(|x|, 1e-4) / 448, rounded up to its form,
+// code = e4m3(x / scale). Returns the scale.
+float quantize_group(const float* x, int64_t n, ScaleForm form, uint8_t* codes);
 
 // silu(gate) * up of rows [gate | up]; writes `width` values a row in place, at the row's start.
 void gate_rows(float* rows, int64_t count, int64_t width);

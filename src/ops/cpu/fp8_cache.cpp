@@ -32,15 +32,18 @@ void store_fp8_head(const Fp8HeadsLayout& layout, uint8_t* block, int64_t token,
                     int64_t head, float* x) {
   round_floats(x, layout.head_dims, DType::kBF16);
   uint8_t* codes = block + layout.codes_at(token, half, head);
-  store_scale(quantize_group(x, layout.head_dims, false, codes),
-              block + layout.scale_at(token, half, head));
+  const uint16_t scale =
+      float_to_bf16(quantize_group(x, layout.head_dims, ScaleForm::kBF16, codes));
+  std::memcpy(block + layout.scale_at(token, half, head), &scale, sizeof scale);
 }
 
 void load_fp8_heads(const Fp8HeadsLayout& layout, const uint8_t* block, int64_t count,
                     int64_t half, int64_t head, float* x) {
   for (int64_t t = 0; t < count; ++t) {
-    decode(block + layout.codes_at(t, half, head), layout.head_dims,
-           load_scale(block + layout.scale_at(t, half, head)), x + t * layout.head_dims);
+    uint16_t scale = 0;
+    std::memcpy(&scale, block + layout.scale_at(t, half, head), sizeof scale);
+    decode(block + layout.codes_at(t, half, head), layout.head_dims, bf16_to_float(scale),
+           x + t * layout.head_dims);
   }
 }
 
@@ -49,7 +52,7 @@ void store_fp8_latent(const Fp8LatentLayout& layout, uint8_t* entry, float* x) {
   for (int64_t g = 0; g < layout.groups(); ++g) {
     const int64_t begin = g * Fp8LatentLayout::kGroup;
     const int64_t n = std::min(layout.kv_lora - begin, Fp8LatentLayout::kGroup);
-    store_scale(quantize_group(x + begin, n, false, entry + begin),
+    store_scale(quantize_group(x + begin, n, ScaleForm::kFloat, entry + begin),
                 entry + layout.scales_at() + 4 * g);
   }
   store_floats(x + layout.kv_lora, layout.rope_dims, DType::kBF16, entry + layout.rope_at(), 0);
