@@ -7,6 +7,7 @@
 
 #include "async_copy.cuh"
 #include "cluster.cuh"
+#include "move_registers.cuh"
 #include "wgmma_more.cuh"
 #include "wide_parts.cuh"
 #include "wide_store.cuh"
@@ -242,15 +243,6 @@ __device__ void wide_init_barriers(const WideArgs& a, const WideRing<Shape>& rin
   const int32_t mine = min(each, Shape::kColumnGroups - share.part * each);
   const int32_t warps = (share.tokens + 15) / 16;
   barrier_expect(ring.joined(), static_cast<uint32_t>((a.split - 1) * warps * mine * kParts * 512));
-}
-
-template <int kCount>
-__device__ void take_registers() {
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount));
-}
-template <int kCount>
-__device__ void give_registers() {
-  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kCount));
 }
 
 template <typename Shape>
