@@ -23,9 +23,12 @@ __device__ inline void barrier_init_done() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
+// By the barrier's address in this block's shared memory.
+__device__ inline void barrier_arrive_at(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
 __device__ inline void barrier_arrive(uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
-               : "memory");
+  barrier_arrive_at(shared_address(barrier));
 }
 
 // A warp's arrivals where it is done with what a barrier guards. Lanes that read it by loads each
