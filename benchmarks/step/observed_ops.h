@@ -40,6 +40,9 @@ class ObservedOps : public Ops {
   Status health() const override { return inner_.health(); }
 
   Result<Weight> prepare_linear(const std::vector<HostWeight>& parts) override;
+  Status pack_linear(const Weight& weight, bool gated) override {
+    return inner_.pack_linear(weight, gated);
+  }
   Result<MlaUpProjection> prepare_kv_b(const HostWeight& kv_b, int32_t heads, int32_t nope_dims,
                                        int32_t value_dims) override;
   Result<Tensor> place(const HostTensor& tensor, DType as) override;

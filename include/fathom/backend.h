@@ -27,7 +27,7 @@ struct OpsSetup {
   int32_t rank = 0;
   Numerics numerics = Numerics::kNative;
   int64_t arena_bytes = 0;   // step workspace, from the memory plan
-  int64_t weight_bytes = 0;  // likewise; 0: not known
+  int64_t weight_bytes = 0;  // likewise, with packed copies; 0: not known
   int32_t threads = 1;       // of the CPU backend, for this rank
   bool deterministic = false;  // a row's results do not depend on what else is in its step
 };
@@ -63,7 +63,7 @@ class Backend {
 // What a backend plugin exports with C linkage as kBackendSymbol. Null with a sentence in `why`
 // when there is no device that it can use; null without one when `abi` is not the one it was built
 // with.
-inline constexpr int32_t kBackendAbi = 5;
+inline constexpr int32_t kBackendAbi = 6;
 inline constexpr const char* kBackendSymbol = "fathom_make_backend";
 using MakeBackend = Backend* (*)(int32_t abi, std::string* why);
 

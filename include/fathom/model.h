@@ -37,6 +37,7 @@ struct ModelOptions {
   int32_t draft_layers = 0;  // MTP layers to load: 0 or 1
   MlaForm mla_form = MlaForm::kChosen;
   bool fp8_cache = false;  // e4m3 entries (fathom/fp8_cache.h); else act_dtype
+  bool pack_weights = false;  // Ops::pack_linear of every matrix that a linear layer reads
   std::function<void(int64_t bytes_done, int64_t bytes_total)>
       on_progress;  // called on the loading thread
 };

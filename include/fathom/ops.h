@@ -184,6 +184,14 @@ class Ops {
   // Concatenates `parts` along the output dimension. All parts have the same input slice and
   // format.
   virtual Result<Weight> prepare_linear(const std::vector<HostWeight>& parts) = 0;
+  // Beside a matrix that prepare_linear made, a copy of its numbers in fewer bytes, which products
+  // of few rows then read. gated: gated_linear is what reads it. Does nothing where the backend has
+  // no such form of it. Before seal().
+  virtual Status pack_linear(const Weight& weight, bool gated) {
+    (void)weight;
+    (void)gated;
+    return Status::ok();
+  }
   // kv_b rows of `heads` heads: [heads * (nope + value), kv_lora].
   virtual Result<MlaUpProjection> prepare_kv_b(const HostWeight& kv_b, int32_t heads,
                                                int32_t nope_dims, int32_t value_dims) = 0;

@@ -50,6 +50,13 @@ class ScratchBounds {
                       const GqaParams& params) const = 0;
   // Of `rows` sequences.
   virtual int64_t sample(int64_t rows, int64_t vocab) const = 0;
+
+  // Not of the arena: what pack_linear adds to the weights.
+  virtual int64_t packed(const Weight& weight, bool gated) const {
+    (void)weight;
+    (void)gated;
+    return 0;
+  }
 };
 
 }  // namespace fathom

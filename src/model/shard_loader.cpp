@@ -64,6 +64,10 @@ Result<Weight> ShardLoader::linear(const std::vector<WeightSlice>& slices) {
   return weight;
 }
 
+Status ShardLoader::pack(const Weight& weight, bool gated) {
+  return options_.pack_weights ? ops_.pack_linear(weight, gated) : Status::ok();
+}
+
 Result<MlaUpProjection> ShardLoader::kv_b(const WeightSlice& slice, int32_t heads,
                                           int32_t nope_dims, int32_t value_dims) {
   FATHOM_ASSIGN(const HostWeight weight, read(slice));

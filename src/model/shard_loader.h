@@ -44,6 +44,8 @@ class ShardLoader {
 
   // Slices below each other as one linear layer.
   Result<Weight> linear(const std::vector<WeightSlice>& slices);
+  // Its packed copy too, where the options ask for that.
+  Status pack(const Weight& weight, bool gated = false);
   Result<MlaUpProjection> kv_b(const WeightSlice& slice, int32_t heads, int32_t nope_dims,
                                int32_t value_dims);
   // A whole tensor as float32.

@@ -19,6 +19,9 @@ class ForwardOps : public Ops {
   Result<Weight> prepare_linear(const std::vector<HostWeight>& parts) override {
     return inner_.prepare_linear(parts);
   }
+  Status pack_linear(const Weight& weight, bool gated) override {
+    return inner_.pack_linear(weight, gated);
+  }
   Result<MlaUpProjection> prepare_kv_b(const HostWeight& kv_b, int32_t heads, int32_t nope_dims,
                                        int32_t value_dims) override {
     return inner_.prepare_kv_b(kv_b, heads, nope_dims, value_dims);

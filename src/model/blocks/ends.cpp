@@ -20,6 +20,7 @@ Result<ModelEnds> ModelEnds::load(ShardLoader& loader, const EndsConfig& config)
   FATHOM_ASSIGN(ends.norm_, loader.floats("model.norm.weight"));
   const std::string head = config.tied ? embedding : "lm_head.weight";
   FATHOM_ASSIGN(ends.head_, loader.linear({{head, rows, {}}}));
+  FATHOM_RETURN_IF_ERROR(loader.pack(ends.head_));
   return ends;
 }
 

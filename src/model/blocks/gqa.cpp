@@ -32,6 +32,9 @@ Result<GqaBlock> GqaBlock::load(ShardLoader& loader, const DenseConfig& c, const
     FATHOM_ASSIGN(p.k_norm, loader.floats(at + "k_norm.weight"));
   }
   FATHOM_ASSIGN(block.out_, loader.linear({{at + "o_proj.weight", {}, dims(heads)}}));
+  for (const Weight* weight : {&block.qkv_, &block.out_}) {
+    FATHOM_RETURN_IF_ERROR(loader.pack(*weight));
+  }
   p.heads = static_cast<int32_t>(heads.size());
   p.kv_heads = static_cast<int32_t>(kv_heads.size());
   p.head_dims = c.head_dims;

@@ -14,6 +14,8 @@ Result<GatedPair> load_gated_pair(ShardLoader& loader, const std::string& at, Sp
 Result<MlpBlock> MlpBlock::load(ShardLoader& loader, const std::string& at, int64_t width) {
   MlpBlock block;
   FATHOM_ASSIGN(block.pair_, load_gated_pair(loader, at, loader.share(width)));
+  FATHOM_RETURN_IF_ERROR(loader.pack(block.pair_.gate_up, true));
+  FATHOM_RETURN_IF_ERROR(loader.pack(block.pair_.down));
   return block;
 }
 

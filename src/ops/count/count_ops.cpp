@@ -70,6 +70,7 @@ OpCount& CountOps::called(std::string_view op) {
 CountReport CountOps::report() const {
   CountReport report;
   report.weight_bytes = weight_bytes_;
+  report.packed_bytes = packed_bytes_;
   report.reserved_bytes = reserved_bytes_;
   report.arena_peak_bytes = arena_.peak();
   report.ops = lines_;
@@ -114,6 +115,11 @@ Result<Weight> CountOps::prepare_linear(const std::vector<HostWeight>& parts) {
   }
   weight_bytes_ += fathom::weight_bytes(w);
   return w;
+}
+
+Status CountOps::pack_linear(const Weight& weight, bool gated) {
+  packed_bytes_ += scratch_.packed(weight, gated);
+  return Status::ok();
 }
 
 Result<MlaUpProjection> CountOps::prepare_kv_b(const HostWeight& kv_b, int32_t heads,

@@ -50,6 +50,7 @@ struct OpCount {
 
 struct CountReport {
   int64_t weight_bytes = 0;    // prepare_linear, prepare_kv_b, place
+  int64_t packed_bytes = 0;    // pack_linear
   int64_t reserved_bytes = 0;  // reserve: caches, slot table, step arrays, outputs
   int64_t arena_peak_bytes = 0;
   int64_t flops = 0;
@@ -72,6 +73,7 @@ class CountOps final : public Ops {
 
   bool reads_bytes() const override { return true; }  // none of them
   Result<Weight> prepare_linear(const std::vector<HostWeight>& parts) override;
+  Status pack_linear(const Weight& weight, bool gated) override;
   Result<MlaUpProjection> prepare_kv_b(const HostWeight& kv_b, int32_t heads, int32_t nope_dims,
                                        int32_t value_dims) override;
   Result<Tensor> place(const HostTensor& tensor, DType as) override;
@@ -122,6 +124,7 @@ class CountOps final : public Ops {
   const ScratchBounds& scratch_;
   Arena arena_;
   int64_t weight_bytes_ = 0;
+  int64_t packed_bytes_ = 0;
   int64_t reserved_bytes_ = 0;
   std::vector<OpCount> lines_;
 };

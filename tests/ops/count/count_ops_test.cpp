@@ -76,6 +76,35 @@ TEST(CountOps, CountsWeightsAsTheyAreKept) {
   EXPECT_EQ(ops.report().flops, 0);
 }
 
+// As much as the backend's bounds say, beside the weights; the CPU packs nothing.
+TEST(CountOps, CountsPackedCopiesApart) {
+  class Bounds final : public ScratchBounds {
+   public:
+    int64_t rows(int64_t, int64_t) const override { return 0; }
+    int64_t product(int64_t, const Weight&) const override { return 0; }
+    int64_t gated(int64_t, const Weight&) const override { return 0; }
+    int64_t moe(int64_t, int64_t, const ActSpec&, const MoeParams&) const override { return 0; }
+    int64_t mla(const BatchView&, const KvView&, const MlaParams&) const override { return 0; }
+    int64_t gqa(const BatchView&, const KvView&, const GqaParams&) const override { return 0; }
+    int64_t sample(int64_t, int64_t) const override { return 0; }
+    int64_t packed(const Weight& weight, bool gated) const override {
+      return weight.out() + (gated ? 1000 : 0);
+    }
+  };
+  const Bounds bounds;
+  CountOps ops({.scratch = &bounds});
+  const Weight w = ops.prepare_linear({bf16_weight(24, 40)}).value();
+  const int64_t weight_bytes = ops.report().weight_bytes;
+  EXPECT_EQ(ops.report().packed_bytes, 0);
+  EXPECT_TRUE(ops.pack_linear(w, false).is_ok());
+  EXPECT_TRUE(ops.pack_linear(w, true).is_ok());
+  EXPECT_EQ(ops.report().packed_bytes, 24 + 1024);
+  EXPECT_EQ(ops.report().weight_bytes, weight_bytes);
+  CountOps cpu({});
+  EXPECT_TRUE(cpu.pack_linear(w, false).is_ok());
+  EXPECT_EQ(cpu.report().packed_bytes, 0);
+}
+
 TEST(CountOps, RefusesWhatABackendRefuses) {
   CountOps ops({});
   HostWeight bare = fp8_weight(128, 128);
