@@ -255,8 +255,11 @@ class LockstepOps final : public ForwardOps {
 struct Case {
   std::string name;
   bool fp8_cache = false;
+  bool packed = false;
 
-  std::string title() const { return name + (fp8_cache ? "_fp8_cache" : ""); }
+  std::string title() const {
+    return name + (fp8_cache ? "_fp8_cache" : "") + (packed ? "_packed" : "");
+  }
 };
 
 class CudaLockstep : public ::testing::TestWithParam<Case> {};
@@ -272,7 +275,11 @@ TEST_P(CudaLockstep, EveryOpEqualsTheCpu) {
   ModelOptions options;
   options.tokens_max = kTokensMax;
   options.fp8_cache = GetParam().fp8_cache;
+  options.pack_weights = GetParam().packed;
+  ASSERT_TRUE((*cuda)->begin_load().is_ok());  // weights arrive later, as a server's
   const auto model = load_model(directory, *weights, ops, {}, options).value();
+  ASSERT_TRUE((*cuda)->finish_load().is_ok());
+  EXPECT_EQ((*cuda)->packed_count() > 0, GetParam().packed);
   StepDriver driver(ops, *model, {.slots = 4, .tokens_max = kTokensMax, .blocks = 12});
   SamplingParams sampling;
   sampling.temperature = 0.0F;
@@ -308,6 +315,7 @@ std::vector<Case> cases() {
   for (const std::string& name : family_names()) {
     all.push_back({name, false});
     all.push_back({name, true});
+    if (!name.ends_with("_fp8")) all.push_back({name, false, true});
   }
   return all;
 }

@@ -299,6 +299,22 @@ TEST(CudaMoe, NormsBesideExpertsEqualTheirOps) {
   }
 }
 
+// The table's cases would pass on the plain copy, too.
+TEST(CudaPacked, PacksMatricesOfFewOddNumbers) {
+  const auto packed_of = [](int32_t odd_every) -> int64_t {
+    LinearShape shape{8, 328, 1024};
+    shape.packed_odd_every = odd_every;
+    auto made = CudaOps::make({Numerics::kNative, kArenaBytes});
+    if (!made.is_ok()) return -1;
+    linear_case(shape).prepare(**made);
+    return (*made)->packed_count();
+  };
+  if (asked.neutral) GTEST_SKIP() << "these kernels read plain weights alone";
+  EXPECT_EQ(packed_of(0), 0);
+  EXPECT_EQ(packed_of(700), 1);
+  EXPECT_EQ(packed_of(20), 0);
+}
+
 INSTANTIATE_TEST_SUITE_P(Ops, CudaOpsTable, ::testing::ValuesIn(groups()),
                          [](const auto& info) { return info.param.name(); });
 

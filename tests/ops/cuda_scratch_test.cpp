@@ -103,6 +103,19 @@ TEST(CudaScratch, ProductsTakeTheScalesOfTheirInput) {
   EXPECT_EQ(CudaScratch(Numerics::kReference, kSms).gated(4, exact), 4 * 3072 * 4);
 }
 
+TEST(CudaScratch, PackedCopiesAreOfBf16MatricesInNativeNumerics) {
+  Weight exact;
+  exact.values = Tensor::of(nullptr, DType::kBF16, {3072, 2048});
+  constexpr int64_t kRecords = 48 * 32 * 6272;
+  EXPECT_EQ(kNative.packed(exact, false), kRecords);
+  EXPECT_EQ(kNative.packed(exact, true), kRecords);
+  EXPECT_EQ(kNative.packed(fp8_weight(3072, 2048), false), 0);
+  EXPECT_EQ(CudaScratch(Numerics::kReference, kSms).packed(exact, false), 0);
+  EXPECT_EQ(CudaScratch(Numerics::kNative, kSms, {.hopper = false}).packed(exact, false), 0);
+  exact.values = Tensor::of(nullptr, DType::kBF16, {3072, 2056});
+  EXPECT_EQ(kNative.packed(exact, false), 0);
+}
+
 // A prompt's keys and values are made in slices of 132 MiB, whatever its context.
 TEST(CudaScratch, LongContextsAreCutIntoSlices) {
   const MlaParams p = v2_lite_latents();

@@ -12,7 +12,34 @@ std::string describe(const LinearShape& s) {
   std::string text = s.format == WeightFormat::kFp8Block ? "fp8 " : "bf16 ";
   text += std::to_string(s.rows) + "x" + std::to_string(s.out) + "x" + std::to_string(s.in);
   if (s.first_column != 0) text += " from column " + std::to_string(s.first_column);
+  if (s.packed_odd_every > 0) text += " packed, odd every " + std::to_string(s.packed_odd_every);
   return s.ue8m0 ? text + " ue8m0" : text;
+}
+
+// Numbers over more powers of two than the packed form has codes for, and zeros: every record has
+// some that are kept beside it.
+StoredWeight wide_bf16(int64_t rows, int64_t columns, uint32_t seed, float spread, int32_t every) {
+  StoredWeight w = random_bf16(rows, columns, seed, spread);
+  const HashNumbers exponents(seed + 1);
+  std::vector<uint16_t> bits(w.matrix.values.size());
+  for (size_t i = 0; i < bits.size(); ++i) {
+    const float sign = w.matrix.values[i] < 0.0F ? -1.0F : 1.0F;
+    const float part = 0.5F + 0.5F * exponents[i];
+    const float odd = i % static_cast<size_t>(every) == 3 ? 8.0F : std::exp2(-13.0F * part);
+    bits[i] = float_to_bf16(i % 997 == 0 ? 0.0F : sign * spread * odd * (1.0F + 0.4F * part));
+    w.matrix.values[i] = bf16_to_float(bits[i]);
+  }
+  w.stored.values = host_tensor(std::move(bits), DType::kBF16, {rows, columns});
+  return w;
+}
+
+// The weight in the backend's memory, its packed copy with it.
+Weight prepared(Ops& ops, const LinearShape& s, const StoredWeight& stored, bool gated) {
+  const Weight weight = ops.prepare_linear({stored.stored}).value();
+  if (s.packed_odd_every > 0) {
+    FATHOM_CHECK(ops.pack_linear(weight, gated).is_ok(), "a weight was not packed");
+  }
+  return weight;
 }
 
 struct LinearInputs {
@@ -27,7 +54,8 @@ Lazy<LinearInputs> linear_inputs(const LinearShape& s, int64_t out) {
     inputs.x = as_stored(random_matrix(s.rows, s.in, 1), s.numerics);
     inputs.weight = s.format == WeightFormat::kFp8Block
                         ? random_fp8(out, s.in, s.first_column, 2, spread)
-                        : random_bf16(out, s.in, 2, spread);
+                    : s.packed_odd_every > 0 ? wide_bf16(out, s.in, 2, spread, s.packed_odd_every)
+                                             : random_bf16(out, s.in, 2, spread);
     inputs.weight.stored.ue8m0_activations = s.ue8m0;
     return inputs;
   });
@@ -144,7 +172,7 @@ OpCase norm_case(const NormShape& s, bool whole) {
 OpCase linear_case(const LinearShape& s) {
   const Lazy<LinearInputs> inputs = linear_inputs(s, s.out);
   const auto prepare = [=](Ops& ops) {
-    const Weight weight = ops.prepare_linear({inputs.get().weight.stored}).value();
+    const Weight weight = prepared(ops, s, inputs.get().weight, false);
     const Act act = place_input(ops, inputs.get().x, ops.act_spec(weight));
     return PreparedOp{[=, &ops]() -> std::vector<OpOutput> {
       return {{"y", {ops.linear(act, weight), {}, {}}}};
@@ -163,7 +191,7 @@ OpCase gated_linear_case(const LinearShape& s, bool quantized) {
   const NormShape stored{
       s.rows, s.out, s.numerics, quantized ? ActFormat::kFp8Block : ActFormat::kBF16, s.ue8m0, 0};
   const auto prepare = [=](Ops& ops) {
-    const Weight weight = ops.prepare_linear({inputs.get().weight.stored}).value();
+    const Weight weight = prepared(ops, s, inputs.get().weight, true);
     const Act act = place_input(ops, inputs.get().x, ops.act_spec(weight));
     return PreparedOp{[=, &ops]() -> std::vector<OpOutput> {
       return {{"y", ops.gated_linear(act, weight, spec_of(stored))}};
@@ -186,7 +214,7 @@ OpCase gated_linear_case(const LinearShape& s, bool quantized) {
 OpCase logits_case(const LinearShape& s) {
   const Lazy<LinearInputs> inputs = linear_inputs(s, s.out);
   const auto prepare = [=](Ops& ops) {
-    const Weight weight = ops.prepare_linear({inputs.get().weight.stored}).value();
+    const Weight weight = prepared(ops, s, inputs.get().weight, false);
     const Act act = place_input(ops, inputs.get().x, ops.act_spec(weight));
     return PreparedOp{[=, &ops]() -> std::vector<OpOutput> {
       return {{"logits", {ops.logits(act, weight, nullptr), {}, {}}}};
@@ -271,6 +299,32 @@ void add_many_rows(std::vector<OpCase>& cases, Numerics n) {
   std::for_each(cases.begin() + before, cases.end(), [&](OpCase& c) { c.repeats = repeat; });
 }
 
+// Each number of rows that the packed kernel has a form for, K shared and not, tiles that end in
+// the middle; and a matrix with too many odd numbers to be packed.
+void add_packed(std::vector<OpCase>& cases) {
+  const auto shape = [](int64_t rows, int64_t out, int64_t in, int32_t every) {
+    LinearShape s{rows, out, in};
+    s.packed_odd_every = every;
+    return s;
+  };
+  for (const int64_t rows : {1, 8, 9, 16, 17, 32, 33, 64, 65, 100, 128, 129}) {
+    cases.push_back(linear_case(shape(rows, 328, 1024, 700)));
+    cases.push_back(gated_linear_case(shape(rows, 296, 512, 700), false));
+  }
+  for (const int64_t rows : {1, 20, 128}) {
+    cases.push_back(linear_case(shape(rows, 256, 4096, 700)));
+    cases.push_back(logits_case(shape(rows, 1000, 256, 700)));
+    cases.push_back(linear_case(shape(rows, 328, 1024, 20)));
+  }
+  for (const int64_t rows : {65, 128}) {  // of many rows large matrices alone are read packed
+    cases.push_back(linear_case(shape(rows, 25608, 128, 700)));
+    cases.push_back(gated_linear_case(shape(rows, 12840, 192, 700), false));
+  }
+  cases.push_back(linear_case(shape(5, 4096, 512, 1000)));
+  cases.push_back(linear_case(shape(3, 37, 512, 700)));
+  cases.push_back(gated_linear_case(shape(4, 128, 72, 700), false));
+}
+
 }  // namespace
 
 std::vector<OpCase> dense_cases() {
@@ -313,6 +367,7 @@ std::vector<OpCase> dense_cases() {
     cases.push_back(reduce_add_norm_case({9, 2048, n, ActFormat::kFp8Block, false, 0}));
   }
   cases.push_back(linear_case({3, 256, 384, kFp8, Numerics::kNative, 0, true}));
+  add_packed(cases);
   for (const bool ue8m0 : {false, true}) {
     cases.push_back(norm_case({4, 200, Numerics::kNative, ActFormat::kFp8Block, ue8m0, 96}, false));
     cases.push_back(norm_case({5, 1536, Numerics::kNative, ActFormat::kFp8Block, ue8m0, 0}, true));

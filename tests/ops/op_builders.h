@@ -16,6 +16,8 @@ struct LinearShape {
   Numerics numerics = Numerics::kNative;
   int32_t first_column = 0;  // FP8: where the input slice starts in its scale block
   bool ue8m0 = false;        // FP8: activation scales are powers of two
+  // bf16: packed, of numbers over 13 binades with one of so many above them; 0: plain.
+  int32_t packed_odd_every = 0;
 };
 OpCase linear_case(const LinearShape& shape);
 // `out` columns after the gate; in native numerics quantized for an FP8 consumer when `quantized`.

@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "fathom/ops.h"
@@ -16,6 +17,7 @@
 #include "kernels/mla_decode.h"
 #include "kernels/moe.h"
 #include "kernels/moe_few.h"
+#include "kernels/packed_gemm.h"
 #include "kernels/steps.h"
 #include "kernels/turn.h"
 #include "ops/cuda/device.h"
@@ -60,6 +62,7 @@ class CudaOps final : public Ops {
 
   // prepare.cpp
   Result<Weight> prepare_linear(const std::vector<HostWeight>& parts) override;
+  Status pack_linear(const Weight& weight, bool gated) override;  // packed_gemm.cpp
   Result<MlaUpProjection> prepare_kv_b(const HostWeight& kv_b, int32_t heads, int32_t nope_dims,
                                        int32_t value_dims) override;
   Result<Tensor> place(const HostTensor& tensor, DType as) override;
@@ -137,6 +140,7 @@ class CudaOps final : public Ops {
   cudaStream_t stream() const { return stream_; }
   // Steps that ran as a replay of a captured graph; tests read it.
   int64_t replay_count() const { return replays_; }
+  int64_t packed_count() const { return static_cast<int64_t>(packed_.size()); }
   int64_t graph_count() const { return static_cast<int64_t>(graphs_.size()); }
 
  private:
@@ -198,6 +202,12 @@ class CudaOps final : public Ops {
   // The same in bf16, with float32 results.
   bool multiply_exact(const Act& x, const Weight& weight, const kernels::Rows& out);
   bool run_many(ManyProblem problem, kernels::ManyCall call);
+  // packed_gemm.cpp. Of W's packed copy; false where it has none, or another kernel is faster.
+  bool multiply_packed(const Act& x, const Weight& weight, bool gated, const kernels::Rows& out,
+                       kernels::Format round);
+  GemmProblem packed_problem(const Weight& weight, bool gated) const;
+  Status make_packed(const Weight& weight, bool gated);
+  Status pack_waiting();
   // False where cuBLASLt refused: nothing was written.
   bool multiply_large(const Act& x, int64_t rows, const kernels::Matrix& weight,
                       const kernels::Rows& out, kernels::Format round);
@@ -304,6 +314,9 @@ class CudaOps final : public Ops {
   bool hopper_ = true;  // its own kernels may run
   Tensor large_workspace_;
   std::unique_ptr<LargeGemm> large_;  // null where cuBLASLt is not found
+  std::unordered_map<const void*, kernels::PackedMatrix> packed_;  // by the plain values
+  std::vector<std::pair<Weight, bool>> to_pack_;  // with "gated", until they have arrived
+  kernels::PackedNote* packed_note_ = nullptr;    // of the matrix that is packed
   std::vector<void*> device_memory_;
   std::vector<Slab> slabs_;
   std::vector<void*> pinned_memory_;

@@ -10,6 +10,7 @@
 #include "ops/cuda/choose_gqa.h"
 #include "ops/cuda/choose_mla_prefill.h"
 #include "ops/cuda/choose_moe.h"
+#include "ops/cuda/choose_packed.h"
 
 namespace fathom {
 namespace {
@@ -326,6 +327,18 @@ int64_t CudaScratch::gqa(const BatchView& batch, const KvView& cache, const GqaP
   const int64_t prefill = words(4 * int64_t{sms_} + 1) + gqa_prefill(shape, cache, p);
   return words(values) + rounded(values * act_size()) +
          plain_rows(shape.tokens, int64_t{p.heads} * p.head_dims, p.out) + decode + prefill;
+}
+
+int64_t CudaScratch::packed(const Weight& weight, bool gated) const {
+  GemmProblem problem;
+  problem.out = weight.out();
+  problem.in = weight.in();
+  problem.weight = weight.format;
+  problem.gated = gated;
+  problem.sms = sms_;
+  problem.hopper = hopper_ && numerics_ == Numerics::kNative;
+  if (!has_packed_form(problem)) return 0;
+  return rounded(kernels::packed_bytes(problem.out, problem.in));
 }
 
 // Of each block of the sampler.

@@ -30,6 +30,7 @@ class CudaScratch final : public ScratchBounds {
   int64_t mla(const BatchView& batch, const KvView& cache, const MlaParams& params) const override;
   int64_t gqa(const BatchView& batch, const KvView& cache, const GqaParams& params) const override;
   int64_t sample(int64_t rows, int64_t vocab) const override;
+  int64_t packed(const Weight& weight, bool gated) const override;
 
  private:
   int64_t act_size() const { return numerics_ == Numerics::kReference ? 4 : 2; }

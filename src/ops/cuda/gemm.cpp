@@ -64,6 +64,7 @@ void CudaOps::multiply(const Act& x, const Weight& weight, const Tensor& out, Fo
   FATHOM_CHECK(x.data.shape[1] == weight.in(), "activation and weight differ in columns");
   const kernels::Matrix w = matrix_of(weight);
   const kernels::Rows to = rows_of(out);
+  if (multiply_packed(x, weight, false, to, round)) return;
   const kernels::Epilogue plain{out.data, to.format, to.stride};
   if (round == Format::kBF16 && multiply_many(x, weight, false, plain)) return;
   if (round == Format::kF32 && multiply_exact(x, weight, to)) return;
@@ -145,6 +146,8 @@ Act CudaOps::gated_linear(const Act& x, const Weight& gate_up, ActSpec out) {
   const int64_t rows = x.data.shape[0];
   const int64_t width = gate_up.out() / 2;
   const Act act = take_act(rows, width, out);
+  const bool exact = act.spec.format == ActFormat::kBF16;
+  if (exact && multiply_packed(x, gate_up, true, rows_of(act), act_format())) return act;
   if (multiply_many(x, gate_up, true, epilogue_of(act))) return act;
   if (multiply_tall(x, gate_up, true, epilogue_of(act))) return act;
   if (multiply_gated(x, gate_up, act)) return act;

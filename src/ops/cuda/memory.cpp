@@ -103,7 +103,8 @@ Status CudaOps::finish_load() {
   if (uploading_ == nullptr) return Status::ok();
   const Status status = uploading_->finish();
   uploading_.reset();
-  return status;
+  FATHOM_RETURN_IF_ERROR(status);
+  return pack_waiting();
 }
 
 // Values of `weight`, row after row, to device memory at `to`. Between begin_load and finish_load

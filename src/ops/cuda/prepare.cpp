@@ -47,6 +47,7 @@ Result<std::unique_ptr<CudaOps>> CudaOps::make(const CudaOpsOptions& options) {
     FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_grouped_gemm(), "grouped_gemm"));
     FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_skinny_gemm(), "skinny_gemm"));
     FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_wide_gemm(), "wide_gemm"));
+    FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_packed_gemm(), "packed_gemm"));
     FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_tall_gemm(), "tall_gemm"));
     FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_many_gemm(), "many_gemm"));
     FATHOM_RETURN_IF_ERROR(cuda_status(kernels::load_prefill_attention(), "prefill_attention"));
