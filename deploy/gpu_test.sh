@@ -126,6 +126,8 @@ sanitize() {
 readonly cache=1GiB
 side families env E2E_ARGS="--kv-cache-memory-bytes=$cache" \
   python3 tests/e2e/families.py --device cuda
+side packed env E2E_ARGS="--kv-cache-memory-bytes=$cache" \
+  python3 tests/e2e/families.py --device cuda --packed
 side eval env FATHOM_KV_CACHE_MEMORY_BYTES=$cache \
   python3 deploy/demo-model/tools/eval.py --bin "$bin" --device cuda --against cpu
 if [ "$sanitize" = 1 ]; then

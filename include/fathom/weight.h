@@ -21,6 +21,10 @@ namespace fathom {
 // rounding points.
 enum class Numerics : uint8_t { kReference, kNative };
 
+// Whether bf16 matrices of linear layers are kept in a packed form too: the same numbers in fewer
+// bytes. auto: where they are most of the weights, and the KV cache keeps half of its memory.
+enum class PackWeights : uint8_t { kOff, kOn, kAuto };
+
 enum class WeightFormat : uint8_t { kF32, kBF16, kFp8Block };
 
 // A linear layer's matrix in backend memory, y = x Wt. Made by Ops::prepare_linear; immutable;

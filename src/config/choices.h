@@ -39,6 +39,12 @@ inline constexpr std::array kChoices<Numerics> = {
     Choice<Numerics>{Numerics::kReference, "reference"},
 };
 template <>
+inline constexpr std::array kChoices<PackWeights> = {
+    Choice<PackWeights>{PackWeights::kOff, "off"},
+    Choice<PackWeights>{PackWeights::kOn, "on"},
+    Choice<PackWeights>{PackWeights::kAuto, "auto"},
+};
+template <>
 inline constexpr std::array kChoices<LoadFormatChoice> = {
     Choice<LoadFormatChoice>{LoadFormatChoice::kAuto, "auto"},
     Choice<LoadFormatChoice>{LoadFormatChoice::kSafetensors, "safetensors"},

@@ -106,6 +106,18 @@ Status check_step(const Config& config) {
   return Status::ok();
 }
 
+// A GPU's kernels read packed weights, and sum in an order of their own.
+Status check_pack_weights(const Config& config) {
+  const EngineConfig& e = config.engine;
+  if (e.pack_weights != PackWeights::kOn) return Status::ok();
+  const char* why = e.device == DeviceChoice::kCpu    ? "device cuda"
+                    : e.numerics != Numerics::kNative ? "numerics native"
+                    : e.deterministic                 ? "deterministic false"
+                                                      : nullptr;
+  if (why == nullptr) return Status::ok();
+  return contradiction("pack_weights", std::string("pack_weights on needs ") + why);
+}
+
 // What this build can do; the keys are there so that other answers are refused by name.
 Status check_parallel(const Config& config) {
   const ParallelConfig& p = config.parallel;
@@ -141,7 +153,7 @@ bool is_loopback(const std::string& host) {
 
 Status check_contradictions(const Config& config) {
   for (auto* check : {check_tls, check_plaintext, check_ports, check_dtypes, check_step,
-                      check_parallel, check_model}) {
+                      check_pack_weights, check_parallel, check_model}) {
     FATHOM_RETURN_IF_ERROR(check(config));
   }
   return Status::ok();

@@ -75,6 +75,9 @@ void add_inspect(CLI::App& app, InspectOptions& o) {
   app.add_option("--kv-cache-dtype", o.kv_dtype, "bfloat16, fp8, or float32 (reference numerics)")
       ->check(CLI::IsMember({"bfloat16", "fp8", "float32"}))
       ->capture_default_str();
+  app.add_option("--pack-weights", o.pack_weights, "off, on or auto, as of fathomd")
+      ->check(CLI::IsMember({"off", "on", "auto"}))
+      ->capture_default_str();
   app.add_option("--device", o.device,
                  "cpu, cuda, or auto: what is here; with --memory-per-rank cuda is an H100 of "
                  "that size, auto the CPU")

@@ -134,6 +134,7 @@ Json to_json(const InspectPlan& plan) {
   body["stages"] = Json::array();
   for (const PlannedStage& stage : plan.stages) {
     body["stages"].push_back({{"weight_bytes", stage.weight_bytes},
+                              {"packed_bytes", stage.packed_bytes},
                               {"kv_bytes", stage.kv_bytes},
                               {"workspace_bytes", stage.workspace_bytes},
                               {"fixed_bytes", stage.fixed_bytes}});

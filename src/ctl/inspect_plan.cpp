@@ -58,6 +58,11 @@ EngineOptions::Device device_of(const std::string& name) {
   return name == "cpu" ? EngineOptions::Device::kCpu : EngineOptions::Device::kAuto;
 }
 
+PackWeights packing_of(const std::string& name) {
+  if (name == "on") return PackWeights::kOn;
+  return name == "auto" ? PackWeights::kAuto : PackWeights::kOff;
+}
+
 EngineOptions engine_options(const InspectOptions& options, const std::string& directory,
                              bool has_weights) {
   EngineOptions engine;
@@ -67,6 +72,7 @@ EngineOptions engine_options(const InspectOptions& options, const std::string& d
   engine.numerics = options.kv_dtype == "float32" ? Numerics::kReference : Numerics::kNative;
   engine.fp8_cache = options.kv_dtype == "fp8";
   engine.device = device_of(options.device);
+  engine.pack_weights = packing_of(options.pack_weights);
   engine.tensor_parallel = static_cast<int32_t>(options.tensor_parallel);
   engine.pipeline_parallel = static_cast<int32_t>(options.pipeline_parallel);
   engine.max_num_seqs = static_cast<int32_t>(options.max_num_seqs);
@@ -99,8 +105,9 @@ InspectPlan make_plan(const InspectOptions& options, const std::string& director
   result.fits = true;
   result.table = made->table();
   for (const StageMemory& stage : made->stages) {
-    result.stages.push_back({stage.weight_bytes, int64_t{made->blocks} * stage.kv_block_bytes,
-                             stage.workspace_bytes, stage.fixed_bytes});
+    result.stages.push_back({stage.weight_bytes, stage.packed_bytes,
+                             int64_t{made->blocks} * stage.kv_block_bytes, stage.workspace_bytes,
+                             stage.fixed_bytes});
   }
   result.kv_blocks = made->blocks - 1;
   result.block_tokens = made->cache.block_tokens;

@@ -12,6 +12,7 @@ namespace fathom::ctl {
 
 struct PlannedStage {
   int64_t weight_bytes = 0;
+  int64_t packed_bytes = 0;
   int64_t kv_bytes = 0;
   int64_t workspace_bytes = 0;
   int64_t fixed_bytes = 0;  // slot table and step arrays

@@ -87,6 +87,7 @@ EngineOptions engine_options(const Config& config, const std::string& directory,
   options.speculative_tokens = static_cast<int32_t>(config.engine.speculative_tokens);
   options.prefix_caching = config.kv.enable_prefix_caching;
   options.deterministic = config.engine.deterministic;
+  options.pack_weights = config.engine.pack_weights;
   options.threads = static_cast<int32_t>(config.engine.cpu_threads.value_or(0));
   options.seed = static_cast<uint64_t>(config.model.seed);
   options.vocab_tokens = model.vocab;

@@ -42,7 +42,7 @@ WorkerSetup worker_setup(const EngineOptions& options, const MemoryPlan& plan,
   setup.ops = {.rank = rank,
                .numerics = options.numerics,
                .arena_bytes = stage.workspace_bytes,
-               .weight_bytes = stage.weight_bytes,
+               .weight_bytes = stage.weight_bytes + stage.packed_bytes,
                .threads = threads_per_rank(options),
                .deterministic = options.deterministic};
   setup.model_dir = options.model_dir;
@@ -50,6 +50,7 @@ WorkerSetup worker_setup(const EngineOptions& options, const MemoryPlan& plan,
   setup.model.tokens_max = plan.slots.tokens_max;
   setup.model.block_tokens = options.block_tokens;
   setup.model.fp8_cache = options.fp8_cache;
+  setup.model.pack_weights = plan.packs_weights();
   setup.model.draft_layers = options.speculative_tokens > 0 ? 1 : 0;
   setup.program.slots = plan.slots;
   setup.program.step = plan.step;

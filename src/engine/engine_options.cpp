@@ -24,6 +24,10 @@ Status check_options(const EngineOptions& o) {
   if (o.fp8_cache && o.numerics != Numerics::kNative) {
     return invalid_argument("kv_cache_dtype fp8 needs numerics native").about("kv_cache_dtype");
   }
+  if (o.pack_weights == PackWeights::kOn && (o.deterministic || o.numerics != Numerics::kNative)) {
+    return invalid_argument("pack_weights on needs numerics native, and not deterministic")
+        .about("pack_weights");
+  }
   FATHOM_RETURN_IF_ERROR(check_range("block_size", o.block_tokens, 16, 256));
   FATHOM_RETURN_IF_ERROR(
       check_range("max_num_batched_tokens", o.max_num_batched_tokens, o.block_tokens, 1 << 18));

@@ -32,6 +32,7 @@ struct EngineOptions {
   int32_t speculative_tokens = 0;         // drafts a step: 0 or 1 (the model's MTP layer)
   bool prefix_caching = true;
   bool deterministic = false;
+  PackWeights pack_weights = PackWeights::kOff;
   int32_t threads = 0;  // of all CPU ranks together; 0: every core this process may use
   uint64_t seed = 0;    // of synthetic weights
   // Token ids from here on are padding of the vocabulary and are never sampled; none: the model's

@@ -95,12 +95,14 @@ Result<StageMemory> measure_stage(const EngineOptions& options, const WeightSour
   model_options.tokens_max = plan.slots.tokens_max;
   model_options.block_tokens = options.block_tokens;
   model_options.fp8_cache = options.fp8_cache;
+  model_options.pack_weights = options.pack_weights != PackWeights::kOff && !options.deterministic;
   model_options.draft_layers = options.speculative_tokens > 0 ? 1 : 0;
   FATHOM_ASSIGN(std::unique_ptr<Model> model,
                 load_model(options.model_dir, weights, ops, groups, model_options));
   StageMemory memory;
   memory.layout = model->kv_layout();
   memory.weight_bytes = ops.report().weight_bytes;
+  memory.packed_bytes = ops.report().packed_bytes;
   memory.kv_block_bytes = memory.layout.block_bytes();
 
   StepProgramOptions program_options;
@@ -166,28 +168,70 @@ void set_limits(const EngineOptions& options, MemoryPlan& plan) {
   plan.slots.penalty_slots = options.max_num_seqs;
 }
 
+// Of each cache group, in what is left beside everything else.
+int64_t blocks_that_fit(const EngineOptions& options, const MemoryPlan& plan) {
+  const bool host = plan.device == "cpu";
+  const double share = host && !options.kv_cache_bytes ? kHostKvFraction : 1.0;
+  int64_t blocks = INT64_MAX;
+  for (const StageMemory& stage : plan.stages) {
+    const int64_t left = plan.available_bytes_per_rank - plan.rank_bytes(stage);
+    const auto usable = static_cast<int64_t>(share * static_cast<double>(left));
+    blocks = std::min(blocks, usable / std::max<int64_t>(stage.kv_block_bytes, 1));
+  }
+  return blocks;
+}
+
+// Of all ranks.
+int64_t block_bytes(const EngineOptions& options, const MemoryPlan& plan) {
+  int64_t bytes = 0;
+  for (const StageMemory& stage : plan.stages) {
+    bytes += stage.kv_block_bytes * options.tensor_parallel;
+  }
+  return std::max<int64_t>(bytes, 1);
+}
+
+// One sequence of the length that was asked for, or of any length, must fit beside block 0.
+int64_t blocks_least(const EngineOptions& options, const MemoryPlan& plan) {
+  return 1 + (options.max_model_len ? plan.slots.blocks_max : 1);
+}
+
+// Every stage was measured with packed weights where they are not off.
+Status choose_packing(const EngineOptions& options, MemoryPlan& plan) {
+  int64_t packed = 0;
+  int64_t weights = 0;
+  for (const StageMemory& stage : plan.stages) {
+    packed += stage.packed_bytes;
+    weights += stage.weight_bytes;
+  }
+  if (options.pack_weights == PackWeights::kOn && packed == 0) {
+    return invalid_argument("pack_weights on: on " + plan.device +
+                            " no matrix of this model has a packed form (bfloat16 ones of linear "
+                            "layers on an H100 have)")
+        .about("pack_weights");
+  }
+  if (options.pack_weights != PackWeights::kAuto || packed == 0) return Status::ok();
+  MemoryPlan plain = plan;
+  for (StageMemory& stage : plain.stages) stage.packed_bytes = 0;
+  const int64_t fit = blocks_that_fit(options, plan);
+  const int64_t wanted =
+      options.kv_cache_bytes
+          ? *options.kv_cache_bytes / block_bytes(options, plan)
+          : std::max(blocks_that_fit(options, plain) / 2, blocks_least(options, plan));
+  if (fit < wanted || packed < weights / 2) plan.stages = std::move(plain.stages);
+  return Status::ok();
+}
+
 // Chooses the number of blocks: on a GPU all that fit, since what running sequences do not need
 // keeps prefixes; on the host, whose memory others use, at most what all sequences at their longest
 // need.
 Status choose_blocks(const EngineOptions& options, MemoryPlan& plan) {
-  int64_t block_bytes_all = 0;
-  int64_t blocks_fit = INT64_MAX;
-  const bool host = plan.device == "cpu";
-  for (const StageMemory& stage : plan.stages) {
-    block_bytes_all += stage.kv_block_bytes * options.tensor_parallel;
-    const int64_t left = plan.available_bytes_per_rank - plan.rank_bytes(stage);
-    const double share = host && !options.kv_cache_bytes ? kHostKvFraction : 1.0;
-    const auto usable = static_cast<int64_t>(share * static_cast<double>(left));
-    blocks_fit = std::min(blocks_fit, usable / std::max<int64_t>(stage.kv_block_bytes, 1));
-  }
+  const int64_t blocks_fit = blocks_that_fit(options, plan);
   const int64_t needed = int64_t{options.max_num_seqs} * plan.slots.blocks_max + 1;
-  int64_t blocks = host ? std::min(needed, blocks_fit) : blocks_fit;
-  if (options.kv_cache_bytes)
-    blocks = *options.kv_cache_bytes / std::max<int64_t>(block_bytes_all, 1);
+  int64_t blocks = plan.device == "cpu" ? std::min(needed, blocks_fit) : blocks_fit;
+  if (options.kv_cache_bytes) blocks = *options.kv_cache_bytes / block_bytes(options, plan);
   plan.blocks = static_cast<int32_t>(std::clamp<int64_t>(blocks, 0, INT32_MAX / 2));
 
-  // One sequence of the length that was asked for, or of any length, must fit beside block 0.
-  const int64_t least = 1 + (options.max_model_len ? plan.slots.blocks_max : 1);
+  const int64_t least = blocks_least(options, plan);
   if (plan.blocks >= least && plan.blocks <= blocks_fit) return Status::ok();
   const std::string why =
       options.kv_cache_bytes && plan.blocks > blocks_fit
@@ -200,6 +244,11 @@ Status choose_blocks(const EngineOptions& options, MemoryPlan& plan) {
 }
 
 }  // namespace
+
+bool MemoryPlan::packs_weights() const {
+  return std::any_of(stages.begin(), stages.end(),
+                     [](const StageMemory& stage) { return stage.packed_bytes > 0; });
+}
 
 int64_t MemoryPlan::kv_bytes() const {
   int64_t bytes = 0;
@@ -235,6 +284,7 @@ std::string MemoryPlan::table() const {
   }
   text += '\n';
   line("weights", [](const StageMemory& s) { return s.weight_bytes; });
+  if (packs_weights()) line("packed weights", [](const StageMemory& s) { return s.packed_bytes; });
   line("KV cache", [&](const StageMemory& s) { return int64_t{blocks} * s.kv_block_bytes; });
   line("step workspace", [](const StageMemory& s) { return s.workspace_bytes; });
   line("slots and step arrays", [](const StageMemory& s) { return s.fixed_bytes; });
@@ -274,6 +324,7 @@ Result<MemoryPlan> plan_memory(const EngineOptions& options, const WeightSource&
   plan.slots.cache_groups = static_cast<int32_t>(plan.cache.groups.size());
   FATHOM_ASSIGN(plan.available_bytes_per_rank,
                 backend.memory_bytes_per_rank(plan.grid, options.memory_fraction));
+  FATHOM_RETURN_IF_ERROR(choose_packing(options, plan));
   FATHOM_RETURN_IF_ERROR(choose_blocks(options, plan));
   return plan;
 }

@@ -19,6 +19,7 @@ namespace fathom {
 // Of one pipeline stage, per rank.
 struct StageMemory {
   int64_t weight_bytes = 0;
+  int64_t packed_bytes = 0;     // of weights once more, in their packed form; 0: they are not
   int64_t kv_block_bytes = 0;   // of one block of all its cache groups
   int64_t fixed_bytes = 0;      // slot table, step arrays, outputs
   int64_t workspace_bytes = 0;  // step arena at the worst admitted shape
@@ -40,9 +41,10 @@ struct MemoryPlan {
   int32_t prompt_logprob_tokens_max = 0;  // of a step
 
   int64_t rank_bytes(const StageMemory& stage) const {
-    return stage.weight_bytes + stage.fixed_bytes + stage.workspace_bytes +
+    return stage.weight_bytes + stage.packed_bytes + stage.fixed_bytes + stage.workspace_bytes +
            int64_t{blocks} * stage.kv_block_bytes;
   }
+  bool packs_weights() const;
   int64_t kv_bytes() const;  // of all ranks
   int64_t total_bytes() const;
   // For people: a line per part, a column per stage.

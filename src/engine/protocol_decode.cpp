@@ -198,6 +198,8 @@ Result<Frame> from_message(const pb::Options& m) {
   o.speculative_tokens = m.speculative_tokens();
   o.prefix_caching = m.prefix_caching();
   o.deterministic = m.deterministic();
+  FATHOM_RETURN_IF_ERROR(
+      read_enum("pack_weights", m.pack_weights(), PackWeights::kAuto, o.pack_weights));
   o.threads = m.threads();
   o.seed = m.seed();
   if (m.has_vocab_tokens()) o.vocab_tokens = m.vocab_tokens();

@@ -130,6 +130,7 @@ void to_message(const OptionsFrame& frame, pb::Options& m) {
   m.set_speculative_tokens(o.speculative_tokens);
   m.set_prefix_caching(o.prefix_caching);
   m.set_deterministic(o.deterministic);
+  m.set_pack_weights(static_cast<uint32_t>(o.pack_weights));
   m.set_threads(o.threads);
   m.set_seed(o.seed);
   if (o.vocab_tokens) m.set_vocab_tokens(*o.vocab_tokens);

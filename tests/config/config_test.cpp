@@ -208,6 +208,9 @@ TEST(Config, ContradictionsNameTheirSettings) {
       {{"--dtype", "float32"}, "dtype"},
       {{"--kv-cache-dtype", "bfloat16", "--numerics", "reference"}, "kv_cache_dtype"},
       {{"--kv-cache-dtype", "fp8", "--numerics", "reference"}, "kv_cache_dtype"},
+      {{"--pack-weights", "on", "--device", "cpu"}, "pack_weights"},
+      {{"--pack-weights", "on", "--numerics", "reference"}, "pack_weights"},
+      {{"--pack-weights", "on", "--deterministic"}, "pack_weights"},
       {{"--block-size", "96"}, "block_size"},
       {{"--max-num-batched-tokens", "255"}, "max_num_batched_tokens"},
       {{"--max-num-batched-tokens", "511", "--speculative-tokens", "1"}, "max_num_batched_tokens"},
@@ -234,6 +237,8 @@ TEST(Config, WhatOnlyLooksLikeAContradictionIsFine) {
   EXPECT_EQ(error_of({"--enable-expert-parallel", "--tensor-parallel-size", "2"}), "no error");
   EXPECT_EQ(error_of({"--enable-expert-parallel=false"}), "no error") << "one rank holds them all";
   EXPECT_EQ(error_of({"--prefill-chunk-tokens", "64"}), "no error");
+  EXPECT_EQ(error_of({"--pack-weights", "on"}), "no error");
+  EXPECT_EQ(error_of({"--pack-weights", "auto", "--device", "cpu", "--deterministic"}), "no error");
   EXPECT_EQ(error_of({"--dtype", "float32", "--numerics", "reference"}), "no error");
 }
 

@@ -148,6 +148,20 @@ TEST_F(Local, InspectPlansForAGpuAndAnFp8Cache) {
   EXPECT_NE(workspace(bf16), workspace(inspect("cpu", "bfloat16")));
 }
 
+TEST_F(Local, InspectPlansForPackedWeights) {
+  std::filesystem::create_directory(path("llama"));
+  ASSERT_TRUE(write_file(path("llama/config.json"), *preset_config("llama-8b")).is_ok());
+  const auto plan = [&](const char* device, const char* pack) {
+    return json_of({"inspect", path("llama"), "--memory-per-rank", "80GB", "--device", device,
+                    "--pack-weights", pack, "--max-model-len", "4096"})["plan"];
+  };
+  EXPECT_EQ(plan("cuda", "off")["stages"][0]["packed_bytes"], 0);
+  const int64_t packed = plan("cuda", "on")["stages"][0]["packed_bytes"];
+  EXPECT_GT(packed, int64_t{11} * 1000 * 1000 * 1000);
+  EXPECT_EQ(plan("cuda", "auto")["stages"][0]["packed_bytes"], packed);
+  EXPECT_EQ(plan("cpu", "on")["fits"], false);
+}
+
 TEST_F(Local, AMissingShardIsNamed) {
   ASSERT_EQ(run_command({"synth", path("m"), "--preset", "v3-tiny", "--shard-size", "2MB"}).code,
             0);

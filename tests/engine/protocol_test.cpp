@@ -103,6 +103,19 @@ TEST(Protocol, AnFp8CacheGoesWithNativeNumerics) {
   EXPECT_TRUE(round_trip(frame).options.fp8_cache);
 }
 
+TEST(Protocol, PackedWeightsGoWithNativeNumerics) {
+  OptionsFrame frame{42, some_options()};
+  EXPECT_EQ(round_trip(frame).options.pack_weights, PackWeights::kOff);
+  frame.options.pack_weights = PackWeights::kAuto;
+  EXPECT_EQ(round_trip(frame).options.pack_weights, PackWeights::kAuto);
+  frame.options.numerics = Numerics::kNative;
+  frame.options.pack_weights = PackWeights::kOn;
+  EXPECT_EQ(round_trip(frame).options.pack_weights, PackWeights::kOn);
+  EXPECT_TRUE(check_options(frame.options).is_ok());
+  frame.options.deterministic = true;
+  EXPECT_EQ(check_options(frame.options).subject(), "pack_weights");
+}
+
 TEST(Protocol, RequestRoundTripsInPieces) {
   const Request request = long_request(2 * kPromptPieceTokensMax + 17);
   const std::vector<Frame> frames = split_request(request);
