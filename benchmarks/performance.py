@@ -94,9 +94,9 @@ def cuts_of(report):
 
 
 def step_lines(report):
-    steps = result_of(report, "steps")
-    steps = steps if isinstance(steps, dict) else {}
-    return [line for line in steps.get("steps", []) if "step_us" in line]
+    found = [result_of(report, part) for part in ("steps", "packed steps")]
+    return [line for steps in found if isinstance(steps, dict)
+            for line in steps.get("steps", []) if "step_us" in line]
 
 
 def step_section(report):
@@ -105,11 +105,15 @@ def step_section(report):
              number(s["host_us"], 0)] for s in step_lines(report)]
     if not rows:
         return ""
+    packed = ""
+    if any(s["model"].endswith("+packed") for s in step_lines(report)):
+        packed = ("\n`+packed`: with `--pack-weights on`, which is not the default; the floor is "
+                  "that of the plain weights,\nof which such a step may read three quarters.")
     head = ["model", "case", "ms a step", "floor, ms", "times floor", "tokens/s", "between, µs",
             "host, µs"]
     return ("## Steps\n\n`32x1024` decodes 32 sequences of 1,024 tokens, `p8192` computes a prompt "
             "of 8,192. The floor is the\nstep's least bytes at the bandwidth, or its operations at "
-            "the tensor cores' rate, whichever is more.\n\n" + table(head, rows))
+            "the tensor cores' rate, whichever is more." + packed + "\n\n" + table(head, rows))
 
 
 def serve_runs(report):
@@ -198,7 +202,8 @@ def curves(report):
         if not shape:
             continue
         rows = int(shape.group(1))
-        for name, us in ((s["model"], s["step_us"]), (s["model"] + ", floor", s["floor_us"])):
+        lines = [(s["model"], s["step_us"]), (s["model"] + ", floor", s["floor_us"])]
+        for name, us in lines[:1] if s["model"].endswith("+packed") else lines:
             found.setdefault(name, []).append((1e6 / us, rows * 1e6 / us))
     for model, _, run in serve_runs(report):
         point = (1e3 / max(run["itl_ms"]["p50"], 1e-6), run["output_tokens_per_second"])

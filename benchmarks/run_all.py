@@ -32,6 +32,7 @@ STEPS = [
     "v2-lite:fp8", "1x1024,1x32768,8x1024,32x1024,64x1024,128x1024,256x1024,p8192",
     "v3-slice:fp8", "1x1024,32x1024",
 ]
+PACKED_STEPS = ["llama-8b:bf16", "1x1024,32x1024,128x1024"]
 
 
 @dataclasses.dataclass
@@ -56,6 +57,8 @@ def latency(model, dtype, *more):
 
 PARTS = [
     Part("steps", "step_bench", ["--json", "JSON", *STEPS], 300, ["--seconds", "0.7"], 40),
+    Part("packed steps", "step_bench", ["--pack", "1", "--json", "JSON", *PACKED_STEPS], 120,
+         ["--seconds", "0.7"], 12),
     Part("serve v2-lite fp8", "serve_bench.py", serve("v2-lite", "fp8", "256,1024"), 600,
          ["--waves", "1", "--cut", "34"], 76),
     Part("serve llama-8b fp8", "serve_bench.py",

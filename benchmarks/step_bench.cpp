@@ -1,7 +1,7 @@
 // Times decode and prefill steps of whole models through the engine's StepProgram, with generated
 // weights in true shapes, and says where the time goes.
 //
-//   step_bench [--rounds N] [--seconds S] [--tb-per-s T] [--fp8-cache 1] [--json FILE]
+//   step_bench [--rounds N] [--seconds S] [--tb-per-s T] [--fp8-cache 1] [--pack 1] [--json FILE]
 //              MODEL CASES [MODEL CASES]...
 //   step_bench --floors 1 MODEL CASES...    floors alone; needs no GPU
 //   step_bench --strict 1 ...    fails where steps took more workspace than the memory plan reckons
@@ -14,7 +14,8 @@
 // of 8192 tokens, 8p1024 eight of 1024, p2048+65536 one of 2048 on 65536 that are cached,
 // 32x1024+p2048 a new prompt beside 32 sequences that decode. Medians after five warm-ups.
 // The floor of a step is its least bytes at --tb-per-s (3.0), or its operations at 989 TFLOPS (1979
-// for FP8 models), whichever is more.
+// for FP8 models), whichever is more. --pack: with the setting pack_weights on; models are then
+// named "...+packed", and floors stay those of the plain weights' bytes.
 #include <unistd.h>
 
 #include <algorithm>
@@ -45,6 +46,7 @@ struct Options {
   double tb_per_s = 3.0;
   bool floors = false;
   bool fp8_cache = false;
+  bool pack = false;
   bool strict = false;
   std::string json;
   std::string timeline;
@@ -195,7 +197,7 @@ Status print_floors(const Asked& asked, const Options& options) {
   const bool fp8 = asked.model.find("fp8") != std::string::npos;
   for (const StepCase& one : asked.cases) {
     FATHOM_ASSIGN(const StepCosts costs,
-                  StepRunner::costs_of(folder.path(), one, options.fp8_cache));
+                  StepRunner::costs_of(folder.path(), one, {options.fp8_cache, false}));
     std::printf("%-16s %-10s %9.3f GB %10.3f GFLOP, floor %9.1f us\n", asked.model.c_str(),
                 name_of(one).c_str(), costs.bytes() * 1e-9, costs.flops() * 1e-9,
                 floor_us(costs.bytes(), costs.flops(), options, fp8));
@@ -231,21 +233,22 @@ Status run_model(const Asked& asked, const Options& options, KernelTrace* trace,
   const auto text = model_config(asked.model);
   if (!text) return invalid_argument("no model " + asked.model);
   const ConfigFolder folder(*text);
-  FATHOM_ASSIGN(const auto runner, StepRunner::make(folder.path(), asked.cases, options.fp8_cache));
-  std::fprintf(stderr, "%s: %.1f B parameters, loaded and captured in %.1f s\n",
-               asked.model.c_str(), 1e-9 * static_cast<double>(runner->info().parameters),
-               runner->load_seconds());
+  FATHOM_ASSIGN(const auto runner,
+                StepRunner::make(folder.path(), asked.cases, {options.fp8_cache, options.pack}));
+  const std::string model = asked.model + (options.pack ? "+packed" : "");
+  std::fprintf(stderr, "%s: %.1f B parameters, loaded and captured in %.1f s\n", model.c_str(),
+               1e-9 * static_cast<double>(runner->info().parameters), runner->load_seconds());
   for (const StepCase& one : asked.cases) {
     if (trace != nullptr) {
-      FATHOM_RETURN_IF_ERROR(write_timeline(*runner, asked.model, one, *trace, options.timeline));
+      FATHOM_RETURN_IF_ERROR(write_timeline(*runner, model, one, *trace, options.timeline));
       continue;
     }
-    report["steps"].push_back(run_case(*runner, asked.model, one, options));
-    report["workspace"][asked.model] = {{"planned_bytes", runner->workspace_planned()},
-                                        {"used_bytes", runner->workspace_used()}};
+    report["steps"].push_back(run_case(*runner, model, one, options));
+    report["workspace"][model] = {{"planned_bytes", runner->workspace_planned()},
+                                  {"used_bytes", runner->workspace_used()}};
     if (!options.json.empty()) std::ofstream(options.json) << report.dump(1) << "\n";
   }
-  std::fprintf(stderr, "%s: step workspace %.1f MiB planned, %.1f used\n", asked.model.c_str(),
+  std::fprintf(stderr, "%s: step workspace %.1f MiB planned, %.1f used\n", model.c_str(),
                static_cast<double>(runner->workspace_planned()) / (1 << 20),
                static_cast<double>(runner->workspace_used()) / (1 << 20));
   if (!options.strict || runner->workspace_used() <= runner->workspace_planned())
@@ -308,6 +311,8 @@ std::optional<Options> parse(int argc, char** argv) {
       options.floors = value != "0";
     else if (word == "--fp8-cache")
       options.fp8_cache = value != "0";
+    else if (word == "--pack")
+      options.pack = value != "0";
     else if (word == "--strict")
       options.strict = value != "0";
     else if (word == "--json")
@@ -333,7 +338,7 @@ int main(int argc, char** argv) {
   if (!options) {
     std::fprintf(stderr,
                  "usage: step_bench [--rounds N] [--seconds S] [--tb-per-s T] [--fp8-cache 1]\n"
-                 "                  [--json FILE] MODEL CASES [MODEL CASES]...\n");
+                 "                  [--pack 1] [--json FILE] MODEL CASES [MODEL CASES]...\n");
     return 2;
   }
   return fathom::bench::run(*options);

@@ -98,21 +98,22 @@ double median(std::vector<double> values) {
 
 Result<std::unique_ptr<StepRunner>> StepRunner::make(const std::string& directory,
                                                      const std::vector<StepCase>& cases,
-                                                     bool fp8_cache) {
+                                                     const StepLoad& how) {
   std::unique_ptr<StepRunner> runner(new StepRunner());
   const double begin = now_us();
-  FATHOM_RETURN_IF_ERROR(runner->load(directory, cases, fp8_cache));
+  FATHOM_RETURN_IF_ERROR(runner->load(directory, cases, how));
   runner->load_seconds_ = 1e-6 * (now_us() - begin);
   return runner;
 }
 
 Status StepRunner::load(const std::string& directory, const std::vector<StepCase>& cases,
-                        bool fp8_cache) {
+                        const StepLoad& how) {
   StepProgramOptions options;
   int32_t blocks = 1;
   ModelOptions model_options;
   model_options.block_tokens = kBlockTokens;
-  model_options.fp8_cache = fp8_cache;
+  model_options.fp8_cache = how.fp8_cache;
+  model_options.pack_weights = how.pack_weights;
   for (const StepCase& one : cases) {
     model_options.tokens_max = std::max(model_options.tokens_max, length_of(one));
     options.step.rows_max = std::max(options.step.rows_max, one.all_rows());
@@ -151,9 +152,9 @@ StepCosts StepRunner::costs(const StepCase& one) {
 }
 
 Result<StepCosts> StepRunner::costs_of(const std::string& directory, const StepCase& one,
-                                       bool fp8_cache) {
+                                       const StepLoad& how) {
   ModelOptions options;
-  options.fp8_cache = fp8_cache;
+  options.fp8_cache = how.fp8_cache;
   options.tokens_max = length_of(one);
   options.block_tokens = kBlockTokens;
   FATHOM_ASSIGN(const auto source, ShapeSource::open(directory));

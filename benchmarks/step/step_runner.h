@@ -27,6 +27,12 @@ struct StepCase {
   int32_t prompt_context() const { return rows > 0 ? 0 : context; }
 };
 
+// How the model is loaded.
+struct StepLoad {
+  bool fp8_cache = false;
+  bool pack_weights = false;
+};
+
 struct StepTimes {
   std::vector<double> gpu_us;      // a step's forward and sampling
   std::vector<double> between_us;  // from its last kernel to the next one's first after advance
@@ -44,7 +50,7 @@ class StepRunner {
   // Sized for `cases`.
   static Result<std::unique_ptr<StepRunner>> make(const std::string& directory,
                                                   const std::vector<StepCase>& cases,
-                                                  bool fp8_cache);
+                                                  const StepLoad& how);
 
   Result<StepTimes> time(const StepCase& one, int32_t rounds, double seconds_max);
   // Without clocks: opens the case's rows, then runs steps of them, one ahead.
@@ -53,7 +59,7 @@ class StepRunner {
   StepCosts costs(const StepCase& one);
   // The same without a GPU.
   static Result<StepCosts> costs_of(const std::string& directory, const StepCase& one,
-                                    bool fp8_cache);
+                                    const StepLoad& how);
   const ModelInfo& info() const { return counted_->info(); }
   double load_seconds() const { return load_seconds_; }
   // Bytes of the step arena: what the memory plan would reckon, and the most that was taken so far.
@@ -63,7 +69,8 @@ class StepRunner {
  private:
   StepRunner() = default;
 
-  Status load(const std::string& directory, const std::vector<StepCase>& cases, bool fp8_cache);
+  Status load(const std::string& directory, const std::vector<StepCase>& cases,
+              const StepLoad& how);
   StepPlan open_rows(const StepCase& one);
   StepPlan step_of(const StepCase& one);
   void open_prompt(const StepCase& one, StepPlan& plan);

@@ -30,6 +30,8 @@ RESULT = {
     "gpu": {"name": "NVIDIA H100 80GB HBM3", "driver_version": "580.1"},
     "parts": {
         "steps": {"result": {"steps": [step(1, 1250.0), step(32, 4000.0)]}},
+        "packed steps": {"result": {"steps": [
+            {**step(1, 987.0), "model": "llama-8b:bf16+packed", "case": "1x1024"}]}},
         "serve v2-lite fp8": {"result": {
             "model": "v2-lite", "dtype": "fp8", "input_tokens": 1000, "output_tokens": 1000,
             "runs": [{"clients": 256, "output_tokens_per_second": 12345.6, "ttft_ms": SPREAD,
@@ -67,11 +69,12 @@ class Page(unittest.TestCase):
     def test_figures_reach_page_and_plot(self):
         self.run_main()
         text = performance.PAGE.read_text()
-        for figure in ("12,346", "12.5", "40.0", "1.25", "0.62", "512 W", "no such file"):
+        for figure in ("12,346", "12.5", "40.0", "1.25", "0.62", "512 W", "no such file", "0.99",
+                       "`+packed`: with `--pack-weights on`"):
             self.assertIn(figure, text)
         drawing = xml.etree.ElementTree.fromstring(performance.PLOT.read_text())
         lines = [e for e in drawing.iter() if e.tag.endswith("polyline")]
-        self.assertEqual(len(lines), 3, "steps, their floors, and serving")
+        self.assertEqual(len(lines), 4, "steps, packed ones, their floors, and serving")
 
     def test_every_figure_has_a_row_and_a_missed_one_its_reason(self):
         self.run_main()
