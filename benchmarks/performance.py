@@ -107,7 +107,7 @@ def step_section(report):
         return ""
     packed = ""
     if any(s["model"].endswith("+packed") for s in step_lines(report)):
-        packed = ("\n`+packed`: with `--pack-weights on`, which is not the default; the floor is "
+        packed = ("\n`+packed`: with packed weights, as a server has them by default; the floor is "
                   "that of the plain weights,\nof which such a step may read three quarters.")
     head = ["model", "case", "ms a step", "floor, ms", "times floor", "tokens/s", "between, µs",
             "host, µs"]

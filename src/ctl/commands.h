@@ -34,7 +34,7 @@ struct InspectOptions {
   int64_t max_num_seqs = 256;
   int64_t max_num_batched_tokens = 512;
   int64_t speculative_tokens = 0;
-  std::string pack_weights = "off";  // or on, auto
+  std::string pack_weights = "auto";  // or off, on
 };
 int run_inspect(const InspectOptions& options, Console& console);
 

@@ -70,7 +70,7 @@ class Page(unittest.TestCase):
         self.run_main()
         text = performance.PAGE.read_text()
         for figure in ("12,346", "12.5", "40.0", "1.25", "0.62", "512 W", "no such file", "0.99",
-                       "`+packed`: with `--pack-weights on`"):
+                       "`+packed`: with packed weights"):
             self.assertIn(figure, text)
         drawing = xml.etree.ElementTree.fromstring(performance.PLOT.read_text())
         lines = [e for e in drawing.iter() if e.tag.endswith("polyline")]
