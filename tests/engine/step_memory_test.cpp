@@ -1,6 +1,7 @@
 // What the host allocates for a step of answers that go on: its results, whatever their number.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <new>
 
@@ -10,7 +11,7 @@
 
 namespace {
 
-int64_t allocations = 0;
+std::atomic<int64_t> allocations = 0;
 
 }  // namespace
 
