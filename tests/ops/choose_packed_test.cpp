@@ -86,7 +86,10 @@ TEST(ChoosePacked, TakesWhatWasMeasuredFastestInStepsOfLlama) {
   for (const int64_t rows : {65, 128}) {
     EXPECT_EQ(shape(rows, 28672, 4096), Shape(4, 1));
     EXPECT_EQ(shape(rows, 128256, 4096), Shape(4, 1));
-    EXPECT_EQ(shape(rows, 4096, 14336), Shape(0, 0)) << "the plain kernel is as fast";
+    EXPECT_EQ(shape(rows, 4096, 14336), Shape(2, 3));
+    EXPECT_EQ(shape(rows, 3584, 18944), Shape(0, 0)) << "84 blocks do not fill the GPU";
+    EXPECT_EQ(shape(rows, 4096, 4096), Shape(0, 0)) << "the plain kernel is as fast";
+    EXPECT_EQ(shape(rows, 6144, 4096), Shape(0, 0)) << "the plain kernel is as fast";
   }
 }
 

@@ -320,6 +320,7 @@ void add_packed(std::vector<OpCase>& cases) {
     cases.push_back(linear_case(shape(rows, 25608, 128, 700)));
     cases.push_back(gated_linear_case(shape(rows, 12840, 192, 700), false));
   }
+  cases.push_back(linear_case(shape(70, 3904, 8192, 700)));  // and those of a long way
   cases.push_back(linear_case(shape(5, 4096, 512, 1000)));
   cases.push_back(linear_case(shape(3, 37, 512, 700)));
   cases.push_back(gated_linear_case(shape(4, 128, 72, 700), false));

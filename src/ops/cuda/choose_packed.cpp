@@ -32,12 +32,20 @@ int32_t token_tile_of(int64_t rows) {
   return kernels::kPackedRowsMax;
 }
 
-// Of 65 rows and more the products take as long as the bytes do: only tiles of four units, which
-// read x least often, are faster than the plain kernels, and only where they fill the GPU.
+// Of 65 rows and more the products take as long as the bytes do: tiles of four units, which read x
+// least often, are faster than the plain kernels, where they fill the GPU. Of a long way so are
+// tiles of two that three blocks share, where these fill it at once.
 std::optional<PackedPlan> many_rows(const GemmProblem& p, PackedPlan plan) {
-  plan.units = 4;
-  if (parts(kernels::packed_units(p.out), plan.units) < p.sms * 3 / 4) return std::nullopt;
+  const int64_t units = kernels::packed_units(p.out);
   plan.overlap_next = false;
+  plan.units = 4;
+  if (parts(units, plan.units) < p.sms * 3 / 4) {
+    plan.units = 2;
+    plan.split = 3;
+    const int64_t tiles = parts(units, plan.units);
+    const bool fills = tiles * plan.split >= p.sms * 2 / 3 && tiles <= kClustersAtOnce[plan.split];
+    if (p.gated || !fills || p.in / kPackedUnit < kLongWay) return std::nullopt;
+  }
   plan.stages = stages_of(plan);
   return plan;
 }
