@@ -76,7 +76,8 @@ cudaError_t gqa_decode(cudaStream_t stream, const GqaDecodePlan& plan, const Gqa
   }
   CUtensorMap cache;
   CUtensorMap eights;
-  cudaError_t error = encode_cache(&cache, call);
+  cudaError_t error =
+      encode_cache(&cache, call, call.fp8_cache ? kGqaBlockTokens : kGqaGranuleTokens);
   if (error == cudaSuccess) error = encode_cache(&eights, call, 8);
   if (error != cudaSuccess) return error;
   if (call.head_dims == 64) {

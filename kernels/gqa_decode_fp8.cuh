@@ -11,8 +11,6 @@
 
 namespace fathom::kernels {
 
-inline constexpr uint32_t kGqaScaleBytes = kGqaGranuleTokens * kFp8ScaleBytes;
-
 // Bytes of a granule's codes: one row of kDims bytes a token, swizzled over the row's length.
 template <int kDims>
 inline constexpr uint32_t kGqaCodeBytes = kGqaGranuleTokens * kDims;

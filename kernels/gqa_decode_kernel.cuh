@@ -1,177 +1,52 @@
 // Decode attention of grouped heads, bound by the bytes of the cache: four warps compute, each on
-// 32 tokens of a chunk with a ring of its own; a thread of the fifth copies keys and values there.
+// 32 tokens of a chunk; a thread of the fifth copies keys and values (gqa_decode_copy.cuh).
 // See docs/kernels/gqa_decode.md.
 #pragma once
 
+#include "gqa_decode_copy.cuh"
 #include "gqa_decode_fold.cuh"
-#include "gqa_decode_fp8.cuh"
 #include "gqa_decode_share.cuh"
-#include "ring_place.cuh"
 
 namespace fathom::kernels {
 
-template <int kDims, int kGroups, bool kFp8>
-struct GqaShared {
-  static constexpr uint32_t kPairs = 8 * kGroups;
-  static constexpr uint32_t kStages = kFp8 && kGroups == 1 ? 6 : 3;
-  static constexpr uint32_t kCopyBytes = kFp8 ? kGqaCodeBytes<kDims> : kGqaStageBytes<kDims>;
-  static constexpr uint32_t kSumBytes = kPairs * kDims * 4;  // they lie in the place of values
-  static constexpr uint32_t kStageBytes = kCopyBytes > kSumBytes ? kCopyBytes : kSumBytes;
-
-  alignas(1024) uint8_t ring[kGqaWarps][kStages][kStageBytes];
-  alignas(128) Fp8Scale scales[kFp8 ? kGqaWarps : 1][kFp8 ? kStages : 1][kGqaGranuleTokens];
-  float2 statistics[2][kGqaWarps][kPairs];
-  float factor[2][kGqaWarps];  // e4m3 cache: that a warp's sums are still to be multiplied by
-  uint64_t full[kGqaWarps][kStages];
-  uint64_t free[kGqaWarps][kStages];
-  uint32_t place[2][kGqaWarps];  // the stage where a warp left its sums
-  int32_t last;
-  GqaWork work;
-};
-
-template <int kDims, int kGroups, bool kFp8>
-using PlaceOf = RingPlace<GqaShared<kDims, kGroups, kFp8>::kStages>;
-
-// 32 tokens of a block: the keys (half 0) or values (half 1) of one key head.
-__device__ inline void copy_granule(void* to, const CUtensorMap* map, uint64_t* barrier,
-                                    int32_t token, int32_t column_tile, int32_t half,
-                                    int32_t block, uint64_t policy) {
-  asm volatile(
-      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
-      "[%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(shared_address(to)),
-      "l"(map), "r"(shared_address(barrier)), "r"(0), "r"(token), "r"(column_tile), "r"(half),
-      "r"(block), "l"(policy)
-      : "memory");
-}
-
-// The granule's scales, one for each token.
-__device__ inline void copy_scales(void* to, const void* from, uint64_t* barrier) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
-      "[%3];" ::"r"(shared_address(to)),
-      "l"(from), "n"(kGqaScaleBytes), "r"(shared_address(barrier))
-      : "memory");
-}
-
-// Bytes of the codes or numbers of that many tokens, in eights.
-template <int kDims, bool kFp8>
-__device__ uint32_t eights_bytes(int32_t tokens) {
-  return static_cast<uint32_t>(tokens + 7) / 8 * 8 * kDims * (kFp8 ? 1 : 2);
-}
-
-// The first `tokens` of a granule, in eights, where not all are the row's.
-template <int kDims, bool kFp8>
-__device__ __noinline__ void copy_eights(uint8_t* to, const CUtensorMap* map, uint64_t* barrier,
-                                         int32_t token, int32_t column_tile, int32_t half,
-                                         int32_t block, uint64_t policy, int32_t tokens) {
-  constexpr int32_t kTiles = kFp8 ? 1 : kDims / 64;
-  constexpr uint32_t kEightBytes = kFp8 ? 8 * kDims : 8 * 128;
-#pragma unroll 1
-  for (int32_t i = 0; i * 8 < tokens; ++i) {
-#pragma unroll
-    for (int32_t t = 0; t < kTiles; ++t)
-      copy_granule(to + t * kGqaTileBytes + i * kEightBytes, map, barrier, token + 8 * i,
-                   column_tile + t, half, block, policy);
-  }
-}
-
-// Keys and values of a share. Those that are older than the step are asked for before the kernels
-// before this one have ended.
-template <int kDims, int kGroups, bool kFp8>
-__device__ void copy_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8>& s,
-                          const CUtensorMap* map, const CUtensorMap* eights) {
-  constexpr uint64_t kEvictFirst = 0x12F0000000000000;
-  constexpr uint64_t kEvictNormal = 0x1000000000000000;
-  const uint64_t policy = a.tiles == 1 ? kEvictFirst : kEvictNormal;
-  constexpr uint32_t kBytes =
-      GqaShared<kDims, kGroups, kFp8>::kCopyBytes + (kFp8 ? kGqaScaleBytes : 0);
-  PlaceOf<kDims, kGroups, kFp8> places[kGqaWarps];
-  bool waited = false;
-  for_each_run<true>(a, s.work, [&](const GqaRun& run) {
-    const int32_t seen = s.work.seen[run.row];
-    const int32_t old = a.rows.context[run.row];
-    const int32_t blocks = (seen + kGqaBlockTokens - 1) / kGqaBlockTokens;
-    const int32_t* table = a.rows.block_table + s.work.slot[run.row] * a.rows.table_stride;
-    const int32_t head = run.stream / a.tiles;
-    const int32_t column_tile = kFp8 ? head : head * (kDims / 64);
-    const auto block_at = [&](int32_t i) { return i < blocks ? table[i] : 0; };
-    int32_t next[2] = {block_at(2 * run.begin), block_at(2 * run.begin + 1)};
-    for (int32_t c = run.begin; c < run.end; ++c) {
-      const int32_t block[2] = {next[0], next[1]};
-      if (c + 1 < run.end) {
-        next[0] = block_at(2 * c + 2);
-        next[1] = block_at(2 * c + 3);
-      }
-#pragma unroll
-      for (int32_t w = 0; w < kGqaWarps; ++w) {
-        const int32_t token = c * kGqaChunkTokens + w * kGqaGranuleTokens;
-        if (token >= seen) continue;
-        if (!waited && token + kGqaGranuleTokens > old) {
-          waited = true;
-          wait_for_earlier_kernels();
-          // What they wrote to the cache, for the copy engine's eyes.
-          asm volatile("fence.proxy.async.global;" ::: "memory");
-        }
-#pragma unroll
-        for (int32_t half = 0; half < 2; ++half) {
-          PlaceOf<kDims, kGroups, kFp8>& at = places[w];
-          uint64_t* full = &s.full[w][at.index];
-          const bool whole = token + kGqaGranuleTokens <= seen;
-          barrier_wait(&s.free[w][at.index], at.phase ^ 1U);
-          barrier_expect(full, whole ? kBytes
-                                     : eights_bytes<kDims, kFp8>(seen - token) +
-                                           (kFp8 ? kGqaScaleBytes : 0));
-          if constexpr (kFp8) {
-            const Fp8Scale* scales = a.scales + block[w / 2] * a.scale_stride +
-                                     head * a.scale_head_stride + half * kGqaBlockTokens +
-                                     w % 2 * kGqaGranuleTokens;
-            copy_scales(s.scales[w][at.index], scales, full);
-          }
-          uint8_t* stage = s.ring[w][at.index];
-          const int32_t inside = w % 2 * kGqaGranuleTokens;
-          if (whole) {
-            copy_granule(stage, map, full, inside, column_tile, half, block[w / 2], policy);
-          } else {
-            copy_eights<kDims, kFp8>(stage, eights, full, inside, column_tile, half, block[w / 2],
-                                     policy, seen - token);
-          }
-          at.advance();
-        }
-      }
-    }
-  });
-}
-
-// A warp's part of a chunk: its sums and statistics end in shared memory. Returns whether it had
-// tokens: then it holds the stage s.place[warp], which it frees when all have read it.
+// A warp's part of a chunk: its sums and statistics end in shared memory. Returns whether its ring
+// had tokens: then it holds the stage s.place[warp], which it frees when all have read it.
 template <int kDims, int kGroups, bool kFp8>
 __device__ bool compute_granule(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8>& s,
                                 GqaTile<kDims, kGroups>& tile, int32_t first_token, int32_t seen,
                                 uint32_t turn, PlaceOf<kDims, kGroups, kFp8>& at) {
   const uint32_t lane = threadIdx.x % 32;
   const uint32_t warp = threadIdx.x / 32;
+  const uint32_t ring = warp / GqaShared<kDims, kGroups, kFp8>::kSharing;
+  const auto before = static_cast<int32_t>(warp % GqaShared<kDims, kGroups, kFp8>::kSharing) *
+                      kGqaGranuleTokens;
   if (first_token >= seen) {
     if (lane < 8 * kGroups) s.statistics[turn][warp][lane] = float2{-INFINITY, 0.0F};
-    return false;
+    if (first_token - before >= seen) return false;
+    barrier_wait(&s.full[ring][at.index], at.phase);
+    barrier_arrive_of_warp<kFp8>(&s.free[ring][at.index]);
+    at.advance();
+    barrier_wait(&s.full[ring][at.index], at.phase);
+    return true;
   }
   float scores[2][kGroups][4];
-  barrier_wait(&s.full[warp][at.index], at.phase);
-  const uint32_t keys = shared_address(s.ring[warp][at.index]);
+  barrier_wait(&s.full[ring][at.index], at.phase);
+  const uint32_t keys = shared_address(s.granule(warp, at.index));
   if constexpr (kFp8) {
-    add_scores_fp8(tile, keys, s.scales[warp][at.index], scores);
+    add_scores_fp8(tile, keys, s.scales_of(warp, at.index), scores);
   } else {
     add_scores(tile, keys, scores);
   }
-  barrier_arrive_of_warp<kFp8>(&s.free[warp][at.index]);
+  barrier_arrive_of_warp<kFp8>(&s.free[ring][at.index]);
   at.advance();
   weigh(tile, scores, first_token, a.scale_log2);
-  barrier_wait(&s.full[warp][at.index], at.phase);
-  uint8_t* values = s.ring[warp][at.index];
+  barrier_wait(&s.full[ring][at.index], at.phase);
+  uint8_t* values = s.granule(warp, at.index);
   if constexpr (kFp8) {
     uint32_t weights[2][kGroups][2];
     const int32_t count = seen - first_token;
     if (count < kGqaGranuleTokens) clear_codes<kDims>(values, count);
-    const float factor = scale_weights(scores, s.scales[warp][at.index], count, weights);
+    const float factor = scale_weights(scores, s.scales_of(warp, at.index), count, weights);
     if (lane == 0) s.factor[turn][warp] = factor;
     add_values_fp8(tile, shared_address(values), weights);
   } else {
@@ -202,9 +77,9 @@ __device__ GqaPartial<kDims / 32> chunk_of(const GqaShared<kDims, kGroups, kFp8>
     const float2 statistics = s.statistics[turn][w][pair];
     if (statistics.x == -INFINITY) continue;
     const float weight = exp2_fast(statistics.x - all.peak);
-    const auto* sums = reinterpret_cast<const float*>(s.ring[w][s.place[turn][w]]);
+    const auto* sums = reinterpret_cast<const float*>(s.granule(w, s.place[turn][w]));
     const auto part = *reinterpret_cast<const LaneFloats<kEach>*>(
-        sums + sum_at<kDims>(pair, lane * kEach));
+        sums + sum_at<kDims, kFp8>(pair, lane * kEach));
     all.total = __fmaf_rn(statistics.y, weight, all.total);
     const float by = kFp8 ? weight * s.factor[turn][w] : weight;
 #pragma unroll
@@ -411,6 +286,7 @@ __device__ void end_run(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8>&
 template <int kDims, int kGroups, bool kFp8>
 __device__ void compute_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, kFp8>& s) {
   const auto warp = static_cast<int32_t>(threadIdx.x / 32);
+  const uint32_t ring = threadIdx.x / 32 / GqaShared<kDims, kGroups, kFp8>::kSharing;
   PlaceOf<kDims, kGroups, kFp8> at;
   GqaTile<kDims, kGroups> tile;
   GqaState<kDims, kGroups> state;
@@ -430,7 +306,7 @@ __device__ void compute_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, k
       const bool had = compute_granule(a, s, tile, token, seen, turn, at);
       compute_barrier();
       if constexpr (kLate) {
-        if (held >= 0) barrier_arrive_of_warp<kFp8>(&s.free[warp][held]);
+        if (held >= 0) barrier_arrive_of_warp<kFp8>(&s.free[ring][held]);
       }
       place_chunk(a, s, run, c, turn, state);
       asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -441,7 +317,7 @@ __device__ void compute_runs(const GqaDecodeArgs& a, GqaShared<kDims, kGroups, k
       } else {
         compute_barrier();
         if (had) {
-          barrier_arrive_of_warp<kFp8>(&s.free[warp][at.index]);
+          barrier_arrive_of_warp<kFp8>(&s.free[ring][at.index]);
           at.advance();
         }
       }
@@ -460,9 +336,9 @@ __global__ void __launch_bounds__(kGqaThreads, kGroups == 1 ? 2 : 1)
   extern __shared__ uint8_t raw[];
   auto& s =
       *reinterpret_cast<GqaShared<kDims, kGroups, kFp8>*>(raw + (0U - shared_address(raw)) % 1024U);
-  if (threadIdx.x < kGqaWarps * s.kStages) {
+  if (threadIdx.x < s.kRings * s.kStages) {
     barrier_init(&s.full[0][0] + threadIdx.x, 1);
-    barrier_init(&s.free[0][0] + threadIdx.x, kWarpArrivals<kFp8>);
+    barrier_init(&s.free[0][0] + threadIdx.x, s.kSharing * kWarpArrivals<kFp8>);
     barrier_init_done();
   }
   if (threadIdx.x < kGqaTickets) barrier_init(&s.work.ticket_there[threadIdx.x], 1);

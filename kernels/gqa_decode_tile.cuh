@@ -222,10 +222,12 @@ __device__ void add_values(GqaTile<kDims, kGroups>& t, uint32_t values,
 }
 
 // Where dimension `d` of pair `p` lies while the warps' results are put together: float32 in the
-// place of the values that they came from.
-template <int kDims>
+// place of the values that they came from. kFp8: an eight of pairs has as much room as its warp's
+// codes have, which lie between another warp's.
+template <int kDims, bool kFp8>
 __device__ uint32_t sum_at(uint32_t p, uint32_t d) {
-  return p * kDims + (d ^ (p / 2 % 4 * 8));
+  const uint32_t line = kFp8 ? p + p / 8 * 8 : p;
+  return line * kDims + (d ^ (p / 2 % 4 * 8));
 }
 
 // kFp8: of 16 dimensions a lane has neighbours, which go in one store.
@@ -240,16 +242,16 @@ __device__ void store_sums(const GqaTile<kDims, kGroups>& t, float* to, float2* 
       if (lane < 4) statistics[pair] = float2{t.peak[n][i], t.total[n][i]};
       if (t.visible[n][i] == 0) continue;
       // A place's dimension counts from a multiple of 32, above what sum_at turns over.
-      float* const neighbours[2] = {to + sum_at<kDims>(pair, lane / 4 * 2),
-                                    to + sum_at<kDims>(pair, 16 + lane / 4 * 2)};
+      float* const neighbours[2] = {to + sum_at<kDims, kFp8>(pair, lane / 4 * 2),
+                                    to + sum_at<kDims, kFp8>(pair, 16 + lane / 4 * 2)};
 #pragma unroll
       for (uint32_t d = 0; d < kDims / 16; ++d) {
         if constexpr (kFp8) {
           *reinterpret_cast<float2*>(neighbours[d % 2] + d / 2 * 32) =
               float2{t.sums[d][n][i], t.sums[d][n][i + 2]};
         } else {
-          to[sum_at<kDims>(pair, d * 16 + lane / 4)] = t.sums[d][n][i];
-          to[sum_at<kDims>(pair, d * 16 + lane / 4 + 8)] = t.sums[d][n][i + 2];
+          to[sum_at<kDims, kFp8>(pair, d * 16 + lane / 4)] = t.sums[d][n][i];
+          to[sum_at<kDims, kFp8>(pair, d * 16 + lane / 4 + 8)] = t.sums[d][n][i + 2];
         }
       }
     }

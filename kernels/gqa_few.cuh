@@ -216,8 +216,8 @@ __device__ GqaPartial<kDims / 32> few_chunk(const GqaFewShared<kDims>& s, uint32
     if (statistics.x == -INFINITY) continue;
     const float weight = exp2_fast(statistics.x - all.peak);
     const auto* sums = reinterpret_cast<const float*>(s.ring[w][s.place[w]]);
-    const auto part =
-        *reinterpret_cast<const LaneFloats<kEach>*>(sums + sum_at<kDims>(pair, lane * kEach));
+    const auto part = *reinterpret_cast<const LaneFloats<kEach>*>(
+        sums + sum_at<kDims, false>(pair, lane * kEach));
     all.total = __fmaf_rn(statistics.y, weight, all.total);
 #pragma unroll
     for (int d = 0; d < kEach; ++d) all.sum[d] = __fmaf_rn(part.x[d], weight, all.sum[d]);
