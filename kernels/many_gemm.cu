@@ -66,6 +66,7 @@ ManyArgs make_args(const ManyCall& c, int32_t twos) {
   a.sums = reinterpret_cast<float4*>(c.sums);
   a.words = c.words;
   a.out = c.out;
+  a.scales_by_group = c.scales_by_group;
   return a;
 }
 

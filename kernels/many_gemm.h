@@ -17,6 +17,8 @@ struct ManyCall {
   // gated: [rows, w.out / 2] e4m3 or bf16; else bf16 [rows, w.out]. Rounded to bf16 as products. Of
   // w in bf16: float32 [rows, w.out], not gated.
   Epilogue out;
+  // Gated and in e4m3: the scales once more, [w.out / 256, rows], as cuBLASLt reads them; or none.
+  float* scales_by_group = nullptr;
   // Where the last round's items may be shared: room of many_sums_bytes, and many_words words that
   // are zero when no product runs. Without, they are not.
   float* sums = nullptr;

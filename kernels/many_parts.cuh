@@ -41,6 +41,7 @@ struct ManyArgs {
   float4* sums = nullptr;     // [shared items, 2 blocks, 8 warps, 32, 32 lanes]
   uint32_t* words = nullptr;  // [shared items, 2 blocks, 8 warps]
   Epilogue out;
+  float* scales_by_group = nullptr;  // [column tiles, rows], or none
 };
 
 struct ManyShared {

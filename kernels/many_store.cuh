@@ -35,6 +35,11 @@ __device__ inline void many_store_codes(const ManyArgs& a, __nv_bfloat16* group_
     const int32_t at = row + lane / 4;
     if (at < a.rows) scales[at * a.out.scale_stride] = upper;
     if (at + 8 < a.rows) scales[(at + 8) * a.out.scale_stride] = lower;
+    if (a.scales_by_group != nullptr) {
+      float* of_group = a.scales_by_group + int64_t{column_tile} * a.rows;
+      if (at < a.rows) of_group[at] = upper;
+      if (at + 8 < a.rows) of_group[at + 8] = lower;
+    }
   }
 #pragma unroll
   for (int i = 0; i < 16; i += 4) {

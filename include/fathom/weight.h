@@ -64,6 +64,7 @@ struct Act {
   Tensor data;    // [tokens, columns] f32, bf16 or e4m3
   Tensor scales;  // kFp8Block: f32 [tokens, groups of 128]
   ActSpec spec;
+  Tensor scales_by_group = {};  // the same, f32 [groups, tokens], where a producer wrote them too
 };
 
 // A sum not yet reduced over the tensor-parallel group; only Ops::reduce_add_norm and reduce_add

@@ -191,6 +191,7 @@ TEST_F(CudaMany, SharedSumsOfGateAndUpAreThePlainKernels) {
   call.gated = true;
   call.out = {array<uint8_t>((kRows + kRowAfter) * kWidth, kUntouched), Format::kFp8, kWidth,
               array<float>(kRows * kWidth / 128, 0xFF), kWidth / 128};
+  call.scales_by_group = array<float>((kRows + kRowAfter) * kWidth / 128, kUntouched);
   const std::vector<uint8_t> bytes = run(call, kWidth);
   Epilogue wanted = call.out;
   wanted.data = array<uint8_t>(kRows * kWidth, 0);
@@ -207,6 +208,17 @@ TEST_F(CudaMany, SharedSumsOfGateAndUpAreThePlainKernels) {
   EXPECT_LT(relative(dequantized(bytes, call.out.scales),
                      dequantized(get(codes_wanted, kRows * kWidth), wanted.scales)),
             8e-3);
+  const std::vector<float> scales = get(call.out.scales, kRows * kWidth / 128);
+  const std::vector<float> by_group = get(call.scales_by_group, kRows * kWidth / 128 + 1);
+  for (int64_t row = 0; row < kRows; ++row) {
+    for (int64_t group = 0; group < kWidth / 128; ++group) {
+      ASSERT_EQ(by_group[static_cast<size_t>(group * kRows + row)],
+                scales[static_cast<size_t>(row * (kWidth / 128) + group)]);
+    }
+  }
+  uint32_t after = 0;
+  std::memcpy(&after, &by_group.back(), sizeof after);
+  EXPECT_EQ(after, 0xEEEEEEEEU);
 }
 
 TEST_F(CudaMany, SharedSumsInBf16AreThePlainKernels) {

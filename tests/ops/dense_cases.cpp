@@ -255,6 +255,35 @@ OpCase reduce_add_norm_case(const NormShape& s) {
 
 namespace {
 
+// gated_linear of `width` columns, and the product behind it, which may read the scales that the
+// first wrote by group.
+OpCase mlp_case(const LinearShape& s, int64_t width) {
+  LinearShape inner = s;
+  inner.in = width;
+  const Lazy<LinearInputs> gate_up = linear_inputs(s, 2 * width);
+  const Lazy<LinearInputs> down = linear_inputs(inner, s.out);
+  const auto prepare = [=](Ops& ops) {
+    const Weight first = prepared(ops, s, gate_up.get().weight, true);
+    const Weight second = prepared(ops, inner, down.get().weight, false);
+    const Act x = place_input(ops, gate_up.get().x, ops.act_spec(first));
+    return PreparedOp{[=, &ops]() -> std::vector<OpOutput> {
+      const Act act = ops.gated_linear(x, first, ops.act_spec(second));
+      return {{"y", {ops.linear(act, second), {}, {}}}};
+    }};
+  };
+  const auto expected = [=](const GoldenVectors&) -> ExpectedValues {
+    const std::vector<double> both = rounded(
+        product(quantized_input(s, gate_up.get().x), gate_up.get().weight.matrix), s.numerics);
+    const std::vector<double> act = stored_rows(
+        {s.rows, width, s.numerics, ActFormat::kFp8Block, s.ue8m0, 0}, gated(both, width));
+    const HostMatrix x{s.rows, width, {act.begin(), act.end()}};
+    return {rounded(product(x, down.get().weight.matrix), s.numerics)};
+  };
+  return {"linear",   describe(s) + " behind a gate of " + std::to_string(width),
+          s.numerics, Precision::kFp8Chain,
+          prepare,    expected};
+}
+
 // More rows than one pass over the weights takes.
 void add_many_rows(std::vector<OpCase>& cases, Numerics n) {
   const auto before = static_cast<int64_t>(cases.size());
@@ -285,6 +314,8 @@ void add_many_rows(std::vector<OpCase>& cases, Numerics n) {
     // Prompts' tiles in one round, and a vocabulary's.
     cases.push_back(gated_linear_case({576, 2816, 512, kFp8, n}, true));
     cases.push_back(logits_case({256, 32768, 512, WeightFormat::kBF16, n}));
+    cases.push_back(mlp_case({576, 256, 512, kFp8, n}, 2816));
+    cases.push_back(mlp_case({578, 256, 512, kFp8, n}, 2816));  // two rows are not the library's
   }
   // Tiles of 128 rows, and of 256 columns, with and without a rest.
   cases.push_back(gated_linear_case({513, 256, 512, kFp8, n}, true));

@@ -198,10 +198,12 @@ class CudaOps final : public Ops {
   Status make_many_gemm();  // after make_large_gemm
   // Products of many rows in e4m3; gated: with silu(gate) * up behind it. False where it is not
   // chosen: nothing was written. many_gemm.cpp
-  bool multiply_many(const Act& x, const Weight& weight, bool gated, const kernels::Epilogue& out);
+  // scales_by_group: of what is gated, taken where a product of cuBLASLt may read them.
+  bool multiply_many(const Act& x, const Weight& weight, bool gated, const kernels::Epilogue& out,
+                     Tensor* scales_by_group = nullptr);
   // The same in bf16, with float32 results.
   bool multiply_exact(const Act& x, const Weight& weight, const kernels::Rows& out);
-  bool run_many(ManyProblem problem, kernels::ManyCall call);
+  bool run_many(ManyProblem problem, kernels::ManyCall call, Tensor* scales_by_group = nullptr);
   // packed_gemm.cpp. Of W's packed copy; false where it has none, or another kernel is faster.
   bool multiply_packed(const Act& x, const Weight& weight, bool gated, const kernels::Rows& out,
                        kernels::Format round);
@@ -211,6 +213,7 @@ class CudaOps final : public Ops {
   // False where cuBLASLt refused: nothing was written.
   bool multiply_large(const Act& x, int64_t rows, const kernels::Matrix& weight,
                       const kernels::Rows& out, kernels::Format round);
+  const float* scales_by_group(const Act& x, int64_t rows);
   // large_layers.cpp
   Status make_large_gemm();
   Result<const float*> large_scales(const Weight& weight, const ScaleSegment& segment);

@@ -145,10 +145,10 @@ Act CudaOps::gated_linear(const Act& x, const Weight& gate_up, ActSpec out) {
   arena_.name_op("gated_linear");
   const int64_t rows = x.data.shape[0];
   const int64_t width = gate_up.out() / 2;
-  const Act act = take_act(rows, width, out);
+  Act act = take_act(rows, width, out);
   const bool exact = act.spec.format == ActFormat::kBF16;
   if (exact && multiply_packed(x, gate_up, true, rows_of(act), act_format())) return act;
-  if (multiply_many(x, gate_up, true, epilogue_of(act))) return act;
+  if (multiply_many(x, gate_up, true, epilogue_of(act), &act.scales_by_group)) return act;
   if (multiply_tall(x, gate_up, true, epilogue_of(act))) return act;
   if (multiply_gated(x, gate_up, act)) return act;
   ArenaScope scope(arena_);

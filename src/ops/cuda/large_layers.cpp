@@ -73,6 +73,19 @@ Status CudaOps::add_large(const Weight& weight) {
   return synchronize();
 }
 
+// f32 [groups, rows]: the producer's, or made here of the first rows.
+const float* CudaOps::scales_by_group(const Act& x, int64_t rows) {
+  if (x.scales_by_group.defined() && x.scales_by_group.shape[1] == rows) {
+    return x.scales_by_group.as<float>();
+  }
+  const int64_t groups = x.scales.shape[1];
+  float* made = floats(groups * rows);
+  check(kernels::transpose_scales(stream_, x.scales.as<float>(), x.scales.stride[0], rows, groups,
+                                  made),
+        "transpose_scales");
+  return made;
+}
+
 bool CudaOps::multiply_large(const Act& x, int64_t rows, const kernels::Matrix& weight,
                              const kernels::Rows& out, Format round) {
   ArenaScope scope(arena_);
@@ -82,15 +95,7 @@ bool CudaOps::multiply_large(const Act& x, int64_t rows, const kernels::Matrix& 
     to.data = arena_.take(DType::kBF16, {rows, weight.out}).data;
     to.stride = weight.out;
   }
-  const float* x_scales = nullptr;
-  if (weight.format == Format::kFp8) {
-    const int64_t groups = x.scales.shape[1];
-    float* transposed = floats(groups * rows);
-    check(kernels::transpose_scales(stream_, x.scales.as<float>(), x.scales.stride[0], rows, groups,
-                                    transposed),
-          "transpose_scales");
-    x_scales = transposed;
-  }
+  const float* x_scales = weight.format == Format::kFp8 ? scales_by_group(x, rows) : nullptr;
   if (!large_->run(stream_, rows_of(x), rows, x_scales, weight, to)) return false;
   if (round != out.format) {
     kernels::concat(stream_, to, weight.out, to, 0, rows, static_cast<float*>(out.data));

@@ -42,7 +42,7 @@ Status CudaOps::make_many_gemm() {
   return Status::ok();
 }
 
-bool CudaOps::run_many(ManyProblem p, kernels::ManyCall call) {
+bool CudaOps::run_many(ManyProblem p, kernels::ManyCall call, Tensor* scales_by_group) {
   p.shares = many_words_ != nullptr;
   p.deterministic = deterministic_;
   p.sms = sms_;
@@ -54,12 +54,18 @@ bool CudaOps::run_many(ManyProblem p, kernels::ManyCall call) {
     call.sums = large_workspace_.as<float>();
     call.words = many_words_;
   }
+  // As a product of cuBLASLt takes them: all rows, in fours (choose_gemm.cpp).
+  if (scales_by_group != nullptr && large_ != nullptr && p.rows % 4 == 0 &&
+      call.out.format == kernels::Format::kFp8) {
+    *scales_by_group = arena_.take(DType::kF32, {p.out / 256, p.rows});
+    call.scales_by_group = scales_by_group->as<float>();
+  }
   check(kernels::many_gemm(stream_, call, sms_), "many_gemm");
   return true;
 }
 
 bool CudaOps::multiply_many(const Act& x, const Weight& weight, bool gated,
-                            const kernels::Epilogue& out) {
+                            const kernels::Epilogue& out, Tensor* scales_by_group) {
   const bool bf16 = out.format == kernels::Format::kBF16;
   if (weight.format != WeightFormat::kFp8Block || x.spec.format != ActFormat::kFp8Block ||
       out.first_column_in_block != 0 || !(bf16 || (gated && out.format == kernels::Format::kFp8))) {
@@ -73,7 +79,7 @@ bool CudaOps::multiply_many(const Act& x, const Weight& weight, bool gated,
   call.x = rows_of(x);
   call.w = matrix_of(weight);
   call.out = out;
-  return run_many(p, call);
+  return run_many(p, call, scales_by_group);
 }
 
 bool CudaOps::multiply_exact(const Act& x, const Weight& weight, const kernels::Rows& out) {
