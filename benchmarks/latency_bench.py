@@ -17,8 +17,11 @@ import gc
 import json
 import pathlib
 import random
+import selectors
 import shutil
+import socket
 import tempfile
+import threading
 import time
 import urllib.request
 
@@ -34,52 +37,100 @@ def percentile(values, share):
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
 
 
+def completion(body):
+    """The request for a streamed completion, as bytes; the server closes after it."""
+    content = json.dumps({"stream": True, "temperature": 0, "ignore_eos": True, **body}).encode()
+    head = ("POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n")
+    return head.encode() + content
+
+
+def events_in(data):
+    return data.count(b'"choices":[{')
+
+
+def require_ok(head):
+    if b" 200 " not in head.split(b"\r\n")[0]:
+        raise ValueError(head.decode(errors="replace"))
+
+
 class Stream:
     """One streamed completion on a connection of its own; `times` of its events."""
 
     def __init__(self, port, body):
         self.port = port
-        self.body = json.dumps({"stream": True, "temperature": 0, "ignore_eos": True,
-                                **body}).encode()
+        self.request = completion(body)
         self.begun = None
         self.times = []
-        self.cached = None
-        self.first = asyncio.Event()
 
     async def run(self):
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             self.begun = time.perf_counter()
-            head = ("POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
-                    "content-type: application/json\r\n"
-                    f"content-length: {len(self.body)}\r\n\r\n")
-            writer.write(head.encode() + self.body)
+            writer.write(self.request)
             await self.read(reader)
         finally:
-            self.first.set()
             writer.close()
 
     async def read(self, reader):
         head = await reader.readuntil(b"\r\n\r\n")
-        if b" 200 " not in head.split(b"\r\n")[0]:
-            raise ValueError((head + await reader.read(500)).decode(errors="replace"))
+        require_ok(head)
         ended = False
         while data := await reader.read(1 << 16):
             now = time.perf_counter()
-            self.times += [now] * data.count(b'"choices":[{')
+            self.times += [now] * events_in(data)
             ended = ended or b"data: [DONE]" in data
-            if self.times:
-                self.first.set()
         if not ended:
             raise ValueError("a stream was cut")
 
     def first_ms(self):
         return 1e3 * (self.times[0] - self.begun)
 
+
+class Streams:
+    """Streamed completions read by one thread that does nothing else, some microseconds an event:
+    128 streams have 17,000 events a second, and a reader that is late makes gaps of its own."""
+
+    def __init__(self, port, bodies):
+        self.times = []  # of each stream's events
+        self.poll = selectors.DefaultSelector()
+        for body in bodies:
+            connection = socket.create_connection(("127.0.0.1", port))
+            connection.sendall(completion(body))
+            self.poll.register(connection, selectors.EVENT_READ, data=None)
+
+    def read_until(self, done, seconds):
+        end = time.perf_counter() + seconds
+        while not done():
+            if time.perf_counter() > end:
+                raise ValueError(f"streams were read for {seconds} s in vain")
+            for key, _ in self.poll.select(0.01):
+                data = key.fileobj.recv(1 << 16)
+                now = time.perf_counter()
+                if not data:
+                    raise ValueError("a stream ended, or was cut")
+                if key.data is None:
+                    require_ok(data)
+                    self.times.append([])
+                    key = self.poll.modify(key.fileobj, selectors.EVENT_READ, self.times[-1])
+                key.data.extend([now] * events_in(data))
+
+    def read_for(self, seconds):
+        end = time.perf_counter() + seconds
+        self.read_until(lambda: time.perf_counter() >= end, seconds + 1)
+
+    def all_answer(self):
+        return len(self.times) == len(self.poll.get_map()) and all(self.times)
+
     def gaps_ms(self, begin, end):
-        """Of pairs of events of which the second came within [begin, end]."""
-        pairs = zip(self.times, self.times[1:])
-        return [1e3 * (b - a) for a, b in pairs if begin <= b <= end]
+        """Of pairs of events of a stream, of which the second came within [begin, end]."""
+        return [1e3 * (b - a) for times in self.times for a, b in zip(times, times[1:])
+                if begin <= b <= end]
+
+    def close(self):
+        for key in list(self.poll.get_map().values()):
+            key.fileobj.close()
+        self.poll.close()
 
 
 def ids(count, seed):
@@ -123,59 +174,73 @@ async def measure_cached(port, name, prompt, options):
     return {**summary(name, found[2:]), "first_ms": found[0]}
 
 
-async def measure_beside(port, name, count, options):
+def beside(streams, prompt, seconds):
+    """Reads the streams while the prompt is computed; when it was sent, and answered."""
+    failed = []
+
+    def send():
+        try:
+            asyncio.run(prompt.run())
+        except (OSError, ValueError, asyncio.IncompleteReadError) as error:
+            failed.append(error)
+
+    sender = threading.Thread(target=send, daemon=True)
+    begin = time.perf_counter()
+    sender.start()
+    streams.read_until(lambda: not sender.is_alive(), seconds)
+    if failed:
+        raise failed[0]
+    return begin, time.perf_counter()
+
+
+def measure_beside(port, name, count, options):
     answer = min(4096, options.max_model_len - 64)  # cut when all is measured
-    streams = [Stream(port, {"prompt": ids(64, 1000 + i), "max_tokens": answer})
-               for i in range(options.streams)]
-    # Made before anything is timed: that alone would hold up every stream's reader.
+    # Made before anything is timed: that alone would hold up the streams' reader.
     prompts = [Stream(port, {"prompt": ids(count, seed), "max_tokens": 1})
                for seed in range(options.beside_rounds)]
-    tasks = [asyncio.create_task(stream.run()) for stream in streams]
-    await asyncio.gather(*(asyncio.wait_for(s.first.wait(), 60) for s in streams))
-    if ended := [task for task in tasks if task.done()]:
-        for task in set(tasks) - set(ended):
-            task.cancel()
-        raise (await asyncio.gather(*ended, return_exceptions=True))[0]
+    streams = Streams(port, [{"prompt": ids(64, 1000 + i), "max_tokens": answer}
+                             for i in range(options.streams)])
     gc.collect()
-    gc.disable()  # a full collection holds up every reader for 10 ms and more
-    await asyncio.sleep(0.5)
-    calm = time.perf_counter()
-    await asyncio.sleep(options.calm_seconds)
-    ratios = []
-    before = [gap for s in streams for gap in s.gaps_ms(calm, time.perf_counter())]
-    during = []
-    firsts = []
-    for prompt in prompts:
-        begin = time.perf_counter()
-        await prompt.run()
-        gaps = [gap for s in streams for gap in s.gaps_ms(begin, time.perf_counter())]
-        ratios.append(percentile(gaps, 0.99) / percentile(before, 0.5))
-        during += gaps
-        firsts.append(prompt.first_ms())
-        await asyncio.sleep(0.2)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    gc.enable()
+    gc.disable()  # a full collection holds up the reader for 10 ms and more
+    try:
+        streams.read_until(streams.all_answer, 60)
+        streams.read_for(0.5)
+        calm = time.perf_counter()
+        streams.read_for(options.calm_seconds)
+        before = streams.gaps_ms(calm, time.perf_counter())
+        rounds = []
+        for prompt in prompts:
+            rounds.append(streams.gaps_ms(*beside(streams, prompt, options.seconds)))
+            streams.read_for(0.2)
+    finally:
+        gc.enable()
+        streams.close()
+    median = percentile(before, 0.5)
+    ratios = [percentile(gaps, 0.99) / median for gaps in rounds]
+    during = [gap for gaps in rounds for gap in gaps]
     return {"case": name, "streams": options.streams, "prompt_tokens": count,
             "rounds": len(ratios), "times_median": percentile(ratios, 0.5), "each": ratios,
-            "calm_ms_p50": percentile(before, 0.5), "calm_ms_p99": percentile(before, 0.99),
+            "calm_ms_p50": median, "calm_ms_p99": percentile(before, 0.99),
             "during_ms_p50": percentile(during, 0.5), "during_ms_p99": percentile(during, 0.99),
             "during_ms_max": max(during),
-            "prompt_ttft_ms": percentile(firsts, 0.5)}
+            "prompt_ttft_ms": percentile([prompt.first_ms() for prompt in prompts], 0.5)}
 
 
-async def measure(port, case, options):
+def measure(port, case, options):
     kind, _, number = case.partition(":")
     count = int(number)
-    if kind == "ttft":
-        return await measure_first(port, case, count, options)
-    if kind == "cached":
-        return await measure_cached(port, case, ids(count, 7), options)
-    if kind == "cached_text":
-        return await measure_cached(port, case, text(port, count, 7), options)
     if kind == "beside":
-        return await measure_beside(port, case, count, options)
+        return measure_beside(port, case, count, options)
+
+    def timed(coroutine):
+        return asyncio.run(asyncio.wait_for(coroutine, options.seconds))
+
+    if kind == "ttft":
+        return timed(measure_first(port, case, count, options))
+    if kind == "cached":
+        return timed(measure_cached(port, case, ids(count, 7), options))
+    if kind == "cached_text":
+        return timed(measure_cached(port, case, text(port, count, 7), options))
     raise SystemExit(f"unknown case {case}")
 
 
@@ -213,8 +278,7 @@ def main():
         report["seconds_to_ready"] = server.seconds_to_ready
         for case in options.cases.split(","):
             try:
-                timed = asyncio.wait_for(measure(server.port, case, options), options.seconds)
-                found = asyncio.run(timed)
+                found = measure(server.port, case, options)
             except (OSError, ValueError, IndexError, asyncio.TimeoutError,
                     asyncio.IncompleteReadError) as error:
                 found = {"case": case, "error": repr(error)[:500]}
