@@ -1,8 +1,8 @@
 // Times decode and prefill steps of whole models through the engine's StepProgram, with generated
 // weights in true shapes, and says where the time goes.
 //
-//   step_bench [--rounds N] [--seconds S] [--tb-per-s T] [--fp8-cache 1] [--pack 1] [--json FILE]
-//              MODEL CASES [MODEL CASES]...
+//   step_bench [--rounds N] [--seconds S] [--tb-per-s T] [--fp8-cache 1] [--pack 1] [--greedy 1]
+//              [--json FILE] MODEL CASES [MODEL CASES]...
 //   step_bench --floors 1 MODEL CASES...    floors alone; needs no GPU
 //   step_bench --strict 1 ...    fails where steps took more workspace than the memory plan reckons
 //   step_bench --timeline FILE [--cupti LIBRARY] MODEL CASES...
@@ -16,6 +16,7 @@
 // The floor of a step is its least bytes at --tb-per-s (3.0), or its operations at 989 TFLOPS (1979
 // for FP8 models), whichever is more. --pack: with the setting pack_weights on; models are then
 // named "...+packed", and floors stay those of the plain weights' bytes.
+// --greedy: every row asks for its likeliest token; without, for a draw at temperature 1.
 #include <unistd.h>
 
 #include <algorithm>
@@ -47,6 +48,7 @@ struct Options {
   bool floors = false;
   bool fp8_cache = false;
   bool pack = false;
+  bool greedy = false;
   bool strict = false;
   std::string json;
   std::string timeline;
@@ -197,7 +199,7 @@ Status print_floors(const Asked& asked, const Options& options) {
   const bool fp8 = asked.model.find("fp8") != std::string::npos;
   for (const StepCase& one : asked.cases) {
     FATHOM_ASSIGN(const StepCosts costs,
-                  StepRunner::costs_of(folder.path(), one, {options.fp8_cache, false}));
+                  StepRunner::costs_of(folder.path(), one, {.fp8_cache = options.fp8_cache}));
     std::printf("%-16s %-10s %9.3f GB %10.3f GFLOP, floor %9.1f us\n", asked.model.c_str(),
                 name_of(one).c_str(), costs.bytes() * 1e-9, costs.flops() * 1e-9,
                 floor_us(costs.bytes(), costs.flops(), options, fp8));
@@ -234,7 +236,8 @@ Status run_model(const Asked& asked, const Options& options, KernelTrace* trace,
   if (!text) return invalid_argument("no model " + asked.model);
   const ConfigFolder folder(*text);
   FATHOM_ASSIGN(const auto runner,
-                StepRunner::make(folder.path(), asked.cases, {options.fp8_cache, options.pack}));
+                StepRunner::make(folder.path(), asked.cases,
+                                 {options.fp8_cache, options.pack, options.greedy}));
   const std::string model = asked.model + (options.pack ? "+packed" : "");
   std::fprintf(stderr, "%s: %.1f B parameters, loaded and captured in %.1f s\n", model.c_str(),
                1e-9 * static_cast<double>(runner->info().parameters), runner->load_seconds());
@@ -313,6 +316,8 @@ std::optional<Options> parse(int argc, char** argv) {
       options.fp8_cache = value != "0";
     else if (word == "--pack")
       options.pack = value != "0";
+    else if (word == "--greedy")
+      options.greedy = value != "0";
     else if (word == "--strict")
       options.strict = value != "0";
     else if (word == "--json")
@@ -338,7 +343,8 @@ int main(int argc, char** argv) {
   if (!options) {
     std::fprintf(stderr,
                  "usage: step_bench [--rounds N] [--seconds S] [--tb-per-s T] [--fp8-cache 1]\n"
-                 "                  [--pack 1] [--json FILE] MODEL CASES [MODEL CASES]...\n");
+                 "                  [--pack 1] [--greedy 1] [--json FILE]\n"
+                 "                  MODEL CASES [MODEL CASES]...\n");
     return 2;
   }
   return fathom::bench::run(*options);

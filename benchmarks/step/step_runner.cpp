@@ -52,9 +52,9 @@ StepShape worst_shape(const StepLimits& limits, int32_t context) {
 int32_t warm_ups_of(const StepCase& one) { return one.prompt > 0 ? 2 : 5; }
 
 // Drawn, each row with a seed of its own: greedy rows of a random model soon say the same.
-std::shared_ptr<const SamplingParams> sampling_of(int32_t row) {
+std::shared_ptr<const SamplingParams> sampling_of(int32_t row, bool greedy) {
   auto sampling = std::make_shared<SamplingParams>();
-  sampling->temperature = 1.0F;
+  sampling->temperature = greedy ? 0.0F : 1.0F;
   sampling->seed = static_cast<uint64_t>(row) + 1;
   sampling->max_tokens = kMoreTokens;
   sampling->ignore_eos = true;
@@ -112,6 +112,7 @@ Status StepRunner::load(const std::string& directory, const std::vector<StepCase
   int32_t blocks = 1;
   ModelOptions model_options;
   model_options.block_tokens = kBlockTokens;
+  greedy_ = how.greedy;
   model_options.fp8_cache = how.fp8_cache;
   model_options.pack_weights = how.pack_weights;
   for (const StepCase& one : cases) {
@@ -184,7 +185,7 @@ StepPlan StepRunner::open_rows(const StepCase& one) {
     open.prompt_tokens = static_cast<int32_t>(tokens.size());
     open.computed_tokens = one.rows > 0 ? one.context - 1 : one.context;
     open.tokens = std::make_shared<const std::vector<TokenId>>(std::move(tokens));
-    open.sampling = sampling_of(row);
+    open.sampling = sampling_of(row, greedy_);
     plan.open.push_back(open);
     const auto first = blocks.begin() + row * blocks_of(one);
     plan.append.push_back({open.slot, 0, 0, {first, first + blocks_of(one)}});
@@ -222,7 +223,7 @@ void StepRunner::open_prompt(const StepCase& one, StepPlan& plan) {
   open.computed_tokens = 0;
   open.tokens = std::make_shared<const std::vector<TokenId>>(
       static_cast<size_t>(one.prompt), static_cast<TokenId>(number_ % 1000));
-  open.sampling = sampling_of(one.rows);
+  open.sampling = sampling_of(one.rows, greedy_);
   plan.open.push_back(open);
   std::vector<BlockId> blocks(static_cast<size_t>(blocks_of(one)));
   std::iota(blocks.begin(), blocks.end(), 1 + one.rows * blocks_of(one));

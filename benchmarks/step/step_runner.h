@@ -27,10 +27,11 @@ struct StepCase {
   int32_t prompt_context() const { return rows > 0 ? 0 : context; }
 };
 
-// How the model is loaded.
+// How the model is loaded, and what its rows ask for.
 struct StepLoad {
   bool fp8_cache = false;
   bool pack_weights = false;
+  bool greedy = false;  // else a draw at temperature 1
 };
 
 struct StepTimes {
@@ -85,6 +86,7 @@ class StepRunner {
   std::unique_ptr<StepProgram> program_;
   SlotLimits slots_;
   std::vector<SlotId> open_;
+  bool greedy_ = false;
   uint64_t number_ = 0;
   double load_seconds_ = 0.0;
   int64_t workspace_planned_ = 0;
