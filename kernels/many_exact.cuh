@@ -65,7 +65,28 @@ __device__ inline void many_store_floats(const ManyArgs& a, int32_t row, int32_t
   }
 }
 
-__device__ inline void many_multiply_exact(const ManyArgs& a, ManyShared& s, int32_t rank) {
+// The largest of each of both rows' two times 128 columns, by the four lanes that have them.
+__device__ inline void many_store_peaks(const ManyArgs& a, int32_t row, int32_t column_tile,
+                                        const float (&total)[128]) {
+  constexpr int kParts = kManyTileColumns / kManyBox;
+#pragma unroll
+  for (int i = 0; i < 2 * kParts; ++i) {
+    const int half = i % 2;
+    const int part = i / 2;
+    float peak = -INFINITY;
+#pragma unroll
+    for (int j = 16 * part; j < 16 * part + 16; ++j)
+      peak = fmaxf(peak, fmaxf(total[4 * j + 2 * half], total[4 * j + 2 * half + 1]));
+    peak = fmaxf(peak, __shfl_xor_sync(0xFFFFFFFFU, peak, 1));
+    peak = fmaxf(peak, __shfl_xor_sync(0xFFFFFFFFU, peak, 2));
+    const int32_t at = column_tile * kParts + part;
+    if (threadIdx.x % 4 == 0 && row + 8 * half < a.rows && (at + 1) * kManyBox <= a.columns)
+      a.peaks[(row + 8 * half) * a.peak_stride + at] = peak;
+  }
+}
+
+template <bool kPeaks>
+__device__ void many_multiply_exact(const ManyArgs& a, ManyShared& s, int32_t rank) {
   const int group = __shfl_sync(0xFFFFFFFFU, static_cast<int>(threadIdx.x / 128), 0);
   ManyExactMath m{s, group, cluster_address(s.empty, rank ^ 1), 0};
   const auto lane = static_cast<int32_t>(threadIdx.x % 32);
@@ -90,12 +111,16 @@ __device__ inline void many_multiply_exact(const ManyArgs& a, ManyShared& s, int
     const int32_t row = (item.row_unit * 2 + rank) * kManyTileRows +
                         static_cast<int32_t>(threadIdx.x / 32 * 16) + lane / 4;
     many_store_floats(a, row, item.column_tile * kManyTileColumns + lane % 4 * 2, total);
+    if constexpr (kPeaks) many_store_peaks(a, row, item.column_tile, total);
   }
 }
 
+// kPeaks: a.peaks are wanted.
+template <bool kPeaks>
 __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kManyThreads, 1)
     many_exact_kernel(const __grid_constant__ ManyMaps maps, const __grid_constant__ ManyArgs a) {
-  many_run<false>(maps, a, [&](ManyShared& s, int32_t rank) { many_multiply_exact(a, s, rank); });
+  many_run<false>(maps, a,
+                  [&](ManyShared& s, int32_t rank) { many_multiply_exact<kPeaks>(a, s, rank); });
 }
 
 }  // namespace fathom::kernels

@@ -67,6 +67,8 @@ ManyArgs make_args(const ManyCall& c, int32_t twos) {
   a.words = c.words;
   a.out = c.out;
   a.scales_by_group = c.scales_by_group;
+  a.peaks = c.peaks;
+  a.peak_stride = c.peak_stride;
   return a;
 }
 
@@ -81,7 +83,8 @@ cudaError_t load_many_gemm() {
   cudaError_t error = tensor_map_encoder() != nullptr ? cudaSuccess : cudaErrorNotSupported;
   if (error == cudaSuccess) error = load(many_kernel<true>);
   if (error == cudaSuccess) error = load(many_kernel<false>);
-  if (error == cudaSuccess) error = load(many_exact_kernel);
+  if (error == cudaSuccess) error = load(many_exact_kernel<true>);
+  if (error == cudaSuccess) error = load(many_exact_kernel<false>);
   return error;
 }
 
@@ -94,9 +97,8 @@ cudaError_t many_gemm(cudaStream_t stream, const ManyCall& call, int32_t sms) {
   ManyMaps maps;
   const cudaError_t error = make_maps(call, &maps);
   if (error != cudaSuccess) return error;
-  const auto kernel = exact        ? many_exact_kernel
-                      : call.gated ? many_kernel<true>
-                                   : many_kernel<false>;
+  auto* kernel = call.gated ? many_kernel<true> : many_kernel<false>;
+  if (exact) kernel = call.peaks != nullptr ? many_exact_kernel<true> : many_exact_kernel<false>;
   const int32_t twos = sms / 2;
   const ManyArgs a = make_args(call, twos);
   const int32_t used = a.split.tail > 0 ? twos : std::min(twos, a.items);

@@ -19,6 +19,10 @@ struct ManyCall {
   Epilogue out;
   // Gated and in e4m3: the scales once more, [w.out / 256, rows], as cuBLASLt reads them; or none.
   float* scales_by_group = nullptr;
+  // In bf16: the largest of each row's 128 columns, [rows, peak_stride], or none. What is no number
+  // counts as impossible; a part of 128 at the end is left out.
+  float* peaks = nullptr;
+  int64_t peak_stride = 0;
   // Where the last round's items may be shared: room of many_sums_bytes, and many_words words that
   // are zero when no product runs. Without, they are not.
   float* sums = nullptr;

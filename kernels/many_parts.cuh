@@ -42,6 +42,8 @@ struct ManyArgs {
   uint32_t* words = nullptr;  // [shared items, 2 blocks, 8 warps]
   Epilogue out;
   float* scales_by_group = nullptr;  // [column tiles, rows], or none
+  float* peaks = nullptr;            // [rows, peak_stride], or none
+  int64_t peak_stride = 0;
 };
 
 struct ManyShared {

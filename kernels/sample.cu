@@ -11,10 +11,21 @@ namespace {
 constexpr int kMeasureThreads = 128;
 static_assert(kSampleMeasuredWords == 3 * kChunksMax);
 
+static_assert(kSamplePeaks == kChunksMax);
+
 // Of one sample row in what measure_kernel writes.
 __device__ ChunkArrays measured_row(float* measured, int32_t row) {
   float* const peak = measured + int64_t{row} * (kSampleMeasuredWords);
   return {peak, peak + kChunksMax, peak + 2 * kChunksMax};
+}
+
+__device__ ChunkSums sums_of(const SlotSamplingData& c) {
+  return {c.temperature > 0.0F, c.logprobs >= 0, 1.0F / fmaxf(c.temperature, 1e-5F)};
+}
+
+// The product's peaks are there, and all that `sums` asks for.
+__device__ bool peaks_do(const float* peaks, const ChunkSums& sums) {
+  return peaks != nullptr && !sums.weight && !sums.mass;
 }
 
 // Log of the sum of exp over all columns, those of padding included: sh.mass covers the others.
@@ -92,21 +103,27 @@ __device__ void append(const SlotArrays& s, int32_t slot, int32_t token, const i
   }
 }
 
-// What measure_kernel left of sample row `row`, in measure's place; the chunk past the last whole
-// one is measured here.
-__device__ __noinline__ void take_measured(const float* ahead, int32_t row, const float* logits,
-                                           int32_t vocab, const ChunkSums& sums, SampleShared& sh) {
+// What is there of sample row `row`, in measure's place; the chunk past the last whole one is
+// measured here.
+__device__ __noinline__ void take_measured(const SamplePosition& at, int32_t row, int32_t vocab,
+                                           const ChunkSums& sums, SampleShared& sh) {
   assume_shared(&sh);
-  const ChunkArrays from = measured_row(const_cast<float*>(ahead), row);
   const int32_t whole = vocab / kChunk;
   __syncthreads();
-  for (auto c = static_cast<int32_t>(threadIdx.x); c < whole; c += kSampleThreads) {
-    sh.peak[c] = from.peak[c];
-    if (sums.weight) sh.weight[c] = from.weight[c];
-    if (sums.mass) sh.mass[c] = from.mass[c];
+  if (peaks_do(at.peaks, sums)) {
+    const float* from = at.peaks + int64_t{row} * kSamplePeaks;
+    for (auto c = static_cast<int32_t>(threadIdx.x); c < whole; c += kSampleThreads)
+      sh.peak[c] = from[c];
+  } else {
+    const ChunkArrays from = measured_row(const_cast<float*>(at.measured), row);
+    for (auto c = static_cast<int32_t>(threadIdx.x); c < whole; c += kSampleThreads) {
+      sh.peak[c] = from.peak[c];
+      if (sums.weight) sh.weight[c] = from.weight[c];
+      if (sums.mass) sh.mass[c] = from.mass[c];
+    }
   }
   if (threadIdx.x < 32 && whole < chunks_of(vocab))
-    note_chunk(load_chunk(logits, vocab, whole), whole, sums, sh);
+    note_chunk(load_chunk(at.logits, vocab, whole), whole, sums, sh);
   __syncthreads();
 }
 
@@ -120,10 +137,11 @@ __device__ __noinline__ int32_t sample_next(const SlotArrays& s, int32_t slot, i
   const int32_t length = s.length[slot];
   const bool edits = edits_logits(c, length);
   const bool reports = c.logprobs >= 0;
-  const ChunkSums sums{c.temperature > 0.0F, reports, 1.0F / fmaxf(c.temperature, 1e-5F)};
+  const ChunkSums sums = sums_of(c);
   if (edits && !reports) edit_logits(s, slot, eos, eos_count, at, false, sums, sh);
-  if (at.measured != nullptr && (!edits || reports)) {
-    take_measured(at.measured, row, at.logits, s.vocab, sums, sh.sample);
+  const bool raw_is_measured = at.measured != nullptr || peaks_do(at.peaks, sums);
+  if (raw_is_measured && (!edits || reports)) {
+    take_measured(at, row, s.vocab, sums, sh.sample);
   } else {
     measure(at.logits, s.vocab, sums, sh.sample);
   }
@@ -160,6 +178,7 @@ struct RowScratch {
   float* probabilities;
   int32_t* counts;
   const float* measured;
+  const float* peaks;
 };
 
 // Position after position while the draft there was right; returns how many tokens were sampled.
@@ -168,7 +187,8 @@ __device__ int32_t verify(const SlotArrays& s, int32_t slot, int32_t r, int32_t 
                           const RowScratch& scratch, const OutputArrays& out, SampleRowShared& sh) {
   for (int32_t i = 0;; ++i) {
     const SamplePosition at{logits + int64_t{first + i} * s.vocab_padded, scratch.raw,
-                            scratch.probabilities, scratch.counts, scratch.measured};
+                            scratch.probabilities, scratch.counts, scratch.measured,
+                            scratch.peaks};
     const int32_t token = sample_next(s, slot, first + i, eos, eos_count, at, out, sh);
     if (threadIdx.x == 0) out.new_tokens[r * out.new_stride + i] = token;
     const bool on =
@@ -256,8 +276,7 @@ __global__ void __launch_bounds__(kMeasureThreads)
   if (first >= whole || r < 0 || r >= b.rows) return;
   ChunkGroup group;
   load_group<1>(logits + int64_t{row} * s.vocab_padded, first, whole - 1, group);
-  const SlotSamplingData& c = s.sampling[b.row_slot[r]];
-  const ChunkSums sums{c.temperature > 0.0F, c.logprobs >= 0, 1.0F / fmaxf(c.temperature, 1e-5F)};
+  const ChunkSums sums = sums_of(s.sampling[b.row_slot[r]]);
   note_group<1>(group, first, whole, sums, measured_row(measured, row));
 }
 
@@ -277,7 +296,7 @@ __global__ void __launch_bounds__(kSampleThreads, 1)
   while (sh.row < b.rows) {
     const int64_t at = int64_t{blockIdx.x} * s.vocab_padded;
     const RowScratch scratch{scratch_all.raw + at, scratch_all.probabilities + at,
-                             scratch_all.counts + at, scratch_all.measured};
+                             scratch_all.counts + at, scratch_all.measured, scratch_all.peaks};
     sample_row(s, b, sh.row, logits, eos, eos_count, scratch, out, sh);
     __syncthreads();
     if (threadIdx.x == 0) sh.row += static_cast<int32_t>(gridDim.x);

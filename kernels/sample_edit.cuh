@@ -39,6 +39,7 @@ struct SamplePosition {
   float* probabilities = nullptr;
   int32_t* counts = nullptr;
   const float* measured = nullptr;  // of all sample rows, before edits; or null
+  const float* peaks = nullptr;     // likewise, peaks alone
 };
 
 __device__ inline bool edits_logits(const SlotSamplingData& c, int32_t length) {

@@ -131,13 +131,18 @@ struct SampleScratchArrays {
   float* raw = nullptr;
   float* probabilities = nullptr;
   int32_t* counts = nullptr;
-  float* measured = nullptr;  // [sample rows, kSampleMeasuredWords], or null
+  float* measured = nullptr;     // [sample rows, kSampleMeasuredWords], or null
+  const float* peaks = nullptr;  // [sample rows, kSamplePeaks], or null
 };
 
 // Of a sample row, where all blocks of the GPU look at its logits first; worth it for few rows. The
 // logits lie at multiples of 16 bytes then.
 inline constexpr int32_t kSampleMeasuredWords = 3 * 2048;
 inline constexpr int32_t kSampleMeasuredRowsMax = 64;
+// Peaks of a sample row's whole chunks of 128 logits, as the product that made the logits left them
+// (kernels/many_gemm.h): rows that ask for the likeliest token alone need no pass over their
+// logits.
+inline constexpr int32_t kSamplePeaks = 2048;
 
 // Largest vocabulary that `sample` and `propose` take.
 inline constexpr int32_t kSampleVocabMax = 262'144;

@@ -234,9 +234,20 @@ TEST_F(CudaMany, SharedSumsInBf16AreThePlainKernels) {
   call.out = {array<float>((kRows + kRowAfter) * call.w.out, kUntouched), Format::kF32, call.w.out};
   call.sums = sums_;
   call.words = words_;
+  const int64_t chunks = call.w.out / 128;
+  call.peak_stride = chunks + 1;
+  call.peaks = array<float>((kRows + kRowAfter) * call.peak_stride, kUntouched);
   const std::vector<uint8_t> bytes = run(call, call.w.out * 4);
   std::vector<float> values(bytes.size() / 4);
   std::memcpy(values.data(), bytes.data(), bytes.size());
+  const std::vector<float> peaks = get(call.peaks, (kRows + kRowAfter) * call.peak_stride);
+  std::vector<float> wanted(peaks.size());
+  std::memset(wanted.data(), kUntouched, wanted.size() * sizeof(float));
+  for (int64_t i = 0; i < kRows * chunks; ++i) {
+    wanted[static_cast<size_t>(i / chunks * call.peak_stride + i % chunks)] =
+        *std::max_element(values.begin() + i * 128, values.begin() + (i + 1) * 128);
+  }
+  EXPECT_EQ(std::memcmp(peaks.data(), wanted.data(), peaks.size() * sizeof(float)), 0);
   EXPECT_LT(relative(values, get(plain(call, Format::kF32), kRows * call.w.out)), 2e-5);
 }
 

@@ -107,7 +107,7 @@ struct Group {
 
 bool has_products(const std::string& op) {
   return op == "linear" || op == "gated_linear" || op == "linear_partial" || op == "logits" ||
-         op == "moe" || op == "norm_moe";
+         op == "moe" || op == "norm_moe" || op == "sample";  // logits of a product
 }
 
 std::vector<Group> groups() {

@@ -4,6 +4,7 @@
 
 #include "ops/op_builders.h"
 #include "ops/op_inputs.h"
+#include "ops/op_loops.h"
 #include "ops/sample_loops.h"
 #include "ops/slot_state.h"
 
@@ -17,6 +18,8 @@ struct Inputs {
   HostBatch batch;
   std::vector<float> logits;
   std::vector<TokenId> eos;
+  HostMatrix x;       // where logits come from Ops::logits: of each sample row,
+  StoredWeight head;  // and [vocab_padded, columns]
 };
 
 SlotLimits limits_of(int32_t slots, int32_t vocab, int32_t drafts_max) {
@@ -175,9 +178,37 @@ Inputs unfinished_inputs() {
   return in;
 }
 
+// Logits that a product makes; every fourth row asks for the likeliest token, and of the others one
+// with penalties.
+Inputs product_inputs() {
+  constexpr int32_t kRows = 512;
+  SlotLimits limits = limits_of(kRows + 1, 32900, 0);
+  limits.vocab_padded = 33024;
+  Inputs in(limits);
+  for (int32_t slot = 1; slot <= kRows; ++slot) {
+    fill_slot(in.slots, slot, 30, 12, 29);
+    SlotSampling& c = in.slots.sampling[slot];
+    c.temperature = slot % 4 < 2 ? 0.0F : 0.7F;
+    c.logprobs = slot % 16 == 1 ? 3 : -1;
+    if (slot % 4 == 1) {
+      c.uses_penalties = 1;
+      c.frequency_penalty = 4.0F;
+    }
+    in.plan.rows.push_back({slot, RowKind::kDecode, 1, true});
+  }
+  finish(in, {.decode_rows = kRows, .query_tokens_max = 1, .context_tokens_max = 64}, kRows, 41);
+  in.x = rounded_to_bf16(random_matrix(kRows, 256, 43));
+  in.head = random_bf16(limits.vocab_padded, 256, 44, 0.5F);
+  const std::vector<double> made = product(in.x, in.head.matrix);
+  in.logits.assign(made.begin(), made.end());
+  return in;
+}
+
 struct Call {
   SlotTable table;
   BatchView batch;
+  Act x;
+  Weight head;
   Tensor logits;
   SampleOutput out;
 };
@@ -207,7 +238,10 @@ OpCase sample_case(const std::string& name, const std::function<Inputs()>& make)
     call->batch = place_batch(ops, in.batch, call->table);
     const int64_t rows = in.batch.shape.sample_rows;
     call->logits = Tensor::of(nullptr, DType::kF32, {rows, in.slots.limits.vocab_padded});
-    if (rows > 0) {
+    if (in.x.rows > 0) {
+      call->x = plain_act(ops, in.x);
+      call->head = ops.prepare_linear({in.head.stored}).value();
+    } else if (rows > 0) {
       const HostTensor host =
           host_tensor(in.logits, DType::kF32, {rows, in.slots.limits.vocab_padded});
       call->logits = ops.place(host, DType::kF32).value();
@@ -215,6 +249,7 @@ OpCase sample_case(const std::string& name, const std::function<Inputs()>& make)
     call->out = reserve_sample_output(ops, in.batch.shape, in.slots.limits.drafts_max);
     const std::vector<TokenId> eos = in.eos;
     return PreparedOp{[=, &ops] {
+      if (call->x.data.defined()) call->logits = ops.logits(call->x, call->head, nullptr);
       ops.sample(call->table, call->batch, call->logits, eos, call->out);
       return outputs_of(*call);
     }};
@@ -274,6 +309,7 @@ std::vector<OpCase> sample_cases() {
           sample_case("drafts", verify_inputs),
           sample_case("prompts", prompt_inputs),
           sample_case("prompts, none at its end", unfinished_inputs),
+          sample_case("512x32900 behind their product", product_inputs),
           sample_bench_case(300, 1000, true)};  // more rows than a GPU has SMs
 }
 

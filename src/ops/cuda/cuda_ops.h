@@ -174,6 +174,7 @@ class CudaOps final : public Ops {
   };
 
   static constexpr uint32_t kTurns = 1024;
+  static constexpr int64_t kLogitPeakRows = 512;
 
   explicit CudaOps(const CudaOpsOptions& options);
 
@@ -341,6 +342,8 @@ class CudaOps final : public Ops {
   MlaStepSchedule prefill_schedule_;
   // [kernels::kSampleMeasuredRowsMax, kSampleMeasuredWords] of `sample`.
   float* sample_measured_ = nullptr;
+  float* logit_peaks_ = nullptr;         // [kLogitPeakRows, kernels::kSamplePeaks], or null
+  const void* peaked_logits_ = nullptr;  // whose they are, until `sample` has read them
   uint32_t* many_words_ = nullptr;  // zero between calls; null: rounds are not shared
   uint32_t* turns_ = nullptr;        // [kTurns], the stream's kernels take them round and round
   uint32_t next_turn_ = 0;

@@ -43,6 +43,7 @@ Tensor CudaOps::logits(const Act& x, const Weight& head, Comm* group) {
   check_single(group);
   arena_.name_op("logits");
   const Tensor out = arena_.take(DType::kF32, {x.data.shape[0], head.out()});
+  peaked_logits_ = nullptr;
   multiply(x, head, out, Format::kF32);
   return out;
 }

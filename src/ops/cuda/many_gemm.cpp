@@ -1,6 +1,7 @@
 // Products of many rows in e4m3 on the kernel of our own.
 #include "kernels/many_gemm.h"
 
+#include "kernels/steps.h"
 #include "ops/cuda/choose_many.h"
 #include "ops/cuda/cuda_ops.h"
 
@@ -31,12 +32,16 @@ ManyProblem problem_of(const Act& x, const Weight& weight, bool gated) {
 
 }  // namespace
 
-// Shared items' sums lie in cuBLASLt's workspace: products run one after another.
+// Shared items' sums lie in cuBLASLt's workspace: products run one after another. Peaks of logits
+// lie at its end: `sample` reads them before the next product.
 Status CudaOps::make_many_gemm() {
+  constexpr int64_t kPeakBytes = kLogitPeakRows * kernels::kSamplePeaks * int64_t{sizeof(float)};
   if (large_workspace_.data == nullptr ||
-      large_workspace_.elements() < kernels::many_sums_bytes(sms_ / 2)) {
+      large_workspace_.elements() < kernels::many_sums_bytes(sms_ / 2) + kPeakBytes) {
     return Status::ok();
   }
+  logit_peaks_ = reinterpret_cast<float*>(large_workspace_.as<std::byte>() +
+                                          large_workspace_.elements() - kPeakBytes);
   FATHOM_ASSIGN(const Tensor words, reserve(DType::kI32, {kernels::many_words(sms_ / 2)}));
   many_words_ = words.as<uint32_t>();
   return Status::ok();
@@ -94,7 +99,15 @@ bool CudaOps::multiply_exact(const Act& x, const Weight& weight, const kernels::
   call.x = rows_of(x);
   call.w = matrix_of(weight);
   call.out = {out.data, out.format, out.stride};
-  return run_many(p, call);
+  const bool peaks =
+      logit_peaks_ != nullptr && p.rows <= kLogitPeakRows && p.out / 128 <= kernels::kSamplePeaks;
+  if (peaks) {
+    call.peaks = logit_peaks_;
+    call.peak_stride = kernels::kSamplePeaks;
+  }
+  if (!run_many(p, call)) return false;
+  peaked_logits_ = peaks ? out.data : nullptr;
+  return true;
 }
 
 }  // namespace fathom

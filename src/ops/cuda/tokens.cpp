@@ -1,4 +1,6 @@
 // Sampling and drafts.
+#include <utility>
+
 #include "ops/cuda/cuda_ops.h"
 #include "ops/cuda/slot_arrays.h"
 
@@ -27,6 +29,7 @@ void CudaOps::sample(const SlotTable& slots, const BatchView& batch, const Tenso
   const int32_t sample_rows = batch.shape.sample_rows;  // none where no prompt ends
   if (in_vectors && sample_rows > 0 && sample_rows <= kernels::kSampleMeasuredRowsMax)
     scratch.measured = sample_measured_;
+  if (logits.data == std::exchange(peaked_logits_, nullptr)) scratch.peaks = logit_peaks_;
   kernels::sample(stream_, slot_arrays(slots), batch_arrays(batch), logits.as<float>(), eos_,
                   static_cast<int32_t>(eos.size()), scratch, output_arrays(out));
   check(cudaGetLastError(), "sample");
