@@ -178,10 +178,10 @@ Inputs unfinished_inputs() {
   return in;
 }
 
-// Logits that a product makes; every fourth row asks for the likeliest token, and of the others one
-// with penalties.
+// Logits that a product makes. Of four rows one asks for the likeliest token, one for that under
+// penalties, some of these with logprobs, and two for a draw.
 Inputs product_inputs() {
-  constexpr int32_t kRows = 512;
+  constexpr int32_t kRows = 256;
   SlotLimits limits = limits_of(kRows + 1, 32900, 0);
   limits.vocab_padded = 33024;
   Inputs in(limits);
@@ -309,7 +309,7 @@ std::vector<OpCase> sample_cases() {
           sample_case("drafts", verify_inputs),
           sample_case("prompts", prompt_inputs),
           sample_case("prompts, none at its end", unfinished_inputs),
-          sample_case("512x32900 behind their product", product_inputs),
+          sample_case("256x32900 behind their product", product_inputs),
           sample_bench_case(300, 1000, true)};  // more rows than a GPU has SMs
 }
 
