@@ -82,6 +82,8 @@ PARTS = [
     Part("serve deterministic v2-lite fp8", "serve_bench.py",
          serve("v2-lite", "fp8", "256", "--flags=--deterministic"), 300,
          ["--waves", "1", "--cut", "34"], 45),
+    Part("start v2-lite bf16", "start_bench.py",
+         ["--preset", "v2-lite", "--dtype", "bf16", "--out", "JSON"], 300, [], 60),
 ]
 
 

@@ -48,17 +48,20 @@ def make_pki(folder):
     return pki.make_pki(folder)
 
 
-def make_model(options, folder):
-    """A folder with config.json and a tokenizer, and the flags that make fathomd take it."""
+def make_model(options, folder, written=False):
+    """A folder with config.json and a tokenizer, and the flags that make fathomd take it; where
+    `written`, weights too, which fathomd otherwise makes as it loads."""
     if options.model:
         return ["--model", options.model]
-    command = [str(options.bin / "fathomctl"), "synth", str(folder), "--config-only",
+    command = [str(options.bin / "fathomctl"), "synth", str(folder),
                "--preset", options.preset, "--tokenizer", str(ROOT / "deploy/demo-model")]
     if options.dtype:
         command += ["--dtype", options.dtype]
+    if not written:
+        command += ["--config-only"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     extend_tokenizer(folder)
-    return ["--model", str(folder), "--load-format", "synthetic"]
+    return ["--model", str(folder), *([] if written else ["--load-format", "synthetic"])]
 
 
 def die_with_parent():
