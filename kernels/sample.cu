@@ -10,7 +10,6 @@ namespace {
 
 constexpr int kMeasureThreads = 128;
 static_assert(kSampleMeasuredWords == 3 * kChunksMax);
-
 static_assert(kSamplePeaks == kChunksMax);
 
 // Of one sample row in what measure_kernel writes.

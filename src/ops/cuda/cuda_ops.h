@@ -202,7 +202,7 @@ class CudaOps final : public Ops {
   // scales_by_group: of what is gated, taken where a product of cuBLASLt may read them.
   bool multiply_many(const Act& x, const Weight& weight, bool gated, const kernels::Epilogue& out,
                      Tensor* scales_by_group = nullptr);
-  // The same in bf16, with float32 results.
+  // The same in bf16, with float32 results; of logits of up to kLogitPeakRows rows also the peaks.
   bool multiply_exact(const Act& x, const Weight& weight, const kernels::Rows& out);
   bool run_many(ManyProblem problem, kernels::ManyCall call, Tensor* scales_by_group = nullptr);
   // packed_gemm.cpp. Of W's packed copy; false where it has none, or another kernel is faster.
