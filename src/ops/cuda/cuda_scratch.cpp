@@ -98,7 +98,8 @@ int64_t slices_max(const StepShape& shape, int32_t most, int32_t least, int32_t 
 // A norm of rows that no fast kernel takes holds them as float32.
 int64_t CudaScratch::rows(int64_t rows, int64_t columns) const { return words(rows * columns); }
 
-// cuBLASLt wants scales by group, which are made here or by the gate ahead; it rounds through bf16 what is stored as float32.
+// cuBLASLt wants scales by group, which are made here or by the gate ahead; it rounds through bf16
+// what is stored as float32.
 int64_t CudaScratch::product(int64_t rows, const Weight& weight) const {
   if (numerics_ == Numerics::kReference) return 0;
   const int64_t groups = weight.in() / 128 + 2;
