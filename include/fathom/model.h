@@ -63,7 +63,8 @@ class Model {
   virtual void layers(Ops& ops, const BatchView& batch, const std::vector<KvView>& caches,
                       Hidden& hidden) = 0;
   // Last stage: final norm of all tokens, act_dtype [T, hidden] (a drafter reads it too); of the
-  // sample tokens alone, in their order, where layers() kept no others.
+  // sample tokens alone, in their order, where layers() kept no others: where there are none and no
+  // drafter either, of nothing that may be read.
   virtual Act final_norm(Ops& ops, Hidden& hidden) = 0;
   // Last stage: float32 logits [sample_rows, vocab] of the batch's sample tokens.
   virtual Tensor head(Ops& ops, const BatchView& batch, const Act& normed) = 0;

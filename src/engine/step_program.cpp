@@ -118,12 +118,14 @@ Status StepProgram::forward(const BatchView& batch, Frame& frame) {
 }
 
 Status StepProgram::sample(const BatchView& batch, Hidden& hidden, Frame& frame) {
-  const Act normed = model_.final_norm(ops_, hidden);
+  const bool drafts = options_.slots.drafts_max > 0;
+  Act normed;
+  if (drafts || batch.shape.sample_rows > 0) normed = model_.final_norm(ops_, hidden);
   Tensor logits = Tensor::of(nullptr, DType::kF32, {0, options_.slots.vocab_padded});
   if (batch.shape.sample_rows > 0) logits = model_.head(ops_, batch, normed);
   SampleOutput out = frame.output.view(batch.shape);
   ops_.sample(slots_, batch, logits, model_.info().eos, out);
-  if (options_.slots.drafts_max > 0) draft(batch, normed, out);
+  if (drafts) draft(batch, normed, out);
   // Nearest stage first: an earlier one may be waiting for it to take hidden states.
   for (int32_t stage = last_stage_ - 1; stage >= 0; --stage) {
     FATHOM_RETURN_IF_ERROR(groups_.pp->send(frame.output.applied(), stage));

@@ -106,7 +106,7 @@ Status DeepseekV3::load_weights(ShardLoader& loader, const WeightSource& source)
   for (int64_t i = stage_.layers.begin; i < stage_.layers.end; ++i) {
     FATHOM_ASSIGN(DecoderLayer layer,
                   load_deepseek_layer(loader, config_, static_cast<int32_t>(i), rope_));
-    layers_.push_back(std::move(layer));
+    layers_.add(std::move(layer));
   }
   if (!drafts()) return Status::ok();
   const std::string at = layer_prefix(config_.layers);
@@ -147,15 +147,7 @@ Hidden DeepseekV3::embed(Ops& ops, const BatchView& batch) {
 
 void DeepseekV3::layers(Ops& ops, const BatchView& batch, const std::vector<KvView>& caches,
                         Hidden& hidden) {
-  FATHOM_CHECK(caches.size() >= layers_.size(), "a layer has no cache");
-  const Tensor buffer = ops.arena().take(ops.act_dtype(), {batch.shape.tokens, config_.hidden});
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    layers_[i].run(ops, batch, caches[i], options_.mla_form, stage_.groups.tp, buffer, hidden);
-  }
-  if (stage_.is_last()) return;
-  // The next stage gets whole sums.
-  ops.reduce_add(hidden.pending, hidden.residual, stage_.groups.tp);
-  hidden.pending = Partial{};
+  layers_.run(ops, batch, caches, options_.mla_form, stage_, drafts(), hidden);
 }
 
 Act DeepseekV3::final_norm(Ops& ops, Hidden& hidden) {

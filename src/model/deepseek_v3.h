@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "fathom/model.h"
-#include "model/blocks/decoder_layer.h"
+#include "model/blocks/decoder_stack.h"
 #include "model/blocks/ends.h"
 #include "model/blocks/mtp.h"
 #include "model/deepseek_config.h"
@@ -48,7 +48,7 @@ class DeepseekV3 final : public Model {
   const ModelInfo info_;
   RopeTable rope_;
   ModelEnds ends_;
-  std::vector<DecoderLayer> layers_;
+  DecoderStack layers_;
   std::optional<MtpBlock> mtp_;
 };
 

@@ -87,7 +87,7 @@ Status DenseModel::load_weights(ShardLoader& loader) {
                                                 .with_head = stage_.is_last()}));
   for (int64_t i = stage_.layers.begin; i < stage_.layers.end; ++i) {
     FATHOM_ASSIGN(DecoderLayer layer, load_layer(loader, config_, i, rope_));
-    layers_.push_back(std::move(layer));
+    layers_.add(std::move(layer));
   }
   return Status::ok();
 }
@@ -114,24 +114,7 @@ Hidden DenseModel::embed(Ops& ops, const BatchView& batch) {
 
 void DenseModel::layers(Ops& ops, const BatchView& batch, const std::vector<KvView>& caches,
                         Hidden& hidden) {
-  FATHOM_CHECK(caches.size() >= layers_.size(), "a layer has no cache");
-  const Tensor buffer = ops.arena().take(ops.act_dtype(), {batch.shape.tokens, config_.hidden});
-  // Of prompts' tokens few are sampled from. At most half of all: what is kept of them then takes
-  // no more of the arena than a layer of all.
-  const int32_t wanted = batch.shape.sample_rows;
-  const bool few = stage_.is_last() && wanted > 0 && 2 * wanted <= batch.shape.tokens;
-  const size_t whole = layers_.size() - (few ? 1 : 0);
-  for (size_t i = 0; i < whole; ++i) {
-    layers_[i].run(ops, batch, caches[i], MlaForm::kChosen, stage_.groups.tp, buffer, hidden);
-  }
-  if (few) {
-    layers_[whole].run_last(ops, batch, caches[whole], stage_.groups.tp,
-                            batch.sample_tokens.rows(0, wanted), buffer, hidden);
-  }
-  if (stage_.is_last()) return;
-  // The next stage gets whole sums.
-  ops.reduce_add(hidden.pending, hidden.residual, stage_.groups.tp);
-  hidden.pending = Partial{};
+  layers_.run(ops, batch, caches, MlaForm::kChosen, stage_, false, hidden);
 }
 
 Act DenseModel::final_norm(Ops& ops, Hidden& hidden) {

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "fathom/model.h"
-#include "model/blocks/decoder_layer.h"
+#include "model/blocks/decoder_stack.h"
 #include "model/blocks/ends.h"
 #include "model/dense_config.h"
 #include "model/stage.h"
@@ -46,7 +46,7 @@ class DenseModel final : public Model {
   const ModelInfo info_;
   RopeTable rope_;
   ModelEnds ends_;
-  std::vector<DecoderLayer> layers_;
+  DecoderStack layers_;
 };
 
 // What the rest of the house needs to know of `config`.

@@ -25,34 +25,44 @@ Partial DecoderLayer::attend(Ops& ops, const BatchView& batch, const KvView& cac
   return std::get<MlaBlock>(attention_).run(ops, batch, cache, x, form, buffer);
 }
 
+Partial DecoderLayer::feed_forward(Ops& ops, const BatchView& batch, const Partial& attended,
+                                   const Tensor& residual, Comm* tp, const Tensor& buffer) const {
+  const NormInput x{attended, residual, post_norm_, epsilon_, tp};
+  if (const auto* dense = std::get_if<MlpBlock>(&feed_forward_)) return dense->run(ops, x, buffer);
+  return std::get<MoeBlock>(feed_forward_).run(ops, batch, x, buffer);
+}
+
 void DecoderLayer::run(Ops& ops, const BatchView& batch, const KvView& cache, MlaForm form,
                        Comm* tp, const Tensor& buffer, Hidden& hidden) const {
   ArenaScope scope(ops.arena());
   const NormInput x{hidden.pending, hidden.residual, input_norm_, epsilon_, tp};
   const Partial attended = attend(ops, batch, cache, x, form, buffer);
-  const NormInput y{attended, hidden.residual, post_norm_, epsilon_, tp};
-  if (const auto* dense = std::get_if<MlpBlock>(&feed_forward_)) {
-    hidden.pending = dense->run(ops, y, buffer);
-  } else {
-    hidden.pending = std::get<MoeBlock>(feed_forward_).run(ops, batch, y, buffer);
-  }
+  hidden.pending = feed_forward(ops, batch, attended, hidden.residual, tp, buffer);
 }
 
-void DecoderLayer::run_last(Ops& ops, const BatchView& batch, const KvView& cache, Comm* tp,
-                            const Tensor& wanted, const Tensor& buffer, Hidden& hidden) const {
+void DecoderLayer::run_last(Ops& ops, const BatchView& batch, const KvView& cache, MlaForm form,
+                            Comm* tp, const Tensor& buffer, Hidden& hidden) const {
   Partial attended;
   {
     ArenaScope scope(ops.arena());
     const NormInput x{hidden.pending, hidden.residual, input_norm_, epsilon_, tp};
-    attended = attend(ops, batch, cache, x, MlaForm::kChosen, buffer);
+    attended = attend(ops, batch, cache, x, form, buffer);
   }
+  hidden.pending = Partial{};
+  const int32_t count = batch.shape.sample_rows;
+  if (count == 0) return;
   // Taken outside of a scope: the caller reads them.
+  const Tensor wanted = batch.sample_tokens.rows(0, count);
   hidden.residual = ops.gather_rows(hidden.residual, wanted);
   const Tensor sums = ops.gather_rows(attended.data, wanted);
   ArenaScope scope(ops.arena());
-  const NormInput y{{sums}, hidden.residual, post_norm_, epsilon_, tp};
-  hidden.pending =
-      std::get<MlpBlock>(feed_forward_).run(ops, y, buffer.rows(0, wanted.shape[0]));
+  BatchView few = batch;  // as far as experts look at it
+  few.shape.tokens = count;
+  if (std::holds_alternative<MoeBlock>(feed_forward_)) {
+    const Tensor valid = Tensor::of(batch.token_valid.data, DType::kU8, {batch.shape.tokens, 1});
+    few.token_valid = ops.gather_rows(valid, wanted);
+  }
+  hidden.pending = feed_forward(ops, few, {sums}, hidden.residual, tp, buffer.rows(0, count));
 }
 
 }  // namespace fathom

@@ -26,14 +26,17 @@ class DecoderLayer {
   // [T, hidden] holds the partial sums, one after the other. `form` is for latent attention.
   void run(Ops& ops, const BatchView& batch, const KvView& cache, MlaForm form, Comm* tp,
            const Tensor& buffer, Hidden& hidden) const;
-  // The model's last layer where only some tokens' outputs are read: all attend, and the MLP has
-  // those of `wanted` (i32 [n]). Leaves n rows in `hidden`. For dense MLPs.
-  void run_last(Ops& ops, const BatchView& batch, const KvView& cache, Comm* tp,
-                const Tensor& wanted, const Tensor& buffer, Hidden& hidden) const;
+  // The model's last layer where only the tokens that are sampled from are read: all attend, and
+  // the MLP has those. Leaves sample_rows rows in `hidden`; of none, what nobody may read.
+  void run_last(Ops& ops, const BatchView& batch, const KvView& cache, MlaForm form, Comm* tp,
+                const Tensor& buffer, Hidden& hidden) const;
 
  private:
   Partial attend(Ops& ops, const BatchView& batch, const KvView& cache, const NormInput& x,
                  MlaForm form, const Tensor& buffer) const;
+  // The norm and the MLP of as many tokens as `batch` has; their sums are left in `buffer`.
+  Partial feed_forward(Ops& ops, const BatchView& batch, const Partial& attended,
+                       const Tensor& residual, Comm* tp, const Tensor& buffer) const;
 
   float epsilon_ = 0.0F;
   Tensor input_norm_;
