@@ -110,11 +110,13 @@ join() {
   ended=${#started[@]}
 }
 
-# sanitize TOOL COUNT: the op table on our kernels alone (racecheck would name cuBLASLt's), each in
-# a shape that is done with soon, in COUNT processes. Each takes ops whole: a tool prepares every
-# kernel anew in each process that runs it, and V2-Lite's experts take 5 GB of each that makes them.
+# sanitize TOOL COUNT: the product of many rows, and the op table on our kernels alone (racecheck
+# would name cuBLASLt's), each in a shape that is done with soon, in COUNT processes. Each takes ops
+# whole: a tool prepares every kernel anew in each process that runs it, and V2-Lite's experts take
+# 5 GB of each that makes them.
 sanitize() {
   local tool=$1 count=$2 i
+  side "$tool.many" compute-sanitizer --tool "$tool" --error-exitcode 1 "$bin/cuda_many_test"
   for ((i = 0; i < count; i++)); do
     side "$tool.$i" env GTEST_TOTAL_SHARDS="$count" GTEST_SHARD_INDEX="$i" \
       compute-sanitizer --tool "$tool" --error-exitcode 1 "$bin/cuda_ops_test" --threads 4 \
@@ -135,6 +137,10 @@ if [ "$sanitize" = 1 ]; then
   sanitize initcheck 4
   sanitize memcheck 3
   sanitize synccheck 2
+  # What our kernels leave to cuBLASLt, and what they leave in its workspace.
+  side memcheck.library compute-sanitizer --tool memcheck --error-exitcode 1 \
+    "$bin/cuda_ops_test" --threads 4 \
+    --gtest_filter='*sample_native_library:*gated_linear_native_library'
 fi
 while read -r kind name; do
   [ "$kind" = test ] || continue
