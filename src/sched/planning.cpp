@@ -11,6 +11,9 @@ constexpr int32_t kPlansBetweenProbes = 16;
 // What prefill_slowdown_max grants one prompt that waits, so many grant together at most. A step
 // has costs that do not grow with its tokens: where many wait, larger steps serve all sooner.
 constexpr size_t kShares = 2;
+// How much of its share a prompt that waits alone is planned: steps take up to a sixth more or less
+// than foretold, and the bound is on what they take.
+constexpr double kLoneShare = 0.85;
 
 }  // namespace
 
@@ -54,7 +57,7 @@ void Scheduler::bound_prefills(Draft& draft) {
   const std::optional<double> without = pace_.decode_us(static_cast<int32_t>(decodes));
   const std::optional<ChunkPrices> prices = pace_.prices();
   if (!without || !prices) return;
-  const auto shares = static_cast<double>(std::clamp(waits, size_t{1}, kShares));
+  const double shares = waits < 2 ? kLoneShare : static_cast<double>(std::min(waits, kShares));
   double beside_us = (options_.prefill_slowdown_max.value_or(1.0) - 1.0) * shares * *without;
   if (more_wait) {
     beside_us =
