@@ -11,7 +11,6 @@ beside:N       --streams answers, and a prompt of N tokens that comes between: t
 One JSON on standard output (and to --out).
 """
 import argparse
-import asyncio
 import datetime
 import gc
 import json
@@ -54,37 +53,22 @@ def require_ok(head):
         raise ValueError(head.decode(errors="replace"))
 
 
-class Stream:
-    """One streamed completion on a connection of its own; `times` of its events."""
-
-    def __init__(self, port, body):
-        self.port = port
-        self.request = completion(body)
-        self.begun = None
-        self.times = []
-
-    async def run(self):
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        try:
-            self.begun = time.perf_counter()
-            writer.write(self.request)
-            await self.read(reader)
-        finally:
-            writer.close()
-
-    async def read(self, reader):
-        head = await reader.readuntil(b"\r\n\r\n")
-        require_ok(head)
-        ended = False
-        while data := await reader.read(1 << 16):
-            now = time.perf_counter()
-            self.times += [now] * events_in(data)
-            ended = ended or b"data: [DONE]" in data
-        if not ended:
-            raise ValueError("a stream was cut")
-
-    def first_ms(self):
-        return 1e3 * (self.times[0] - self.begun)
+def ask(port, request, seconds):
+    """Milliseconds from a request to its first event, by calls that block: a thread that reads
+    streams meanwhile goes on."""
+    first = None
+    data = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
+        begun = time.perf_counter()
+        connection.sendall(request)
+        while got := connection.recv(1 << 16):
+            data += got
+            if first is None and events_in(data):
+                first = 1e3 * (time.perf_counter() - begun)
+    require_ok(data)
+    if b"data: [DONE]" not in data:
+        raise ValueError("an answer was cut")
+    return first
 
 
 class Streams:
@@ -150,13 +134,9 @@ def text(port, count, seed):
     return " ".join(words[:count * count // tokens])
 
 
-async def times_to_first(port, prompts):
-    found = []
-    for prompt in prompts:
-        stream = Stream(port, {"prompt": prompt, "max_tokens": 1})
-        await stream.run()
-        found.append(stream.first_ms())
-    return found
+def times_to_first(port, prompts, seconds):
+    requests = [completion({"prompt": prompt, "max_tokens": 1}) for prompt in prompts]
+    return [ask(port, request, seconds) for request in requests]
 
 
 def summary(name, found):
@@ -164,24 +144,26 @@ def summary(name, found):
             "ms_p90": percentile(found, 0.9), "ms_min": min(found), "ms_max": max(found)}
 
 
-async def measure_first(port, name, count, options):
-    found = await times_to_first(port, [ids(count, seed) for seed in range(options.rounds + 3)])
-    return summary(name, found[3:])
+def measure_first(port, name, count, options):
+    prompts = [ids(count, seed) for seed in range(options.rounds + 3)]
+    return summary(name, times_to_first(port, prompts, options.seconds)[3:])
 
 
-async def measure_cached(port, name, prompt, options):
-    found = await times_to_first(port, [prompt] * (options.rounds + 2))
+def measure_cached(port, name, prompt, options):
+    found = times_to_first(port, [prompt] * (options.rounds + 2), options.seconds)
     return {**summary(name, found[2:]), "first_ms": found[0]}
 
 
-def beside(streams, prompt, seconds):
-    """Reads the streams while the prompt is computed; when it was sent, and answered."""
+def beside(streams, port, request, seconds):
+    """Reads the streams while the prompt is computed: the gaps meanwhile, and its time to a first
+    token."""
+    first = []
     failed = []
 
     def send():
         try:
-            asyncio.run(prompt.run())
-        except (OSError, ValueError, asyncio.IncompleteReadError) as error:
+            first.append(ask(port, request, seconds))
+        except (OSError, ValueError) as error:
             failed.append(error)
 
     sender = threading.Thread(target=send, daemon=True)
@@ -190,40 +172,41 @@ def beside(streams, prompt, seconds):
     streams.read_until(lambda: not sender.is_alive(), seconds)
     if failed:
         raise failed[0]
-    return begin, time.perf_counter()
+    return streams.gaps_ms(begin, time.perf_counter()), first[0]
 
 
 def measure_beside(port, name, count, options):
     answer = min(4096, options.max_model_len - 64)  # cut when all is measured
     # Made before anything is timed: that alone would hold up the streams' reader.
-    prompts = [Stream(port, {"prompt": ids(count, seed), "max_tokens": 1})
-               for seed in range(options.beside_rounds)]
+    requests = [completion({"prompt": ids(count, seed), "max_tokens": 1})
+                for seed in range(options.beside_rounds)]
     streams = Streams(port, [{"prompt": ids(64, 1000 + i), "max_tokens": answer}
                              for i in range(options.streams)])
     gc.collect()
     gc.disable()  # a full collection holds up the reader for 10 ms and more
+    rounds = []
     try:
         streams.read_until(streams.all_answer, 60)
         streams.read_for(0.5)
-        calm = time.perf_counter()
-        streams.read_for(options.calm_seconds)
-        before = streams.gaps_ms(calm, time.perf_counter())
-        rounds = []
-        for prompt in prompts:
-            rounds.append(streams.gaps_ms(*beside(streams, prompt, options.seconds)))
+        for request in requests:  # each beside what comes before it: contexts grow
+            calm = time.perf_counter()
+            streams.read_for(options.calm_seconds)
+            before = streams.gaps_ms(calm, time.perf_counter())
+            streams.read_for(0.1)
+            gaps, first_ms = beside(streams, port, request, options.seconds)
+            rounds.append({"calm_ms_p50": percentile(before, 0.5),
+                           "calm_ms_p99": percentile(before, 0.99),
+                           "during_ms_p50": percentile(gaps, 0.5),
+                           "during_ms_p99": percentile(gaps, 0.99),
+                           "during_ms_max": max(gaps), "prompt_ttft_ms": first_ms})
             streams.read_for(0.2)
     finally:
         gc.enable()
         streams.close()
-    median = percentile(before, 0.5)
-    ratios = [percentile(gaps, 0.99) / median for gaps in rounds]
-    during = [gap for gaps in rounds for gap in gaps]
+    ratios = [r["during_ms_p99"] / r["calm_ms_p50"] for r in rounds]
     return {"case": name, "streams": options.streams, "prompt_tokens": count,
             "rounds": len(ratios), "times_median": percentile(ratios, 0.5), "each": ratios,
-            "calm_ms_p50": median, "calm_ms_p99": percentile(before, 0.99),
-            "during_ms_p50": percentile(during, 0.5), "during_ms_p99": percentile(during, 0.99),
-            "during_ms_max": max(during),
-            "prompt_ttft_ms": percentile([prompt.first_ms() for prompt in prompts], 0.5)}
+            **{key: percentile([r[key] for r in rounds], 0.5) for key in rounds[0]}}
 
 
 def measure(port, case, options):
@@ -232,15 +215,12 @@ def measure(port, case, options):
     if kind == "beside":
         return measure_beside(port, case, count, options)
 
-    def timed(coroutine):
-        return asyncio.run(asyncio.wait_for(coroutine, options.seconds))
-
     if kind == "ttft":
-        return timed(measure_first(port, case, count, options))
+        return measure_first(port, case, count, options)
     if kind == "cached":
-        return timed(measure_cached(port, case, ids(count, 7), options))
+        return measure_cached(port, case, ids(count, 7), options)
     if kind == "cached_text":
-        return timed(measure_cached(port, case, text(port, count, 7), options))
+        return measure_cached(port, case, text(port, count, 7), options)
     raise SystemExit(f"unknown case {case}")
 
 
@@ -254,8 +234,8 @@ def parse():
     parser.add_argument("--cases", default="ttft:230", help="with commas")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--streams", type=int, default=128)
-    parser.add_argument("--beside-rounds", type=int, default=3)
-    parser.add_argument("--calm-seconds", type=float, default=1.0)
+    parser.add_argument("--beside-rounds", type=int, default=7)
+    parser.add_argument("--calm-seconds", type=float, default=0.5)
     parser.add_argument("--max-model-len", type=int, default=65536)
     parser.add_argument("--seconds", type=float, default=120, help="until ready; for each case")
     parser.add_argument("--flags", default="", help="more flags of fathomd, with spaces")
@@ -279,8 +259,7 @@ def main():
         for case in options.cases.split(","):
             try:
                 found = measure(server.port, case, options)
-            except (OSError, ValueError, IndexError, asyncio.TimeoutError,
-                    asyncio.IncompleteReadError) as error:
+            except (OSError, ValueError, IndexError) as error:
                 found = {"case": case, "error": repr(error)[:500]}
             report["cases"].append(found)
     finally:
