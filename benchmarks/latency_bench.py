@@ -234,7 +234,7 @@ def parse():
     parser.add_argument("--cases", default="ttft:230", help="with commas")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--streams", type=int, default=128)
-    parser.add_argument("--beside-rounds", type=int, default=7)
+    parser.add_argument("--beside-rounds", type=int, default=5)
     parser.add_argument("--calm-seconds", type=float, default=0.5)
     parser.add_argument("--max-model-len", type=int, default=65536)
     parser.add_argument("--seconds", type=float, default=120, help="until ready; for each case")

@@ -66,7 +66,7 @@ PARTS = [
          ["--waves", "1", "--cut", "60"], 96),
     Part("latency v2-lite fp8", "latency_bench.py",
          latency("v2-lite", "fp8", "--cases", "cached:50000,cached_text:50000,beside:32768"), 120,
-         ["--rounds", "10"], 22),
+         ["--rounds", "10"], 45),
     Part("latency llama-8b bf16", "latency_bench.py",
          latency("llama-8b", "bf16", "--cases", "ttft:230", "--max-model-len", "8192"), 60, [], 12),
     Part("ops", "op_bench", ["--device", "cuda", "--json", "JSON"], 300,
