@@ -66,8 +66,8 @@ def ask(port, request, seconds):
             if first is None and events_in(data):
                 first = 1e3 * (time.perf_counter() - begun)
     require_ok(data)
-    if b"data: [DONE]" not in data:
-        raise ValueError("an answer was cut")
+    if first is None or b"data: [DONE]" not in data:
+        raise ValueError("an answer was cut, or had no token")
     return first
 
 

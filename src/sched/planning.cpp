@@ -11,8 +11,8 @@ constexpr int32_t kPlansBetweenProbes = 16;
 // What prefill_slowdown_max grants one prompt that waits, so many grant together at most. A step
 // has costs that do not grow with its tokens: where many wait, larger steps serve all sooner.
 constexpr size_t kShares = 2;
-// How much of its share a prompt that waits alone is planned: steps take up to a sixth more or less
-// than foretold, and the bound is on what they take.
+// How much of its share a prompt that waits alone is planned: the bound is on what steps take, more
+// or less than is foretold (docs/engine_contract.md has what it gave).
 constexpr double kLoneShare = 0.85;
 
 }  // namespace
